@@ -1,0 +1,1 @@
+"""Named datasets as arrays, and the pipelines over them."""

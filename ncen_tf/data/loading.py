@@ -1,0 +1,151 @@
+"""Where a dataset's images come from, and class-balanced parts of them."""
+
+import dataclasses
+import logging
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ncen_tf.data.archives import ARCHIVE_NAMES, find_archives, prepare_from_archives
+from ncen_tf.data.datasets import DATASETS, DatasetSpec
+from ncen_tf.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "fashion_mnist_sample"
+
+
+class DataUnavailableError(InputError):
+    """No source of a dataset works; the message names what the user can do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images uint8 [N, H, W, C] and labels int32 [N]."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def balanced_prefix(self, examples: int, classes: int) -> "Split":
+        """The first ``examples / classes`` images of every class, in the split's order.
+
+        Raises:
+            InputError: not a positive multiple of ``classes``, or more than some class has.
+        """
+        per_class, rest = divmod(examples, classes)
+        if per_class < 1 or rest:
+            raise InputError(
+                f"A class-balanced part has a positive multiple of {classes} examples; got {examples}."
+            )
+        fewest = np.bincount(self.labels, minlength=classes).min()
+        if per_class > fewest:
+            raise InputError(
+                f"{examples} class-balanced examples were asked for; there are at most {fewest * classes}."
+            )
+        chosen = [np.flatnonzero(self.labels == label)[:per_class] for label in range(classes)]
+        indices = np.sort(np.concatenate(chosen))
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset in memory and the source it was read from."""
+
+    spec: DatasetSpec
+    train: Split
+    test: Split
+    source: str
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    archive_dir: Path | None = None,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+) -> Dataset:
+    """Read a dataset from the first source that has it and log which one that was.
+
+    Sources, in order: prepared by tensorflow-datasets in ``data_dir``; local archives, checked
+    against tensorflow-datasets' own checksums and prepared once; tensorflow-datasets' download.
+    ``fashion_mnist_sample`` comes with the package.
+
+    Args:
+        name: a key of :data:`DATASETS`.
+        data_dir: tensorflow-datasets' folder; ``None`` for its default.
+        archive_dir: folder with the archives as their authors publish them; for FashionMNIST, Debian's
+            package is found without it.
+        train_examples: keep a class-balanced prefix of this size; ``None`` keeps all.
+        test_examples: the same for the test split.
+
+    Raises:
+        DataUnavailableError: no source works.
+        InputError: an unknown name, a wrong archive, or an impossible number of examples.
+    """
+    if name not in DATASETS:
+        raise InputError(f"Unknown dataset {name!r}; known: {', '.join(DATASETS)}.")
+    spec = DATASETS[name]
+    if name == EMBEDDED:
+        train, test, source = *_read_embedded(), "embedded in the package"
+    else:
+        builder, source = _prepared_builder(name, data_dir, archive_dir)
+        train, test = (_read_split(builder, split) for split in ("train", "test"))
+    classes = len(spec.class_names)
+    if train_examples is not None:
+        train = train.balanced_prefix(train_examples, classes)
+    if test_examples is not None:
+        test = test.balanced_prefix(test_examples, classes)
+    logger.info("%s: %d + %d images, %s", name, len(train), len(test), source)
+    return Dataset(spec, train, test, source)
+
+
+def _read_embedded() -> tuple[Split, Split]:
+    file = resources.files("ncen_tf.data") / EMBEDDED / "images.npz"
+    with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+        splits = [
+            Split(arrays[f"{split}_images"][..., np.newaxis], arrays[f"{split}_labels"].astype("i4"))
+            for split in ("train", "test")
+        ]
+    return splits[0], splits[1]
+
+
+def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None) -> tuple[Any, str]:
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+    tfds.disable_progress_bar()
+    builder = tfds.builder(name, data_dir=data_dir)
+    if builder.is_prepared():
+        return builder, f"prepared by tensorflow-datasets in {builder.data_path}"
+    archives = find_archives(name, archive_dir)
+    if archives:
+        logger.info("Preparing %s from the archives in %s", name, archives)
+        prepare_from_archives(name, archives, data_dir)
+        return tfds.builder(name, data_dir=data_dir), f"archives in {archives}"
+    logger.info("Downloading %s", name)
+    try:
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        builder.download_and_prepare(download_config=config)
+    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
+        looked = f"none in {archive_dir}" if archive_dir else "none found"
+        raise DataUnavailableError(
+            f"{name} is not available: point --data_dir at a tensorflow-datasets folder that holds it "
+            f"(looked in {builder.data_path}), or --archive_dir at a folder with "
+            f"{', '.join(ARCHIVE_NAMES[name])} ({looked}), or connect this machine to the network for "
+            f"the download ({type(error).__name__})."
+        ) from error
+    return builder, "downloaded by tensorflow-datasets"
+
+
+def _read_split(builder: Any, split: str) -> Split:
+    import tensorflow_datasets as tfds
+
+    arrays = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
+    return Split(arrays["image"], arrays["label"].astype(np.int32))

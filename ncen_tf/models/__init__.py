@@ -1,0 +1,1 @@
+"""Members (CIFAR-style ResNets) and the ensembles that are made of them."""

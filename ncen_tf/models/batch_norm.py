@@ -1,0 +1,91 @@
+"""Batch normalisation that can be differentiated twice."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("ncen_tf")
+class BatchNorm(keras.layers.Layer):
+    """Batch normalisation over the last axis with correct second derivatives (Ioffe & Szegedy, 2015).
+
+    ``keras.layers.BatchNormalization`` takes its moments from ``tf.nn.moments``, which stops the
+    gradient at the mean inside the variance. That changes no first derivative, but a penalty on input
+    gradients, differentiated with respect to the weights, comes out wrong without a warning. Here
+    the variance is the mean of ``squared_difference(x, mean)``, differentiable to any order.
+
+    Shape: float [N, ..., C] -> the same shape. Statistics are float32 (float64 for float64 input)
+    whatever the compute precision; moving statistics use the biased variance.
+
+    Args:
+        momentum: share of the old moving statistics kept at each training step, in [0, 1).
+        epsilon: added to the variance, > 0.
+        synchronized: under ``tf.distribute``, take the moments over the global batch instead of each
+            replica's share.
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.synchronized = synchronized
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        channels = (input_shape[-1],)
+        # No autocast: normalising needs full precision under mixed_bfloat16 too.
+        self.gamma = self.add_weight(channels, "ones", autocast=False, name="gamma")
+        self.beta = self.add_weight(channels, "zeros", autocast=False, name="beta")
+        self.moving_mean = self._moving_statistic("zeros", channels, "moving_mean")
+        self.moving_variance = self._moving_statistic("ones", channels, "moving_variance")
+
+    def _moving_statistic(self, initializer: str, shape: tuple[int | None, ...], name: str) -> keras.Variable:
+        # On-read, which add_weight does not offer: every replica updates its own statistics without
+        # waiting for the others, and their mean is what is saved.
+        return keras.Variable(
+            keras.initializers.get(initializer),
+            shape=shape,
+            dtype=self.variable_dtype,
+            trainable=False,
+            autocast=False,
+            synchronization="on_read",
+            aggregation="mean",
+            name=name,
+        )
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        x = tf.cast(inputs, self.variable_dtype)
+        if training:
+            mean, variance = self._moments(x)
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(self.momentum * moving.value + (1 - self.momentum) * batch)
+        else:
+            mean, variance = self.moving_mean.value, self.moving_variance.value
+        scale = self.gamma.value * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(x * scale + (self.beta.value - mean * scale), self.compute_dtype)
+
+    def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        axes = list(range(x.shape.rank - 1))
+        replica = tf.distribute.get_replica_context()
+        if not self.synchronized or replica is None or replica.num_replicas_in_sync == 1:
+            mean = tf.reduce_mean(x, axes)
+            return mean, tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
+        # Replicas can hold shares of different size, so sums are reduced, not means.
+        values = tf.cast(tf.size(x) / tf.shape(x)[-1], x.dtype)
+        total, values = replica.all_reduce("SUM", [tf.reduce_sum(x, axes), values])
+        mean = total / values
+        deviation = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
+        return mean, replica.all_reduce("SUM", deviation) / values
+
+    def get_config(self) -> dict[str, Any]:
+        return super().get_config() | {
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "synchronized": self.synchronized,
+        }

@@ -1,0 +1,54 @@
+"""How every program starts and ends: flags in, one sentence and an exit code out."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from ncen_tf.errors import InputError
+
+COULD_NOT_RUN = 2
+INTERRUPTED = 130
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parse flags, call ``main`` and exit with what it returns (``None`` is 0).
+
+    Input that cannot be used ends with one sentence on stderr and exit code 2, Ctrl-C with 130.
+    """
+
+    def guarded(argv: list[str]) -> int | None:
+        if len(argv) > 1:
+            return _fail(f"Unexpected argument {argv[1]!r}: options are given as --name=value.")
+        logging.getLogger("ncen_tf").setLevel(logging.INFO)
+        try:
+            return main()
+        except InputError as error:
+            return _fail(str(error))
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            return _fail(f"{error.strerror or error}{where}.")
+        except KeyboardInterrupt:
+            print("Interrupted.", file=sys.stderr)
+            return INTERRUPTED
+
+    # What goes wrong reaches Python as an exception; TensorFlow's own log is mostly about absent GPUs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_fail(f"{error} (--help lists the flags.)"))
+
+
+def _fail(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return COULD_NOT_RUN

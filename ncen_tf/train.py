@@ -1,0 +1,130 @@
+"""Train an ensemble: python -m ncen_tf.train --flagfile=configs/fmnist.cfg"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ncen_tf import program
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.errors import InputError
+from ncen_tf.models.structures import STRUCTURES, structure_architecture
+from ncen_tf.training.config import PRECISIONS, REGULARIZERS, STRATEGIES, TrainingConfig
+
+DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "what to train on")
+DATA_DIR = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (default: its own)")
+ARCHIVE_DIR = flags.DEFINE_string("archive_dir", None, "folder with the dataset's archives")
+TRAIN_EXAMPLES = flags.DEFINE_integer("train_examples", None, "class-balanced part to train on")
+TEST_EXAMPLES = flags.DEFINE_integer("test_examples", None, "class-balanced part to measure on")
+
+STRUCTURE = flags.DEFINE_enum("structure", "Ensemble1", STRUCTURES, "the paper's structures")
+MEMBERS = flags.DEFINE_integer("members", 3, "members of the structure: 3, 4 or 5")
+ARCHITECTURE = flags.DEFINE_list(
+    "architecture", None, "members, e.g. resnet20,resnet20,resnet32; replaces --structure"
+)
+
+REGULARIZER = flags.DEFINE_enum("regularizer", "nce", REGULARIZERS, "penalty on input gradients")
+LAMBDA_COS = flags.DEFINE_float("lambda_cos", None, "weight of L_cos (default: the dataset's)")
+LAMBDA_NORM = flags.DEFINE_float("lambda_norm", None, "weight of L_norm (default: the dataset's)")
+NCE_FORM = flags.DEFINE_enum("nce_form", "paper", ["paper", "released"], "formulas, or authors' code")
+CE_ON = flags.DEFINE_enum("ce_on", "logits", ["logits", "probabilities"], "input of cross-entropy")
+
+EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step, over all replicas")
+LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Adam's initial rate")
+DECAY_EVERY = flags.DEFINE_integer("decay_every", 15, "epochs between divisions of the rate by 10")
+MIN_LEARNING_RATE = flags.DEFINE_float("min_learning_rate", 1e-5, "floor of the rate")
+NOISE_EPS = flags.DEFINE_float("noise_eps", None, "bound of D_noise (default: the dataset's)")
+SEED = flags.DEFINE_integer("seed", 0, "initial weights, order, augmentation and noise")
+
+PRECISION = flags.DEFINE_enum("precision", "float32", PRECISIONS, "Keras precision policy")
+JIT_COMPILE = flags.DEFINE_bool("jit_compile", False, "compile loss and gradients with XLA")
+DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "only deterministic TensorFlow kernels")
+STRATEGY = flags.DEFINE_enum("strategy", "auto", STRATEGIES, "auto mirrors over several devices")
+VIRTUAL_DEVICES = flags.DEFINE_integer("virtual_devices", 1, "split the GPU or CPU into this many")
+SYNC_BATCH_NORM = flags.DEFINE_bool("sync_batch_norm", False, "batch statistics over all replicas")
+
+RUN_DIR = flags.DEFINE_string("run_dir", None, "folder of the run (default: runs/NAME)")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "delete an earlier run in the same folder")
+CHECKPOINT_EVERY = flags.DEFINE_integer("checkpoint_every", 500, "steps between checkpoints")
+
+
+def config_from_flags() -> TrainingConfig:
+    """The run's settings, the dataset's defaults filled in.
+
+    Raises:
+        InputError: a value or combination that cannot work.
+    """
+    spec = DATASETS[DATASET.value]
+
+    def default(flag: flags.FlagHolder[float], fallback: float) -> float:
+        return fallback if flag.value is None else flag.value
+
+    return TrainingConfig(
+        dataset=spec.name,
+        architecture=tuple(ARCHITECTURE.value or structure_architecture(STRUCTURE.value, MEMBERS.value)),
+        regularizer=REGULARIZER.value,
+        lambda_cos=default(LAMBDA_COS, spec.lambda_cos),
+        lambda_norm=default(LAMBDA_NORM, spec.lambda_norm),
+        nce_form=NCE_FORM.value,
+        ce_on=CE_ON.value,
+        train_examples=TRAIN_EXAMPLES.value,
+        test_examples=TEST_EXAMPLES.value,
+        epochs=int(default(EPOCHS, spec.epochs)),
+        batch_size=BATCH_SIZE.value,
+        learning_rate=LEARNING_RATE.value,
+        decay_every=DECAY_EVERY.value,
+        min_learning_rate=MIN_LEARNING_RATE.value,
+        noise_eps=default(NOISE_EPS, spec.noise_eps),
+        seed=SEED.value,
+        precision=PRECISION.value,
+        jit_compile=JIT_COMPILE.value,
+        deterministic=DETERMINISTIC.value,
+        strategy=STRATEGY.value,
+        virtual_devices=VIRTUAL_DEVICES.value,
+        sync_batch_norm=SYNC_BATCH_NORM.value,
+    )
+
+
+def default_run_dir(config: TrainingConfig) -> Path:
+    """runs/DATASET-REGULARIZER-MEMBERS-sSEED."""
+    members = "+".join(name.removeprefix("resnet") for name in config.architecture)
+    return Path("runs") / f"{config.dataset}-{config.regularizer}-{members}-s{config.seed}"
+
+
+def main() -> int | None:
+    config = config_from_flags()
+    if CHECKPOINT_EVERY.value < 1:
+        raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
+    from ncen_tf.data.loading import load_dataset
+    from ncen_tf.training.interrupt import InterruptedRunError
+    from ncen_tf.training.run import train_ensemble
+    from ncen_tf.training.run_directory import RunDirectory
+
+    run = RunDirectory(Path(RUN_DIR.value) if RUN_DIR.value else default_run_dir(config))
+    run.open(config, OVERWRITE.value)
+    if run.is_complete:
+        print(f"The run in {run.path} is complete: see {run.summary_file}.")
+        return None
+    dataset = load_dataset(
+        config.dataset,
+        data_dir=Path(DATA_DIR.value) if DATA_DIR.value else None,
+        archive_dir=Path(ARCHIVE_DIR.value) if ARCHIVE_DIR.value else None,
+        train_examples=config.train_examples,
+        test_examples=config.test_examples,
+    )
+    try:
+        summary = train_ensemble(config, dataset, run, CHECKPOINT_EVERY.value)
+    except InterruptedRunError:
+        print(f"Interrupted; the run is saved in {run.path}. The same command resumes it.")
+        return program.INTERRUPTED
+    members = ", ".join(f"{ace:.4f}" for ace in summary["member_ace"])
+    print(
+        f"ACE {summary['ace']:.4f} on {summary['dataset']['test_examples']} test images "
+        f"(members {members}).\nRun: {run.path}\n"
+        f"Next: python -m ncen_tf.export --run={run.path} --out=exports/{run.path.name}"
+    )
+    return None
+
+
+if __name__ == "__main__":
+    program.run(main)

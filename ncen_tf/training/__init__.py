@@ -1,0 +1,1 @@
+"""Training: the Keras model, the strategies, and runs that survive interruption."""

@@ -1,0 +1,84 @@
+"""Everything that decides the weights a training run ends with."""
+
+import dataclasses
+import math
+
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.errors import InputError
+from ncen_tf.models.structures import parse_architecture
+
+REGULARIZERS = ("none", "nce")
+PRECISIONS = ("float32", "mixed_bfloat16")
+STRATEGIES = ("auto", "one_device", "mirrored")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Resolved settings of a run; the names are those of ``ncen_tf.train``'s flags.
+
+    Raises:
+        InputError: a value out of its range, or a combination that cannot work.
+    """
+
+    dataset: str
+    architecture: tuple[str, ...]
+    regularizer: str
+    lambda_cos: float
+    lambda_norm: float
+    epochs: int
+    noise_eps: float
+    nce_form: str = "paper"
+    ce_on: str = "logits"
+    train_examples: int | None = None
+    test_examples: int | None = None
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    decay_every: int = 15
+    min_learning_rate: float = 1e-5
+    seed: int = 0
+    precision: str = "float32"
+    jit_compile: bool = False
+    deterministic: bool = False
+    strategy: str = "auto"
+    virtual_devices: int = 1
+    sync_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        choices = {
+            "dataset": tuple(DATASETS),
+            "regularizer": REGULARIZERS,
+            "nce_form": ("paper", "released"),
+            "ce_on": ("logits", "probabilities"),
+            "precision": PRECISIONS,
+            "strategy": STRATEGIES,
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"--{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        for name in ("epochs", "batch_size", "decay_every", "virtual_devices"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
+        for name in ("learning_rate", "min_learning_rate", "noise_eps"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")
+        if not 0 <= self.seed < 2**31:
+            raise InputError(f"--seed is in [0, 2^31); got {self.seed}.")
+        if self.virtual_devices > 1 and self.strategy == "one_device":
+            raise InputError("--virtual_devices above 1 needs --strategy=auto or mirrored.")
+        if self.sync_batch_norm and self.jit_compile and self.strategy != "one_device":
+            raise InputError(
+                "--jit_compile compiles each replica on its own: with --sync_batch_norm it needs "
+                "--strategy=one_device."
+            )
+        parse_architecture(list(self.architecture))
+
+    def to_flags(self) -> dict[str, str]:
+        """Every setting as the text of its flag; settings that are ``None`` are left out."""
+        values = dataclasses.asdict(self)
+        return {name: _flag_text(value) for name, value in values.items() if value is not None}
+
+
+def _flag_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,36 @@
+"""One epoch's figures, for the terminal and for TensorBoard."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from ncen_tf.training.nc_ensemble import NCEnsemble
+
+
+def readings(ensemble: NCEnsemble, epoch: int, epochs: int, rate: float) -> dict[str, str]:
+    """Running means of the current epoch, as the progress bar shows them."""
+    values = {metric.name: f"{float(metric.result()):.4f}" for metric in ensemble.metrics}
+    return {"epoch": f"{epoch + 1}/{epochs}"} | values | {"lr": f"{rate:g}"}
+
+
+def epoch_line(line: dict[str, Any], epochs: int) -> str:
+    """A line of ``metrics.jsonl`` as the terminal shows it."""
+    train = "  ".join(f"{name} {value:.4f}" for name, value in line["train"].items())
+    validation = line["validation"]
+    return (
+        f"epoch {line['epoch']}/{epochs}  lr {line['learning_rate']:g}  {train}  "
+        f"| test ace {validation['ace']:.4f}  ce {validation['ce']:.4f}"
+    )
+
+
+def write_events(writer: tf.summary.SummaryWriter, line: dict[str, Any]) -> None:
+    """A line of ``metrics.jsonl`` as TensorBoard scalars."""
+    with writer.as_default(step=line["epoch"]):
+        tf.summary.scalar("learning_rate", line["learning_rate"])
+        for name, value in line["train"].items():
+            tf.summary.scalar(f"train/{name}", value)
+        for name in ("ace", "ce"):
+            tf.summary.scalar(f"test/{name}", line["validation"][name])
+        for index, ace in enumerate(line["validation"]["member_ace"]):
+            tf.summary.scalar(f"test/ace_member_{index}", ace)
+    writer.flush()
