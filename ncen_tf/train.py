@@ -56,25 +56,25 @@ def config_from_flags() -> TrainingConfig:
     """
     spec = DATASETS[DATASET.value]
 
-    def default(flag: flags.FlagHolder[float], fallback: float) -> float:
-        return fallback if flag.value is None else flag.value
+    def default(value: float | None, fallback: float) -> float:
+        return fallback if value is None else value
 
     return TrainingConfig(
         dataset=spec.name,
         architecture=tuple(ARCHITECTURE.value or structure_architecture(STRUCTURE.value, MEMBERS.value)),
         regularizer=REGULARIZER.value,
-        lambda_cos=default(LAMBDA_COS, spec.lambda_cos),
-        lambda_norm=default(LAMBDA_NORM, spec.lambda_norm),
+        lambda_cos=default(LAMBDA_COS.value, spec.lambda_cos),
+        lambda_norm=default(LAMBDA_NORM.value, spec.lambda_norm),
         nce_form=NCE_FORM.value,
         ce_on=CE_ON.value,
         train_examples=TRAIN_EXAMPLES.value,
         test_examples=TEST_EXAMPLES.value,
-        epochs=int(default(EPOCHS, spec.epochs)),
+        epochs=int(default(EPOCHS.value, spec.epochs)),
         batch_size=BATCH_SIZE.value,
         learning_rate=LEARNING_RATE.value,
         decay_every=DECAY_EVERY.value,
         min_learning_rate=MIN_LEARNING_RATE.value,
-        noise_eps=default(NOISE_EPS, spec.noise_eps),
+        noise_eps=default(NOISE_EPS.value, spec.noise_eps),
         seed=SEED.value,
         precision=PRECISION.value,
         jit_compile=JIT_COMPILE.value,

@@ -117,6 +117,7 @@ def _read_embedded() -> tuple[Split, Split]:
 
 
 def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None) -> tuple[Any, str]:
+    import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
@@ -131,6 +132,8 @@ def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None
         return tfds.builder(name, data_dir=data_dir), f"archives in {archives}"
     logger.info("Downloading %s", name)
     try:
+        # tfds retries for minutes; one plain request tells at once whether there is a network.
+        requests.head(next(iter(builder.url_infos)), timeout=20)
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config)
     except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:

@@ -95,6 +95,8 @@ def build_resnet(
         for index in range((depth - 2) // 6):
             x = block(x, width, stride=2 if stage > 0 and index == 0 else 1)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    # float32 under every precision policy: the loss and its gradients start here
-    logits = keras.layers.Dense(classes, kernel_initializer=he_normal, dtype="float32", name="logits")(x)
+    # Full precision under every policy: the loss and its gradients start here.
+    logits = keras.layers.Dense(
+        classes, kernel_initializer=he_normal, dtype=keras.config.floatx(), name="logits"
+    )(x)
     return keras.Model(image, logits, name=name or f"resnet{depth}")

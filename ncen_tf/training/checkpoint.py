@@ -12,7 +12,6 @@ class RunCheckpoint:
 
     def __init__(self, ensemble: NCEnsemble, folder: Path) -> None:
         self._position = [tf.Variable(0, dtype=tf.int64), tf.Variable(0, dtype=tf.int64)]
-        ensemble.optimizer.build(ensemble.trainable_variables)
         # Explicit lists: attribute tracking silently leaves out models kept in a Python list.
         checkpoint = tf.train.Checkpoint(
             weights=[variable.value for variable in ensemble.variables],

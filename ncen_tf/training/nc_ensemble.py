@@ -153,7 +153,7 @@ class NCEnsemble(Ensemble):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None or weights is not None:
             raise InputError("An ensemble is fitted on (images, labels), without sample weights.")
-        return images, tf.reshape(tf.cast(labels, tf.int32), [-1])
+        return tf.cast(images, keras.config.floatx()), tf.reshape(tf.cast(labels, tf.int32), [-1])
 
     def _track(
         self,

@@ -66,6 +66,7 @@ def train_ensemble(
             config.ce_on,
             jit_compile=config.jit_compile,
         )
+        ensemble.optimizer.build(ensemble.trainable_variables)
     history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every)
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)

@@ -16,9 +16,7 @@ Array = npt.NDArray[np.float64]
 
 def random_gradients(members: int, examples: int = 6, size: int = 20) -> Array:
     generator = np.random.default_rng(members)
-    return generator.normal(size=(examples, members, size)) * generator.lognormal(
-        size=(examples, members, 1)
-    )
+    return generator.normal(size=(examples, members, size)) * generator.lognormal(size=(examples, members, 1))
 
 
 def brute_force(gradients: Array) -> tuple[Array, Array, Array, Array]:

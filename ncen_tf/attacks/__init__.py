@@ -1,0 +1,1 @@
+"""Attacks on a target, the suites that group them, and what runs a suite."""

@@ -1,0 +1,61 @@
+"""What all attacks have in common."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ncen_tf.errors import InputError
+
+if TYPE_CHECKING:  # suites are read without TensorFlow
+    import tensorflow as tf
+
+    from ncen_tf.attacks.objectives import Objective
+
+Norm = Literal["Linf", "L2"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(abc.ABC):
+    """Settings of an attack; calling it attacks a batch.
+
+    Args:
+        eps: radius of the ball around each image, in the attack's norm; images are in [0, 1].
+
+    Raises:
+        InputError: a setting that is not a finite number above zero.
+    """
+
+    name: ClassVar[str]
+    norm: ClassVar[Norm]
+    eps: float
+
+    def __post_init__(self) -> None:
+        for field, value in dataclasses.asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{self.name}: {field} is a finite number above 0; got {value}.")
+
+    @abc.abstractmethod
+    def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> tf.Tensor:
+        """Adversarial images for a batch.
+
+        Args:
+            objective: the target, and what is maximised.
+            images: float32 [N, H, W, C] in [0, 1].
+            labels: int32 [N], the true classes.
+            seed: of everything random, in [0, 2^31).
+
+        Returns:
+            float32 [N, H, W, C] in [0, 1], each image within ``eps`` of its original.
+        """
+
+    @property
+    def label(self) -> str:
+        """Name and radius, for people."""
+        return f"{self.name} {self.norm} {self.eps:g}"
+
+    def settings(self) -> dict[str, Any]:
+        """Name, norm and every setting, for a report."""
+        return {"attack": self.name, "norm": self.norm, **dataclasses.asdict(self)}

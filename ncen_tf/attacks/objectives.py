@@ -1,0 +1,110 @@
+"""What attacks see of a target: one callable whose softmax cross-entropy they maximise."""
+
+import math
+from typing import Literal, get_args
+
+import tensorflow as tf
+
+from ncen_tf.errors import InputError
+from ncen_tf.targets.target import Target
+
+ObjectiveName = Literal["member_average", "ensemble"]
+
+_LEAST_REST = 1e-12
+
+
+def member_average_columns(member_logits: tf.Tensor) -> tf.Tensor:
+    """Columns whose softmax cross-entropy is the members' averaged cross-entropy (Luo et al., Eq. 3).
+
+    With L = mean_i log_softmax(z_i), the columns are L and log(1 - sum_c exp(L_c)): they sum to one
+    after exp, so the cross-entropy at y is -L_y, whatever loss the attack has built in.
+
+    Args:
+        member_logits: [N, k, C].
+
+    Returns:
+        [N, C + 1].
+    """
+    log_mean = tf.reduce_mean(tf.nn.log_softmax(member_logits), axis=1)
+    rest = 1.0 - tf.reduce_sum(tf.exp(log_mean), axis=1, keepdims=True)
+    # Where members agree, rounding may leave rest <= 0. Only its value is raised: with its derivative
+    # cut off too, confident examples would have no gradient and would look robust.
+    rest += tf.stop_gradient(tf.maximum(rest, _LEAST_REST) - rest)
+    return tf.concat([log_mean, tf.math.log(rest)], axis=1)
+
+
+def ensemble_log_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
+    """Log of the mean of the members' softmax: [N, k, C] -> [N, C]."""
+    log_probabilities = tf.nn.log_softmax(member_logits)
+    return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
+
+
+class Objective:
+    """A target as attacks use it, compiled once, its uses counted.
+
+    ``objective(images)`` are the columns that gradient attacks maximise the cross-entropy of:
+    ``member_average`` is the paper's, the mean of the members' losses; ``ensemble`` is the loss of the
+    ensemble's own prediction. ``log_probabilities`` is that prediction, the same for both.
+    Shape: images float32 [N, H, W, C] in [0, 1]; the target is traced once for all N.
+
+    Args:
+        target: what is attacked.
+        name: ``member_average`` or ``ensemble``.
+
+    Raises:
+        InputError: an unknown name.
+    """
+
+    def __init__(self, target: Target, name: ObjectiveName) -> None:
+        if name not in get_args(ObjectiveName):
+            raise InputError(f"An objective is one of {', '.join(get_args(ObjectiveName))}; got {name!r}.")
+        self.target = target
+        self.name = name
+        self._queries = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self._gradients = tf.Variable(0, trainable=False, dtype=tf.int64)
+        images = tf.TensorSpec([None, *target.image_shape], tf.float32)
+        self._member_logits = tf.function(self._counted_member_logits, input_signature=[images])
+
+    @property
+    def queries(self) -> int:
+        """Forward passes so far, one for each image."""
+        return int(self._queries)
+
+    @property
+    def gradients(self) -> int:
+        """Backward passes so far, one for each image."""
+        return int(self._gradients)
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Columns to maximise the cross-entropy of: [N, C + 1] or [N, C]."""
+        logits = self._member_logits(images)
+        return (
+            member_average_columns(logits)
+            if self.name == "member_average"
+            else ensemble_log_probabilities(logits)
+        )
+
+    def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        """The ensemble's prediction: log-probabilities [N, C]."""
+        return ensemble_log_probabilities(self._member_logits(images))
+
+    def count(self, queries: int, gradients: int) -> None:
+        """Add passes that were made through another callable on behalf of this one."""
+        self._queries.assign_add(queries)
+        self._gradients.assign_add(gradients)
+
+    def _counted_member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(images, out_type=tf.int64)[0]
+        self._queries.assign_add(count)
+
+        @tf.custom_gradient
+        def counted(x: tf.Tensor) -> tuple[tf.Tensor, object]:
+            def backward(upstream: tf.Tensor) -> tf.Tensor:
+                # An eager tape drops what its result does not depend on.
+                with tf.control_dependencies([self._gradients.assign_add(count)]):
+                    return tf.identity(upstream)
+
+            return tf.identity(x), backward
+
+        logits = self.target.member_logits(counted(images))
+        return tf.ensure_shape(logits, [None, self.target.members, self.target.classes])

@@ -1,0 +1,179 @@
+"""Runs a suite on a target, batch by batch, and checks what comes back."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tqdm import tqdm
+
+from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.checks import check_adversarials, check_examples
+from ncen_tf.attacks.objectives import Objective, ObjectiveName
+from ncen_tf.attacks.results import (
+    SHOWN,
+    AttackResult,
+    SavedAdversarials,
+    SuiteResult,
+    read_adversarials,
+    read_result,
+    result_file_name,
+    result_key,
+    write_adversarials,
+    write_result,
+)
+from ncen_tf.attacks.suites import Suite
+from ncen_tf.errors import InputError
+from ncen_tf.targets.target import Target
+
+logger = logging.getLogger(__name__)
+
+Images = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+
+
+def run_suite(
+    target: Target,
+    images: Images,
+    labels: Labels,
+    suite: Suite,
+    objective: ObjectiveName,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+    state_dir: Path | None = None,
+    save_adversarials: Path | None = None,
+) -> SuiteResult:
+    """Run every attack of a suite.
+
+    A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, so the
+    same call after an interruption goes on where it stopped, and any other call starts afresh.
+
+    Args:
+        target: what is attacked.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N] in [0, classes).
+        suite: the attacks.
+        objective: what gradient attacks maximise: ``member_average`` or ``ensemble``.
+        batch_size: images attacked at once; the last batch is padded to it.
+        seed: of all random starts and searches, in [0, 2^31).
+        state_dir: folder for finished attacks; ``None`` keeps none.
+        save_adversarials: folder for all adversarial images, one file an attack; ``None`` saves none.
+
+    Raises:
+        InputError: images, labels or logits that cannot be used, or an attack that this target or
+            installation does not allow.
+        RuntimeError: an attack left its ball or [0, 1]; its numbers would be wrong.
+    """
+    check_examples(target, images, labels, batch_size)
+    attacked = Objective(target, objective)
+    clean = _predict(attacked, images, batch_size, "clean images")
+    context: list[str | int] = [
+        target.description,
+        target.sha256,
+        hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
+        attacked.name,
+        batch_size,
+        seed,
+    ]
+    for folder in (state_dir, save_adversarials):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    results, resumed = [], 0
+    for attack in suite.attacks:
+        key = result_key(attack, context)
+        name = result_file_name(attack, key)
+        saved = save_adversarials / name if save_adversarials else None
+        finished = read_result(state_dir / name, key) if state_dir else None
+        if finished is not None and (saved is None or saved.is_file()):
+            logger.info("%s: finished by an earlier run", attack.label)
+            results.append(finished)
+            resumed += 1
+            continue
+        adversarials, result = _run_attack(attack, attacked, images, labels, batch_size, seed)
+        if saved is not None:
+            write_adversarials(saved, SavedAdversarials(images, adversarials, labels, result.settings))
+        if state_dir is not None:
+            write_result(state_dir / name, key, result)
+        results.append(result)
+    return SuiteResult(labels, clean, results, resumed)
+
+
+def replay(target: Target, file: Path, batch_size: int = 64) -> SuiteResult:
+    """Evaluate saved adversarial examples on another target: how far an attack transfers.
+
+    Args:
+        target: what they are shown to.
+        file: written by :func:`run_suite`.
+        batch_size: images at once.
+
+    Raises:
+        InputError: not such a file, or images that the target does not take.
+    """
+    saved = read_adversarials(file)
+    check_examples(target, saved.images, saved.labels, batch_size)
+    started = time.perf_counter()
+    shown_to = Objective(target, "ensemble")
+    clean = _predict(shown_to, saved.images, batch_size, "clean images")
+    predictions = _predict(shown_to, saved.adversarials, batch_size, "adversarial images")
+    seconds = time.perf_counter() - started
+    result = _result(saved.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
+    return SuiteResult(saved.labels, clean, [result], 0)
+
+
+def _run_attack(
+    attack: Attack, objective: Objective, images: Images, labels: Labels, batch_size: int, seed: int
+) -> tuple[Images, AttackResult]:
+    started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
+    adversarials = np.empty_like(images)
+    progress = tqdm(total=len(images), desc=attack.label, unit="image", disable=None)
+    for number, (part, indices) in enumerate(_padded_batches(len(images), batch_size)):
+        batch_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+        batch = tf.constant(images[indices]), tf.constant(labels[indices], tf.int32)
+        found = np.asarray(attack(objective, *batch, batch_seed))
+        adversarials[part] = found[: part.stop - part.start]
+        progress.update(part.stop - part.start)
+    progress.close()
+    check_adversarials(attack, images, adversarials)
+    attacked = -(-len(images) // batch_size) * batch_size
+    passes = (objective.queries - queries) / attacked, (objective.gradients - gradients) / attacked
+    predictions = _predict(objective, adversarials, batch_size, attack.label)
+    seconds = time.perf_counter() - started
+    return adversarials, _result(attack.settings(), images, adversarials, predictions, passes, seconds)
+
+
+def _result(
+    settings: dict[str, object],
+    images: Images,
+    adversarials: Images,
+    predictions: Labels,
+    passes: tuple[float, float],
+    seconds: float,
+) -> AttackResult:
+    change = (adversarials - images).reshape(len(images), -1)
+    l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
+    return AttackResult(settings, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
+
+
+def _predict(objective: Objective, images: Images, batch_size: int, what: str) -> Labels:
+    predictions = np.empty(len(images), np.int32)
+    for part, indices in _padded_batches(len(images), batch_size):
+        scores = np.asarray(objective.log_probabilities(tf.constant(images[indices])))
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"{objective.target.description} gives NaN or infinite outputs on {what}: "
+                "nothing can be measured on it."
+            )
+        predictions[part] = scores.argmax(axis=1)[: part.stop - part.start]
+    return predictions
+
+
+def _padded_batches(count: int, batch_size: int) -> Iterator[tuple[slice, npt.NDArray[np.intp]]]:
+    """Slices of the examples, each with ``batch_size`` indices; the last one's are filled up."""
+    for start in range(0, count, batch_size):
+        indices = np.arange(start, start + batch_size)
+        yield slice(start, min(start + batch_size, count)), np.minimum(indices, count - 1)

@@ -1,0 +1,137 @@
+"""Named groups of attacks, and groups read from a file."""
+
+import dataclasses
+import inspect
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.basic_iterative import BasicIterative
+from ncen_tf.attacks.fast_gradient import FastGradient
+from ncen_tf.attacks.momentum_iterative import MomentumIterative
+from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
+from ncen_tf.attacks.registry import ATTACKS
+from ncen_tf.attacks.square import Square
+from ncen_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Suite:
+    """Attacks that are run and reported together; ``name`` is the protocol in reports."""
+
+    name: str
+    attacks: tuple[Attack, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Radii:
+    """The paper's eps, Linf, for images in [0, 1] (Luo et al., section IV-A)."""
+
+    single_step: tuple[float, ...]
+    """FGSM and MI-FGSM."""
+    iterative: tuple[float, ...]
+    """PGD and BIM."""
+
+
+_FASHION_MNIST = _Radii((0.1, 0.3), (0.1, 0.15))
+_RADII = {
+    "fashion_mnist": _FASHION_MNIST,
+    "fashion_mnist_sample": _FASHION_MNIST,
+    "cifar10": _Radii((0.03, 0.09), (0.01, 0.02)),
+}
+
+
+def _paper(radii: _Radii) -> tuple[Attack, ...]:
+    return (
+        *(FastGradient(eps=eps) for eps in radii.single_step),
+        *(MomentumIterative(eps=eps, steps=40, step_size=0.01, decay=1.0) for eps in radii.single_step),
+        *(ProjectedGradientDescent(eps=eps, steps=40, step_size=eps) for eps in radii.iterative),
+        *(BasicIterative(eps=eps, steps=10, step_size=eps) for eps in radii.iterative),
+    )
+
+
+def _blackbox(radii: _Radii) -> tuple[Attack, ...]:
+    return tuple(Square(eps=eps) for eps in sorted({*radii.single_step, *radii.iterative}))
+
+
+def _quick(radii: _Radii) -> tuple[Attack, ...]:
+    eps = radii.iterative[0]
+    return FastGradient(eps=eps), ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)
+
+
+SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
+    "paper": _paper,
+    "blackbox": _blackbox,
+    "quick": _quick,
+}
+
+
+def load_suite(name: str, dataset: str) -> Suite:
+    """A named suite with the dataset's radii, or a suite read from a TOML file.
+
+    Args:
+        name: a key of :data:`SUITES`, or the path of a file that ends in ``.toml``.
+        dataset: a key of ``ncen_tf.data.datasets.DATASETS``; a file states its own radii.
+
+    Raises:
+        InputError: an unknown suite, or a file that cannot be used; the entry is named.
+    """
+    if name.endswith(".toml"):
+        return read_suite(Path(name))
+    if name not in SUITES:
+        raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
+    if dataset not in _RADII:
+        raise InputError(f"Suite {name!r} has no radii for {dataset!r}; known: {', '.join(_RADII)}.")
+    return Suite(name, SUITES[name](_RADII[dataset]))
+
+
+def read_suite(file: Path) -> Suite:
+    """A custom suite: ``[[attack]]`` tables with ``name``, ``eps`` and the attack's parameters.
+
+    Raises:
+        InputError: a file that is missing, no TOML, or has an entry that cannot be used.
+    """
+    try:
+        content = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"The suite file {file} cannot be read: {error}.") from error
+    unknown = content.keys() - {"attack"}
+    entries = content.get("attack")
+    if unknown or not isinstance(entries, list) or not entries:
+        found = f"it has {', '.join(sorted(unknown))}" if unknown else "it has none"
+        raise InputError(f"The suite file {file} holds [[attack]] tables and nothing else; {found}.")
+    attacks = []
+    for number, entry in enumerate(entries, start=1):
+        try:
+            attacks.append(_build_attack(entry))
+        except InputError as error:
+            raise InputError(f"{file}, attack {number}: {error}") from error
+    return Suite(f"custom ({file.name})", tuple(attacks))
+
+
+def _build_attack(entry: Any) -> Attack:
+    if not isinstance(entry, dict):
+        raise InputError("an attack is a table with name, eps and parameters.")
+    name = entry.get("name")
+    if not isinstance(name, str) or name not in ATTACKS:
+        raise InputError(f"name is one of {', '.join(ATTACKS)}; got {name!r}.")
+    attack = ATTACKS[name]
+    parameters = inspect.signature(attack).parameters
+    types = get_type_hints(attack)
+    values: dict[str, float | int] = {}
+    for key, value in entry.items():
+        if key == "name":
+            continue
+        if key not in parameters:
+            raise InputError(f"{name} has no parameter {key!r}; it has {', '.join(parameters)}.")
+        # TOML's true is a Python int; 1 is as good as 1.0 where a float is wanted.
+        if isinstance(value, bool) or not isinstance(value, (int, types[key])):
+            kind = "an integer" if types[key] is int else "a number"
+            raise InputError(f"{name}: {key} is {kind}; got {value!r}.")
+        values[key] = types[key](value)
+    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in values]
+    if missing:
+        raise InputError(f"{name} needs {', '.join(missing)}.")
+    return attack(**values)

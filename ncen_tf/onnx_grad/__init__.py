@@ -1,0 +1,7 @@
+"""Gradients of ONNX classifiers, built by reverse-mode differentiation on the graph itself."""
+
+from ncen_tf.onnx_grad import rules
+from ncen_tf.onnx_grad.differentiation import gradient_model
+from ncen_tf.onnx_grad.registry import UnsupportedOpError, supported_ops
+
+__all__ = ["UnsupportedOpError", "gradient_model", "rules", "supported_ops"]

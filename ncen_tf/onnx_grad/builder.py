@@ -1,0 +1,183 @@
+"""Appends nodes and constants to a graph, under names the graph does not use yet."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from ncen_tf.onnx_grad.facts import GraphFacts, Shape
+
+_END = np.iinfo(np.int64).max  # of a Slice: up to the last entry
+
+
+class GraphBuilder:
+    """Grows `graph`, for the opset it is written in; `facts` are those of the forward graph.
+
+    Methods take and return tensor names. Where an operator's axes moved from attribute to input
+    between opsets, the method of that name writes the right one.
+    """
+
+    def __init__(self, graph: onnx.GraphProto, opset: int, facts: GraphFacts) -> None:
+        self.graph = graph
+        self.opset = opset
+        self.facts = facts
+        self._names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+        for node in graph.node:
+            self._names.update((node.name, *node.input, *node.output))
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def fresh(self, hint: str) -> str:
+        """`hint`, with a number behind it if the graph already uses it."""
+        name, count = hint, 1
+        while name in self._names:
+            name, count = f"{hint}_{count}", count + 1
+        self._names.add(name)
+        return name
+
+    def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
+        """Appends a node with one output."""
+        name = self.fresh(f"grad/{op_type}_{len(self.graph.node)}")
+        node = onnx.helper.make_node(op_type, inputs, [name], name=name, **attributes)
+        self.graph.node.append(node)
+        return name
+
+    def constant(self, value: NDArray[Any]) -> str:
+        """An initializer; equal ones are stored once."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._constants:
+            name = self.fresh(f"grad/constant_{len(self._constants)}")
+            self.graph.initializer.append(
+                numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+            )
+            self._constants[key] = name
+        return self._constants[key]
+
+    def integers(self, values: Sequence[int]) -> str:
+        """An int64 vector."""
+        return self.constant(np.array(values, np.int64))
+
+    def dtype(self, tensor: str) -> np.dtype[Any]:
+        """Element type of a forward tensor."""
+        return onnx.helper.tensor_dtype_to_np_dtype(self.facts.element_type(tensor))
+
+    def like(self, value: float | NDArray[Any], tensor: str) -> str:
+        """A constant of the element type of a forward tensor."""
+        return self.constant(np.asarray(value).astype(self.dtype(tensor)))
+
+    def shape(self, tensor: str) -> Shape:
+        return self.facts.shape(tensor)
+
+    def add(self, tensors: Sequence[str]) -> str:
+        """Sum of tensors of one shape."""
+        total = tensors[0]
+        for tensor in tensors[1:]:
+            total = self.op("Add", total, tensor)
+        return total
+
+    def zeros(self, tensor: str) -> str:
+        """Zeros in the shape of a forward tensor."""
+        value = numpy_helper.from_array(np.zeros(1, self.dtype(tensor)))
+        return self.op("ConstantOfShape", self.op("Shape", tensor), value=value)
+
+    def reduce_sum(self, tensor: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        if self.opset < 13:
+            return self.op("ReduceSum", tensor, axes=list(axes), keepdims=int(keepdims))
+        return self.op("ReduceSum", tensor, self.integers(axes), keepdims=int(keepdims))
+
+    def reduce_mean(self, tensor: str, axes: Sequence[int]) -> str:
+        if self.opset < 18:
+            return self.op("ReduceMean", tensor, axes=list(axes), keepdims=1)
+        return self.op("ReduceMean", tensor, self.integers(axes), keepdims=1)
+
+    def reshape(self, tensor: str, shape: Shape) -> str:
+        """Reshapes; at most one dimension may vary with the batch.
+
+        Raises:
+            ValueError: more than one does.
+        """
+        if shape.count(None) > 1:
+            raise ValueError(f"a reshape to {shape} has more than one dynamic dimension")
+        return self.op("Reshape", tensor, self.integers([-1 if d is None else d for d in shape]))
+
+    def reshape_like(self, tensor: str, forward: str) -> str:
+        """Reshapes to the shape of a forward tensor."""
+        shape = self.shape(forward)
+        if shape.count(None) > 1:
+            return self.op("Reshape", tensor, self.op("Shape", forward))
+        return self.reshape(tensor, shape)
+
+    def expand_like(self, tensor: str, forward: str) -> str:
+        """Broadcasts to the shape of a forward tensor."""
+        return self.op("Expand", tensor, self.op("Shape", forward))
+
+    def sum_to(self, tensor: str, shape: Shape, target: Shape) -> str:
+        """Sums a tensor of `shape` over what broadcasting `target` to it repeated."""
+        lead = len(shape) - len(target)
+        axes = [
+            axis for axis, size in enumerate(shape) if axis < lead or (target[axis - lead] == 1 and size != 1)
+        ]
+        if axes:
+            tensor = self.reduce_sum(tensor, axes)
+        return self.reshape(tensor, target) if lead else tensor
+
+    def sum_to_input(self, tensor: str, output: str, operand: str) -> str:
+        """`sum_to`, from a forward node's output to one of its operands."""
+        return self.sum_to(tensor, self.shape(output), self.shape(operand))
+
+    def pad(self, tensor: str, before: Sequence[int], after: Sequence[int]) -> str:
+        """Zeros around a tensor; a negative amount cuts that many entries off."""
+        cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
+        if cut:
+            starts = self.integers([max(0, -before[axis]) for axis in cut])
+            ends = self.integers([min(0, after[axis]) or _END for axis in cut])
+            tensor = self.op("Slice", tensor, starts, ends, self.integers(cut))
+        amounts = [max(0, amount) for amount in (*before, *after)]
+        return self.op("Pad", tensor, self.integers(amounts)) if any(amounts) else tensor
+
+    def slice(self, tensor: str, starts: str, ends: str, axis: int) -> str:
+        """`tensor[starts:ends]` along one axis; the bounds are int64 vectors of length 1."""
+        return self.op("Slice", tensor, starts, ends, self.integers([axis]))
+
+    def reverse(self, tensor: str, axis: int) -> str:
+        """Flips one axis."""
+        lowest = np.iinfo(np.int64).min
+        ends, axes = self.integers([lowest]), self.integers([axis])
+        return self.op("Slice", tensor, self.integers([-1]), ends, axes, self.integers([-1]))
+
+    def interleave_zeros(self, tensor: str, shape: Shape, steps: Sequence[int], dtype: np.dtype[Any]) -> str:
+        """Puts `steps[i] - 1` zeros behind every entry of axis i.
+
+        Args:
+            tensor: a tensor of `shape`.
+            shape: its shape.
+            steps: one step >= 1 an axis; 1 where the size varies with the batch.
+            dtype: its element type.
+        """
+        if all(step == 1 for step in steps):
+            return tensor
+        merged = tuple(None if size is None else size * step for size, step in zip(shape, steps, strict=True))
+        *other, rows, columns = steps
+        width = shape[-1]
+        if width is not None and shape[-2] is not None and set(other) <= {1}:
+            # Each row times a matrix of 0 and 1, [width, rows * width * columns], becomes a row with
+            # its zeros and the rows of zeros under it: ten times as fast as Pad in onnxruntime.
+            place = np.zeros((width, rows * width * columns), dtype)
+            place[np.arange(width), np.arange(width) * columns] = 1
+            return self.reshape(self.op("MatMul", tensor, self.constant(place)), merged)
+        split: list[int | None] = []
+        after: list[int] = []
+        for size, step in zip(shape, steps, strict=True):
+            split += [size] if step == 1 else [size, 1]
+            after += [0] if step == 1 else [0, step - 1]
+        padded = self.pad(self.reshape(tensor, tuple(split)), [0] * len(after), after)
+        return self.reshape(padded, merged)
+
+
+def static_size(shape: Shape, axes: Sequence[int]) -> int | None:
+    """Number of entries over `axes`, None if it varies with the batch."""
+    sizes = [shape[axis] for axis in axes]
+    return None if None in sizes else math.prod(size for size in sizes if size is not None)

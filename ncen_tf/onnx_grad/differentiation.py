@@ -1,0 +1,137 @@
+"""Reverse-mode differentiation of an ONNX model: the walk over its graph."""
+
+import onnx
+import onnx.inliner
+from onnx import TensorProto
+
+from ncen_tf.onnx_grad.builder import GraphBuilder
+from ncen_tf.onnx_grad.facts import FLOAT_TYPES, GraphFacts
+from ncen_tf.onnx_grad.registry import Node, find_rule
+
+MIN_OPSET, MAX_OPSET = 11, 21
+
+
+def gradient_model(
+    model: onnx.ModelProto, output: str | None = None, image: str | None = None
+) -> onnx.ModelProto:
+    """Adds the vector-Jacobian product of one output with respect to one input to a model.
+
+    Writes f for the model's function and v for the cotangent; the new output is v^T df/dx, so with
+    v = dL/df(x) it is the gradient of the loss L with respect to the image. Only standard ONNX
+    operators of the model's own opset are used. The argument is left as it is.
+
+    Args:
+        model: a float model, opset 11 to 21; of its input shapes only the first dimension (the
+            batch) may be dynamic.
+        output: the output to differentiate; may be omitted if there is only one.
+        image: the input to differentiate by; may be omitted if there is only one.
+
+    Returns:
+        A model with the inputs of `model` and, last, `{output}_cotangent` of the shape of `output`;
+        and with the outputs of `model` and, last, `{image}_gradient` of the shape of `image`. (A
+        number is appended to a name that the model already uses.)
+
+    Raises:
+        UnsupportedOpError: an operator between image and output has no rule.
+        ValueError: the opset is outside 11 to 21, there is no such input or output, either is not a
+            float tensor, the output does not depend on the image, or a shape is not static.
+
+    Source:
+        Griewank and Walther, "Evaluating Derivatives", 2nd ed., 2008, ch. 3 (reverse mode).
+    """
+    opset = _opset(model)
+    result = onnx.inliner.inline_local_functions(model)
+    graph = result.graph
+    initializers = {tensor.name for tensor in graph.initializer}
+    # An initializer listed as an input could be overridden when the model runs, behind the back of
+    # the kernels folded from it.
+    inputs = [value for value in graph.input if value.name not in initializers]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    del graph.value_info[:]
+    x = _choose(list(graph.input), image, "input")
+    y = _choose(list(graph.output), output, "output")
+
+    builder = GraphBuilder(graph, opset, GraphFacts(result))
+    cotangent = builder.fresh(f"{y.name}_cotangent")
+    gradient = onnx.ValueInfoProto(name=builder.fresh(f"{x.name}_gradient"), type=x.type)
+    source = _backward(builder, x.name, y.name, cotangent)
+    graph.node.append(onnx.helper.make_node("Identity", [source], [gradient.name]))
+    graph.input.append(
+        onnx.helper.make_tensor_value_info(cotangent, y.type.tensor_type.elem_type, builder.shape(y.name))
+    )
+    graph.output.append(gradient)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _backward(builder: GraphBuilder, image: str, output: str, cotangent: str) -> str:
+    """Appends the backward pass; returns the name of the cotangent of `image`."""
+    forward = list(builder.graph.node)
+    active = _depend_on(builder.facts, forward, image)
+    if output not in active:
+        raise ValueError(
+            f"output {output!r} does not depend on input {image!r} through float tensors: there is "
+            "no gradient to take; attack this model without gradients instead: --suite=blackbox"
+        )
+    cotangents: dict[str, list[str]] = {output: [cotangent]}
+    for proto in reversed(forward):
+        if not any(name in cotangents for name in proto.output):
+            continue
+        rule = find_rule(proto)
+        node = Node(
+            proto,
+            inputs=tuple(proto.input),
+            outputs=tuple(proto.output),
+            attributes={a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute},
+            active=tuple(name in active for name in proto.input),
+            cotangents=tuple(
+                builder.add(cotangents.pop(name)) if name in cotangents else None for name in proto.output
+            ),
+        )
+        for name, value in zip(proto.input, rule(builder, node), strict=False):
+            if name in active and value is not None:
+                cotangents.setdefault(name, []).append(value)
+    return builder.add(cotangents[image]) if image in cotangents else builder.zeros(image)
+
+
+def _depend_on(facts: GraphFacts, nodes: list[onnx.NodeProto], image: str) -> set[str]:
+    """Float tensors that depend on the image through float tensors."""
+    active = {image}
+    for node in nodes:
+        if active.intersection(_reads(node)):
+            active.update(name for name in node.output if name and facts.is_float(name))
+    return active
+
+
+def _reads(node: onnx.NodeProto) -> set[str]:
+    """Tensors that a node reads, in its subgraphs (If, Loop) too."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            names.update(name for inner in graph.node for name in _reads(inner))
+            names.update(value.name for value in graph.output)
+    return names
+
+
+def _choose(values: list[onnx.ValueInfoProto], name: str | None, kind: str) -> onnx.ValueInfoProto:
+    """The float value called `name`, or the only one."""
+    names = [value.name for value in values]
+    if name is None and len(names) != 1:
+        raise ValueError(f"the model has {len(names)} {kind}s, name one of {names}")
+    if name is not None and name not in names:
+        raise ValueError(f"the model has no {kind} {name!r}, only {names}")
+    value = values[0 if name is None else names.index(name)]
+    element_type = value.type.tensor_type.elem_type
+    if element_type not in FLOAT_TYPES:
+        found = TensorProto.DataType.Name(element_type)
+        raise ValueError(f"{kind} {value.name!r} is a tensor of {found}, not of floats")
+    return value
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    """Version of the default operator set, checked."""
+    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
+        raise ValueError(f"need ONNX opset {MIN_OPSET} to {MAX_OPSET}, the model has {versions}")
+    return versions[0]

@@ -1,0 +1,1 @@
+"""Anything that can be attacked, as one differentiable callable: images -> member logits."""

@@ -1,0 +1,276 @@
+"""Every attack in one table, and the CleverHans ones against steps written out here."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.diverse_input import DiverseInput
+from ncen_tf.attacks.foolbox_attacks import DeepFool
+from ncen_tf.attacks.momentum_iterative import MomentumIterative
+from ncen_tf.attacks.objectives import Objective, ObjectiveName
+from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
+from ncen_tf.attacks.registry import ATTACKS
+from ncen_tf.attacks.skip_gradient import decay_residual_gradients
+from ncen_tf.attacks.square import Square
+from ncen_tf.errors import InputError
+from ncen_tf.models.batch_norm import BatchNorm
+from ncen_tf.models.resnet import build_resnet
+from tests.attacks.conftest import Examples
+from tests.attacks.stand_in import KerasTarget, ResidualTarget
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+
+# Cheap settings, the number of images, and the module an attack needs.
+TABLE: dict[str, tuple[dict[str, Any], int, str]] = {
+    "FGSM": ({"eps": 0.1}, 8, "cleverhans"),
+    "MI-FGSM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
+    "PGD": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
+    "BIM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
+    "DIM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
+    "SGM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
+    "Square": ({"eps": 0.1, "queries": 100}, 8, "cleverhans"),
+    "DeepFool": ({"eps": 3.0, "steps": 20}, 8, "foolbox"),
+    "CW": ({"eps": 3.0, "steps": 60, "binary_search_steps": 3, "step_size": 0.05}, 8, "foolbox"),
+    "ZOO": ({"eps": 5.0, "iterations": 20, "step_size": 0.2}, 3, "art"),
+    "Boundary": ({"eps": 8.0, "iterations": 40}, 3, "art"),
+    "HopSkipJump": ({"eps": 5.0, "iterations": 2, "evaluations": 200}, 3, "art"),
+}
+
+
+def broken(objective: Objective, images: Array, labels: Labels) -> int:
+    return int((np.argmax(objective.log_probabilities(images), axis=1) != labels).sum())
+
+
+def right_examples(objective: Objective, examples: Examples, count: int) -> Examples:
+    images, labels = examples
+    right = np.argmax(objective.log_probabilities(images), axis=1) == labels
+    return images[right][:count], labels[right][:count]
+
+
+def test_the_table_is_complete() -> None:
+    assert TABLE.keys() == ATTACKS.keys()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_attack_breaks_images_inside_its_ball(
+    name: str, residual_target: ResidualTarget, examples: Examples
+) -> None:
+    settings, count, module = TABLE[name]
+    pytest.importorskip(module)
+    attack = ATTACKS[name](**settings)
+    objective = Objective(residual_target, "member_average")
+    images, labels = right_examples(objective, examples, count)
+    batch = tf.constant(images), tf.constant(labels, tf.int32)
+    found = np.asarray(attack(objective, *batch, seed=5))
+    assert found.dtype == np.float32
+    assert found.shape == images.shape
+    assert found.min() >= 0
+    assert found.max() <= 1
+    change = (found - images).reshape(count, -1)
+    sizes = np.linalg.norm(change, ord=np.inf if attack.norm == "Linf" else 2, axis=1)
+    assert sizes.max() <= attack.eps + 1e-6
+    assert broken(objective, found, labels) > 0
+    np.testing.assert_array_equal(found, attack(objective, *batch, seed=5))
+
+
+def test_minimal_perturbations_beyond_eps_do_not_count() -> None:
+    clean = np.zeros((3, 2, 2, 1), np.float32)
+    found = clean + np.array([0.1, 0.3, np.nan], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
+    kept = DeepFool(eps=0.5).within_eps(clean, found)  # L2 sizes 0.2, 0.6, NaN
+    np.testing.assert_array_equal(kept, np.stack([found[0], clean[1], clean[2]]))
+
+
+def gradient(target: KerasTarget, objective: ObjectiveName, images: Array, labels: Labels) -> Array:
+    """Of the cross-entropy that the objective stands for, without its columns."""
+    x = tf.constant(images)
+    chosen = tf.one_hot(labels, target.classes)[:, tf.newaxis]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = target.member_logits(x)
+        if objective == "member_average":
+            chosen = tf.repeat(chosen, target.members, axis=1)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(chosen, logits), axis=1)
+        else:
+            mean = tf.reduce_mean(tf.nn.softmax(logits), axis=1)
+            loss = -tf.math.log(tf.reduce_sum(mean * chosen[:, 0], axis=1))
+    return np.asarray(tape.gradient(loss, x))
+
+
+def written_out(name: str, attack: Any, target: KerasTarget, objective: ObjectiveName, start: Array,
+                images: Array, labels: Labels) -> Array:  # fmt: skip
+    """The definition of each attack, in NumPy."""
+    if name == "FGSM":
+        return np.clip(images + attack.eps * np.sign(gradient(target, objective, images, labels)), 0, 1)
+    x, momentum = start, np.zeros_like(images)
+    for _ in range(attack.steps):
+        direction = gradient(target, objective, x, labels)
+        if name == "MI-FGSM":
+            momentum = attack.decay * momentum + direction / np.abs(direction).mean((1, 2, 3), keepdims=True)
+            direction = momentum
+        x = np.clip(x + attack.step_size * np.sign(direction), images - attack.eps, images + attack.eps)
+        x = np.clip(x, 0, 1)
+    return x
+
+
+@pytest.mark.parametrize("objective", ["member_average", "ensemble"])
+@pytest.mark.parametrize("name", ["FGSM", "MI-FGSM", "PGD", "BIM"])
+def test_cleverhans_attacks_take_the_steps_of_their_definition(
+    name: str, objective: ObjectiveName, target: KerasTarget, examples: Examples
+) -> None:
+    images, labels = examples[0][:10], examples[1][:10]
+    # Two steps: the sign of a gradient near zero is noise, and more steps would spread it.
+    attack = ATTACKS[name](**(TABLE[name][0] | ({} if name == "FGSM" else {"steps": 2})))
+    attacked = Objective(target, objective)
+    found = np.asarray(attack(attacked, tf.constant(images), tf.constant(labels, tf.int32), seed=9))
+    start = images
+    if name == "PGD":
+        tf.random.set_seed(9)
+        noise = tf.random.uniform(images.shape, -attack.eps, attack.eps)
+        start = np.clip(images + noise, 0, 1)
+    expected = written_out(name, attack, target, objective, start, images, labels)
+    assert np.mean(np.abs(found - expected) > 1e-5) < 0.002
+    steps = getattr(attack, "steps", 1)
+    assert (attacked.queries, attacked.gradients) == (10 * steps, 10 * steps)
+
+
+def test_pgd_starts_at_random(target: KerasTarget, examples: Examples) -> None:
+    attack = ATTACKS["PGD"](**TABLE["PGD"][0])
+    objective = Objective(target, "ensemble")
+    batch = tf.constant(examples[0][:4]), tf.constant(examples[1][:4])
+    assert np.any(attack(objective, *batch, seed=1) != attack(objective, *batch, seed=2))
+
+
+def test_a_larger_radius_never_leaves_more_images_right(target: KerasTarget, examples: Examples) -> None:
+    objective = Objective(target, "ensemble")
+    batch = tf.constant(examples[0]), tf.constant(examples[1], tf.int32)
+    counts = []
+    for eps in (0.005, 0.02, 0.05, 0.15):
+        found = ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)(objective, *batch, seed=0)
+        counts.append(broken(objective, found, examples[1]))
+    assert counts == sorted(counts)
+    assert counts[-1] > counts[0]
+
+
+def test_all_attacks_share_one_trace(target: KerasTarget, examples: Examples) -> None:
+    objective = Objective(target, "member_average")
+    for size in (8, 5):  # a batch size of its own for the traces around it
+        batch = tf.constant(examples[0][:size]), tf.constant(examples[1][:size], tf.int32)
+        for name in ("FGSM", "MI-FGSM", "PGD", "BIM", "DIM", "Square"):
+            ATTACKS[name](**TABLE[name][0])(objective, *batch, seed=0)
+            objective.log_probabilities(batch[0])
+    assert target.traces == 1
+
+
+def test_square_beats_noise_and_follows_its_schedule(target: KerasTarget, examples: Examples) -> None:
+    objective = Objective(target, "ensemble")
+    images, labels = right_examples(objective, examples, 24)
+    attack = Square(eps=0.1, queries=150)
+    found = np.asarray(attack(objective, tf.constant(images), tf.constant(labels, tf.int32), seed=0))
+    signs = np.random.default_rng(0).choice([-0.1, 0.1], size=images.shape)
+    noise = np.clip(images + signs, 0, 1).astype(np.float32)
+    assert objective.gradients == 0
+    assert objective.queries <= 151 * 24 + len(examples[0])
+    assert broken(objective, found, labels) > broken(objective, noise, labels) + 3
+    corner = np.isclose(np.abs(found - images), 0.1, atol=1e-6) | (found == 0) | (found == 1)
+    assert corner.all()  # patches replace each other and add to the stripes
+    steps = [1, 10, 11, 51, 201, 8001]
+    areas = [Square(eps=0.1, queries=10_000).area(step) for step in steps]
+    np.testing.assert_allclose(areas, [0.8, 0.8, 0.4, 0.2, 0.1, 0.8 / 2**9])
+
+
+def test_diverse_input_without_diversity_is_momentum(target: KerasTarget, examples: Examples) -> None:
+    objective = Objective(target, "ensemble")
+    batch = tf.constant(examples[0][:8]), tf.constant(examples[1][:8], tf.int32)
+    plain = MomentumIterative(eps=0.1, steps=3, step_size=0.02)(objective, *batch, seed=0)
+    same = DiverseInput(eps=0.1, steps=3, step_size=0.02, least_scale=1.0)(objective, *batch, seed=0)
+    assert np.mean(np.abs(plain - same) > 1e-5) < 0.002
+
+
+def test_diverse_input_shrinks_and_shifts(examples: Examples) -> None:
+    attack = DiverseInput(eps=0.1, probability=1.0, least_scale=0.5)
+    white = tf.ones([2, 28, 28, 1])
+    areas = []
+    for seed in range(20):
+        copy = np.asarray(attack.diversify(white, np.random.default_rng(seed)))
+        assert copy.shape == white.shape
+        assert set(np.unique(copy)) <= {0.0, 1.0}
+        areas.append(copy[0].sum())
+    assert min(areas) >= 14 * 14
+    assert len(set(areas)) > 5
+
+
+def test_skip_gradient_scales_only_the_residual_branch() -> None:
+    image = keras.Input((2, 2, 1))
+    branch = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer=keras.initializers.Constant(3.0))(
+        image
+    )
+    for inputs in ([branch, image], [image, branch]):
+        model = keras.Model(image, keras.layers.Flatten()(keras.layers.Add()(inputs)))
+        x = tf.ones([1, 2, 2, 1])
+        for gamma in (1.0, 0.25):
+            decayed = decay_residual_gradients(model, gamma)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                total = tf.reduce_sum(decayed(x))
+            assert float(total) == 16.0
+            np.testing.assert_allclose(tape.gradient(total, x), np.full((1, 2, 2, 1), 1 + 3 * gamma))
+
+
+def test_skip_gradient_finds_the_branches_of_a_member() -> None:
+    """Option-A shortcuts are layers too; the branch is what ends in BatchNorm."""
+    model = build_resnet(8, (8, 8, 1), seed=0)
+    decayed = decay_residual_gradients(model, 0.2)
+    images = tf.constant(np.random.default_rng(0).uniform(size=(2, 8, 8, 1)).astype(np.float32))
+    np.testing.assert_array_equal(decayed(images, training=False), model(images, training=False))
+    scaled = [layer for layer in decayed.layers if isinstance(layer, keras.layers.Lambda)]
+    assert len(scaled) == 3
+    assert all(isinstance(layer.input._keras_history.operation, BatchNorm) for layer in scaled)
+
+
+def test_skip_gradient_needs_residual_keras_layers(target: KerasTarget, examples: Examples) -> None:
+    attack = ATTACKS["SGM"](eps=0.1)
+    batch = tf.constant(examples[0][:2]), tf.constant(examples[1][:2])
+    with pytest.raises(InputError, match="SGM needs a Keras model; stand-in is none"):
+        attack(Objective(target, "ensemble"), *batch, seed=0)
+    with pytest.raises(InputError, match="residual Add"):
+        decay_residual_gradients(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("attack", "settings", "says"),
+    [
+        ("FGSM", {"eps": -0.1}, "FGSM: eps is a finite number above 0; got -0.1"),
+        ("PGD", {"eps": float("nan"), "steps": 1, "step_size": 0.1}, "eps is a finite"),
+        ("PGD", {"eps": 0.1, "steps": 10, "step_size": 0.2}, "step_size is at most eps"),
+        ("MI-FGSM", {"eps": 0.1, "steps": 0}, "steps"),
+        ("DIM", {"eps": 0.1, "probability": 1.5}, "probability is at most 1"),
+        ("SGM", {"eps": 0.1, "gamma": 2.0}, "gamma is at most 1"),
+        ("Square", {"eps": 0.1, "initial_area": 1.5}, "initial_area is at most 1"),
+    ],
+)
+def test_impossible_settings_are_refused(attack: str, settings: dict[str, float], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        ATTACKS[attack](**settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"), [("CW", "foolbox", "foolbox"), ("ZOO", "art.attacks", "art")]
+)
+def test_a_missing_extra_is_named(
+    name: str,
+    module: str,
+    extra: str,
+    target: KerasTarget,
+    examples: Examples,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    attack: Attack = ATTACKS[name](eps=1.0)
+    with pytest.raises(InputError, match=rf"pip install ncen-tf\[{extra}\]"):
+        attack(Objective(target, "ensemble"), tf.constant(examples[0][:1]), tf.constant(examples[1][:1]), 0)

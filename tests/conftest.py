@@ -1,0 +1,43 @@
+"""What tests share: no GPU, quiet TensorFlow, and programs run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+ROOT = Path(__file__).parents[1]
+
+Completed = subprocess.CompletedProcess[str]
+Program = Callable[..., Completed]
+
+
+@pytest.fixture
+def run_program() -> Program:
+    """Run ``python -m ncen_tf.NAME --flag=value ...`` to its end."""
+
+    def run(name: str, *arguments: str, timeout: float = 300) -> Completed:
+        command = [sys.executable, "-m", f"ncen_tf.{name}", *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return run
+
+
+@pytest.fixture
+def refuse(run_program: Program) -> Callable[..., None]:
+    """Assert that a program refuses its arguments: exit code 2, one sentence, no traceback."""
+
+    def check(name: str, *arguments: str, says: str) -> None:
+        done = run_program(name, *arguments)
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.stderr
+        assert says in errors[0]
+
+    return check
