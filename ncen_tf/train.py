@@ -5,14 +5,14 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
+from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 from ncen_tf.models.structures import STRUCTURES, structure_architecture
 from ncen_tf.training.config import PRECISIONS, REGULARIZERS, STRATEGIES, TrainingConfig
 
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "what to train on")
-DATA_DIR = flags.DEFINE_string("data_dir", None, "tensorflow-datasets folder (default: its own)")
-ARCHIVE_DIR = flags.DEFINE_string("archive_dir", None, "folder with the dataset's archives")
+flags.adopt_module_key_flags(location_flags)
 TRAIN_EXAMPLES = flags.DEFINE_integer("train_examples", None, "class-balanced part to train on")
 TEST_EXAMPLES = flags.DEFINE_integer("test_examples", None, "class-balanced part to measure on")
 
@@ -95,7 +95,6 @@ def main() -> int | None:
     config = config_from_flags()
     if CHECKPOINT_EVERY.value < 1:
         raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
-    from ncen_tf.data.loading import load_dataset
     from ncen_tf.training.interrupt import InterruptedRunError
     from ncen_tf.training.run import train_ensemble
     from ncen_tf.training.run_directory import RunDirectory
@@ -105,13 +104,7 @@ def main() -> int | None:
     if run.is_complete:
         print(f"The run in {run.path} is complete: see {run.summary_file}.")
         return None
-    dataset = load_dataset(
-        config.dataset,
-        data_dir=Path(DATA_DIR.value) if DATA_DIR.value else None,
-        archive_dir=Path(ARCHIVE_DIR.value) if ARCHIVE_DIR.value else None,
-        train_examples=config.train_examples,
-        test_examples=config.test_examples,
-    )
+    dataset = location_flags.load_from_flags(config.dataset, config.train_examples, config.test_examples)
     try:
         summary = train_ensemble(config, dataset, run, CHECKPOINT_EVERY.value)
     except InterruptedRunError:

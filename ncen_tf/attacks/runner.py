@@ -130,14 +130,13 @@ def _run_attack(
 ) -> tuple[Images, AttackResult]:
     started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
     adversarials = np.empty_like(images)
-    progress = tqdm(total=len(images), desc=attack.label, unit="image", disable=None)
-    for number, (part, indices) in enumerate(_padded_batches(len(images), batch_size)):
-        batch_seed = int(np.random.default_rng([seed, number]).integers(2**31))
-        batch = tf.constant(images[indices]), tf.constant(labels[indices], tf.int32)
-        found = np.asarray(attack(objective, *batch, batch_seed))
-        adversarials[part] = found[: part.stop - part.start]
-        progress.update(part.stop - part.start)
-    progress.close()
+    with tqdm(total=len(images), desc=attack.label, unit="image", disable=None) as progress:
+        for number, (part, indices) in enumerate(_padded_batches(len(images), batch_size)):
+            batch_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+            batch = tf.constant(images[indices]), tf.constant(labels[indices], tf.int32)
+            found = np.asarray(attack(objective, *batch, batch_seed))
+            adversarials[part] = found[: part.stop - part.start]
+            progress.update(part.stop - part.start)
     check_adversarials(attack, images, adversarials)
     attacked = -(-len(images) // batch_size) * batch_size
     passes = (objective.queries - queries) / attacked, (objective.gradients - gradients) / attacked

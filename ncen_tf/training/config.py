@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
@@ -72,10 +74,32 @@ class TrainingConfig:
             )
         parse_architecture(list(self.architecture))
 
+    @classmethod
+    def from_flags(cls, flags: dict[str, str]) -> "TrainingConfig":
+        """The inverse of :meth:`to_flags`.
+
+        Raises:
+            InputError: a flag is missing, unknown, or has a value of the wrong type.
+        """
+        try:
+            return cls(**{name: _PARSERS[cls.__annotations__[name]](text) for name, text in flags.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"These are not the flags of a run: {error}.") from error
+
     def to_flags(self) -> dict[str, str]:
         """Every setting as the text of its flag; settings that are ``None`` are left out."""
         values = dataclasses.asdict(self)
         return {name: _flag_text(value) for name, value in values.items() if value is not None}
+
+
+_PARSERS: dict[object, Callable[[str], Any]] = {
+    str: str,
+    int: int,
+    float: float,
+    int | None: int,
+    bool: {"true": True, "false": False}.__getitem__,
+    tuple[str, ...]: lambda text: tuple(text.split(",")),
+}
 
 
 def _flag_text(value: object) -> str:

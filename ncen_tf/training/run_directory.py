@@ -57,7 +57,13 @@ class RunDirectory:
                 temporary.write_text("\n".join(lines) + "\n")
 
     def read_flags(self) -> dict[str, str]:
-        """The flags that the run was started with, by name."""
+        """The flags that the run was started with, by name.
+
+        Raises:
+            InputError: the folder holds no run.
+        """
+        if not self.flagfile.is_file():
+            raise InputError(f"{self.path} is not a run directory: it has no {self.flagfile.name}.")
         lines = self.flagfile.read_text().splitlines()
         pairs = [line.removeprefix("--").partition("=") for line in lines if line.startswith("--")]
         return {name: value for name, _, value in pairs}

@@ -1,4 +1,4 @@
-"""Running a suite: padding, resuming, refusing, saving and replaying."""
+"""Running a suite: padding, refusing, saving and replaying."""
 
 import dataclasses
 from pathlib import Path
@@ -10,34 +10,12 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attacks.attack import Attack, Norm
-from ncen_tf.attacks.fast_gradient import FastGradient
 from ncen_tf.attacks.objectives import Objective
-from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
-from ncen_tf.attacks.results import AttackResult, SuiteResult, read_result, write_result
-from ncen_tf.attacks.runner import replay, run_suite
-from ncen_tf.attacks.square import Square
-from ncen_tf.attacks.suites import Suite
+from ncen_tf.attacks.runner import replay
 from ncen_tf.errors import InputError
 from tests.attacks.conftest import Examples
+from tests.attacks.running import FGSM, PGD, SQUARE, first, run
 from tests.attacks.stand_in import KerasTarget, small_member
-
-FGSM = FastGradient(eps=0.1)
-PGD = ProjectedGradientDescent(eps=0.1, steps=3, step_size=0.05)
-SQUARE = Square(eps=0.1, queries=10)
-
-
-def run(target: KerasTarget, examples: tuple[Any, Any], *attacks: Attack, **options: Any) -> SuiteResult:
-    settings: dict[str, Any] = {"objective": "ensemble", "batch_size": 8} | options
-    return run_suite(target, *examples, Suite("test", attacks), **settings)
-
-
-def first(examples: Examples, count: int) -> Examples:
-    return examples[0][:count], examples[1][:count]
-
-
-def assert_same(one: AttackResult, other: AttackResult) -> None:
-    for field in dataclasses.fields(AttackResult):
-        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
 
 
 def test_results_are_what_the_target_says(target: KerasTarget, examples: Examples, tmp_path: Path) -> None:
@@ -80,86 +58,6 @@ def test_the_seed_decides(target: KerasTarget, examples: Examples) -> None:
     results = [run(target, first(examples, 8), PGD, seed=seed).attacks[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(results[0].shown, results[1].shown)
     assert np.any(results[0].shown != results[2].shown)
-
-
-@pytest.fixture
-def gradient_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the attacks that were called."""
-    called: list[str] = []
-    for attack in (type(FGSM), type(PGD)):
-        original = attack.__call__
-
-        def counting(self: Attack, *args: Any, original: Any = original) -> Any:
-            called.append(self.name)
-            return original(self, *args)
-
-        monkeypatch.setattr(attack, "__call__", counting)
-    return called
-
-
-def test_a_second_run_attacks_nothing(
-    target: KerasTarget, examples: Examples, tmp_path: Path, gradient_calls: list[str]
-) -> None:
-    before = run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path)
-    assert gradient_calls == ["FGSM", "PGD"]
-    after = run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path)
-    assert gradient_calls == ["FGSM", "PGD"]
-    assert (before.resumed, after.resumed) == (0, 2)
-    for one, other in zip(before.attacks, after.attacks, strict=True):
-        assert_same(one, other)
-
-
-def test_an_interrupted_run_keeps_what_is_finished(
-    target: KerasTarget, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(type(PGD), "__call__", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path)
-    assert run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path).resumed == 1
-
-
-def test_whatever_changes_the_outcome_is_measured_again(
-    target: KerasTarget, examples: Examples, tmp_path: Path
-) -> None:
-    start = first(examples, 8)
-    run(target, start, PGD, state_dir=tmp_path)
-    other = KerasTarget(target.models)
-    other.sha256 = "1" * 64
-    images = start[0].copy()
-    images[0, 0, 0] = 0.5
-    stronger = dataclasses.replace(PGD, steps=4)
-    assert run(target, start, PGD, state_dir=tmp_path).resumed == 1
-    assert run(other, start, PGD, state_dir=tmp_path).resumed == 0
-    assert run(target, (images, start[1]), PGD, state_dir=tmp_path).resumed == 0
-    assert run(target, start, stronger, state_dir=tmp_path).resumed == 0
-    assert run(target, start, PGD, state_dir=tmp_path, seed=1).resumed == 0
-    assert run(target, start, PGD, state_dir=tmp_path, objective="member_average").resumed == 0
-    assert run(target, start, PGD, state_dir=tmp_path, save_adversarials=tmp_path / "all").resumed == 0
-
-
-def test_a_damaged_state_file_is_measured_again(
-    target: KerasTarget, examples: Examples, tmp_path: Path
-) -> None:
-    run(target, first(examples, 8), FGSM, state_dir=tmp_path)
-    (file,) = tmp_path.iterdir()
-    file.write_bytes(file.read_bytes()[:200])
-    assert run(target, first(examples, 8), FGSM, state_dir=tmp_path).resumed == 0
-    assert run(target, first(examples, 8), FGSM, state_dir=tmp_path).resumed == 1
-
-
-def test_a_result_is_read_under_its_own_key_only(
-    target: KerasTarget, examples: Examples, tmp_path: Path
-) -> None:
-    result = run(target, first(examples, 4), FGSM).attacks[0]
-    write_result(tmp_path / "x.npz", "key", result)
-    assert read_result(tmp_path / "x.npz", "other") is None
-    stored = read_result(tmp_path / "x.npz", "key")
-    assert stored is not None
-    assert_same(stored, result)
 
 
 def test_replay_shows_saved_examples_to_another_target(
@@ -246,3 +144,40 @@ def test_a_single_classifier_has_one_loss(trained: list[keras.Model], examples: 
         for name in ("member_average", "ensemble")
     ]
     assert np.mean(np.abs(shown[0] - shown[1]) > 1e-6) < 0.002
+
+
+class NumpyTarget(KerasTarget):
+    """Linear members computed outside TensorFlow, with a gradient of their own, as a runtime's are."""
+
+    def __init__(self) -> None:
+        self.description, self.image_shape, self.classes, self.members = "numpy", (28, 28, 1), 10, 2
+        self.weights = np.random.default_rng(0).normal(size=(2, 784, 10)).astype(np.float32)
+
+    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        def forward(x: Any) -> Any:
+            return np.einsum("np,kpc->nkc", x.reshape(len(x), -1), self.weights)
+
+        def pull_back(upstream: Any) -> Any:
+            return np.einsum("nkc,kpc->np", upstream, self.weights).reshape(-1, 28, 28, 1)
+
+        @tf.custom_gradient
+        def logits(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            return tf.numpy_function(forward, [x], tf.float32), lambda u: tf.ensure_shape(
+                tf.numpy_function(pull_back, [u], tf.float32), [None, 28, 28, 1]
+            )
+
+        return logits(images)
+
+
+def test_a_target_outside_tensorflow_is_attacked(examples: Examples) -> None:
+    target = NumpyTarget()
+    images, labels = first(examples, 8)
+    result = run(target, (images, labels), FGSM, PGD, SQUARE, objective="member_average")
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        members = [tf.reshape(x, [8, -1]) @ weights for weights in target.weights]
+        losses = [tf.nn.sparse_softmax_cross_entropy_with_logits(labels, member) for member in members]
+        loss = losses[0] + losses[1]
+    expected = np.clip(images + 0.1 * np.sign(tape.gradient(loss, x)), 0, 1)
+    assert np.mean(np.abs(result.attacks[0].shown - expected) > 1e-5) < 0.002

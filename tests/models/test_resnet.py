@@ -1,5 +1,7 @@
 """Members: sizes of the paper, and the same function as a PyTorch ResNet with the same weights."""
 
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
@@ -50,7 +52,7 @@ def test_seed_decides_the_initial_weights() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
-class TorchBlock(torch.nn.Module):
+class TorchBlock(torch.nn.Module):  # type: ignore[name-defined]
     def __init__(self, old: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1 = torch.nn.Conv2d(old, width, 3, stride, padding=1, bias=False)
@@ -59,7 +61,7 @@ class TorchBlock(torch.nn.Module):
         self.bn2 = torch.nn.BatchNorm2d(width)
         self.added = (width - old) // 2
 
-    def forward(self, x: "torch.Tensor") -> "torch.Tensor":
+    def forward(self, x: Any) -> Any:
         relu = torch.nn.functional.leaky_relu
         y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)), 0.1)))
         if self.added:
@@ -67,7 +69,7 @@ class TorchBlock(torch.nn.Module):
         return relu(x + y, 0.1)
 
 
-class TorchResNet(torch.nn.Module):
+class TorchResNet(torch.nn.Module):  # type: ignore[name-defined]
     """The member as its paper describes it, in another framework."""
 
     def __init__(self, blocks: int, channels: int) -> None:
@@ -83,7 +85,7 @@ class TorchResNet(torch.nn.Module):
         )
         self.fc = torch.nn.Linear(64, 10)
 
-    def forward(self, x: "torch.Tensor") -> "torch.Tensor":
+    def forward(self, x: Any) -> Any:
         x = torch.nn.functional.leaky_relu(self.bn(self.conv(x)), 0.1)
         return self.fc(self.blocks(x).mean((2, 3)))
 

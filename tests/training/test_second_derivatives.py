@@ -14,7 +14,7 @@ import tensorflow as tf
 from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.resnet import SubsampleShortcut
 from ncen_tf.regularizers.nce import NCE
-from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.nc_ensemble import CrossEntropyOn, NCEnsemble
 
 Normalization = Callable[[], keras.layers.Layer]
 
@@ -37,7 +37,7 @@ def small_member(normalization: Normalization) -> keras.Model:
 
 
 def worst_relative_error(
-    normalization: Normalization, regularizer: NCE | None, ce_on: str = "logits"
+    normalization: Normalization, regularizer: NCE | None, ce_on: CrossEntropyOn = "logits"
 ) -> float:
     """Largest over weight tensors of |analytic - central difference| / |central difference|."""
     keras.utils.set_random_seed(3)
@@ -81,7 +81,7 @@ def test_gradient_of_the_penalty_matches_finite_differences(form: str) -> None:
 
 
 @pytest.mark.parametrize("ce_on", ["logits", "probabilities"])
-def test_gradient_of_cross_entropy_matches_finite_differences(ce_on: str) -> None:
+def test_gradient_of_cross_entropy_matches_finite_differences(ce_on: CrossEntropyOn) -> None:
     assert worst_relative_error(BatchNorm, None, ce_on) < 1e-6
     assert worst_relative_error(BatchNorm, NCE(0.5, -0.5), ce_on) < 1e-6
 

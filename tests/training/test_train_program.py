@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import ncen_tf  # noqa: F401 -- registers the classes that load_model needs
-
 from tests.conftest import ROOT, Program
 
 TINY = (

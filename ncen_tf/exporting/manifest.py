@@ -1,0 +1,57 @@
+"""manifest.json: what an export holds, byte for byte."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ncen_tf.errors import InputError
+from ncen_tf.files import sha256
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size in bytes and sha256 of every file below a folder, by relative path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {
+        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
+        for path in files
+    }
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read an export's manifest.
+
+    Raises:
+        InputError: no manifest, or not one of this format.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise InputError(f"{folder} is not an export: it has no {MANIFEST}.")
+    try:
+        manifest = json.loads(file.read_text())
+        files = manifest["files"]
+        wanted = [(name, entry["size"], entry["sha256"]) for name, entry in files.items()]
+        if manifest["format"] != FORMAT or not wanted:
+            raise ValueError(manifest["format"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file} is not a manifest of format {FORMAT}.") from error
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file with the manifest.
+
+    Raises:
+        InputError: a file is missing, changed, or not listed; it is named.
+    """
+    listed, found = manifest["files"], describe_files(folder)
+    for name, entry in listed.items():
+        if name not in found:
+            raise InputError(f"{folder / name} is missing.")
+        if found[name] != {"size": entry["size"], "sha256": entry["sha256"]}:
+            raise InputError(f"{folder / name} is not the file that was exported: its sha256 differs.")
+    extra = sorted(set(found) - set(listed))
+    if extra:
+        raise InputError(f"{folder / extra[0]} is not part of the export.")

@@ -1,0 +1,1 @@
+"""Metrics of attacks, and the reports, pages and gates made of them."""

@@ -1,0 +1,66 @@
+"""The ensemble of a run, finished or not, in float32 and ready for inference."""
+
+import dataclasses
+import hashlib
+import zipfile
+
+import keras
+import tensorflow as tf
+
+from ncen_tf.data.datasets import DATASETS, DatasetSpec
+from ncen_tf.errors import InputError
+from ncen_tf.models.ensemble import Ensemble, build_ensemble
+from ncen_tf.training.config import TrainingConfig
+from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedEnsemble:
+    """What a run has produced so far."""
+
+    ensemble: Ensemble
+    config: TrainingConfig
+    epochs_done: int
+    finished: bool
+
+    @property
+    def spec(self) -> DatasetSpec:
+        return DATASETS[self.config.dataset]
+
+    def weights_sha256(self) -> str:
+        """Hash over all weights, in the order of the members' variables."""
+        digest = hashlib.sha256()
+        for weight in self.ensemble.get_weights():
+            digest.update(weight.astype("<f4").tobytes())
+        return digest.hexdigest()
+
+
+def load_trained(run: RunDirectory) -> TrainedEnsemble:
+    """Read a run's ``ensemble.keras``, or its newest checkpoint if it is not finished.
+
+    Raises:
+        InputError: no run, nothing saved yet, or a file that cannot be read.
+    """
+    config = TrainingConfig.from_flags(run.read_flags())
+    spec = DATASETS[config.dataset]
+    ensemble = build_ensemble(config.architecture, spec.image_shape, len(spec.class_names))
+    epochs_done = len(run.read_metrics(config.epochs))
+    if run.model_file.is_file():
+        try:
+            saved = keras.saving.load_model(run.model_file, safe_mode=True)
+            if not isinstance(saved, NCEnsemble):
+                raise TypeError(type(saved))
+            ensemble.set_weights(saved.get_weights())
+        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+            raise InputError(f"{run.model_file} cannot be read; it is damaged or not an ensemble.") from error
+        return TrainedEnsemble(ensemble, config, epochs_done, finished=True)
+    newest = tf.train.latest_checkpoint(str(run.checkpoints))
+    if newest is None:
+        raise InputError(f"{run.path} has neither {run.model_file.name} nor a checkpoint yet.")
+    checkpoint = tf.train.Checkpoint(weights=[variable.value for variable in ensemble.variables])
+    try:
+        checkpoint.restore(newest).assert_existing_objects_matched().expect_partial()
+    except (tf.errors.OpError, AssertionError, ValueError) as error:
+        raise InputError(f"Checkpoint {newest} cannot be read; it is damaged or of another run.") from error
+    return TrainedEnsemble(ensemble, config, epochs_done, finished=False)
