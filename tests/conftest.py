@@ -41,3 +41,33 @@ def refuse(run_program: Program) -> Callable[..., None]:
         assert says in errors[0]
 
     return check
+
+
+def _run_once(name: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", f"ncen_tf.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A really trained, very small run; ACE about 0.5."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    _run_once(
+        "train",
+        "--dataset=fashion_mnist_sample",
+        "--architecture=resnet8,resnet8",
+        "--train_examples=600",
+        "--test_examples=300",
+        "--epochs=2",
+        f"--run_dir={run}",
+    )
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that can be exported of it."""
+    out = tmp_path_factory.mktemp("exports") / "tiny"
+    _run_once("export", f"--run={tiny_run}", f"--out={out}", "--members", "--onnx_precision=float16,int8")
+    return out

@@ -120,6 +120,7 @@ class _DecayedTarget:
 
     def __init__(self, target: Target, members: list[Any]) -> None:
         self.description, self.sha256 = target.description, target.sha256
+        self.providers = target.providers
         self.image_shape, self.classes, self.members = target.image_shape, target.classes, len(members)
         self._models = members
 

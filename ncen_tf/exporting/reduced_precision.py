@@ -34,11 +34,13 @@ def reduce_precision(model_file: Path, precision: str, calibration: Split) -> Pa
     target = model_file.with_suffix(f".{precision}.onnx")
     if precision == "float16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
 
-        model = convert_float_to_float16(onnx.load(model_file), keep_io_types=True)
-        check_onnx(model)
+        converted = OnnxModel(convert_float_to_float16(onnx.load(model_file), keep_io_types=True))
+        converted.topological_sort()  # the converter appends the casts of the input at the end
+        check_onnx(converted.model)
         with replacing(target) as temporary:
-            onnx.save(model, temporary)
+            onnx.save(converted.model, temporary)
         return target
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 

@@ -1,7 +1,6 @@
 """What a suite measured, as one JSON file."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,6 @@ def build_report(
     objective: ObjectiveName,
     dataset: str,
     seed: int,
-    providers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The report of a suite's run, ready for JSON.
 
@@ -72,7 +70,6 @@ def build_report(
         objective: what gradient attacks maximised.
         dataset: name of the dataset that the examples are from.
         seed: of the run.
-        providers: what ran the target, as its runtime reports it.
     """
     labels, clean = result.labels, result.clean_predictions
     return {
@@ -87,7 +84,7 @@ def build_report(
             "sha256": target.sha256,
             "members": target.members,
             "gives_logits": target.gives_logits,
-            "providers": list(providers),
+            "providers": list(target.providers),
         },
         "ace": _proportion(clean_accuracy(labels, clean)),
         "attacks": [_attack_row(result, attack) for attack in result.attacks],

@@ -17,6 +17,10 @@ class Target(Protocol):
         """Hex digest of the file, or of the weights, behind it: tells a target from its next version."""
 
     @property
+    def providers(self) -> tuple[str, ...]:
+        """onnxruntime's execution providers, as the session reports them; empty for TensorFlow."""
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
 

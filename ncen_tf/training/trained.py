@@ -48,7 +48,7 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     epochs_done = len(run.read_metrics(config.epochs))
     if run.model_file.is_file():
         try:
-            saved = keras.saving.load_model(run.model_file, safe_mode=True)
+            saved = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
             if not isinstance(saved, NCEnsemble):
                 raise TypeError(type(saved))
             ensemble.set_weights(saved.get_weights())

@@ -9,6 +9,7 @@ class KerasTarget:
 
     gives_logits = True
     sha256 = "0" * 64
+    providers: tuple[str, ...] = ()
 
     def __init__(self, models: list[keras.Model], description: str = "stand-in") -> None:
         self.description = description

@@ -19,12 +19,13 @@ PGD = np.array([0, 1, 1, 0, 1, 0, 1, 1, 1, 0], np.int32)  # 5 stay right; 4 unde
 class MadeUpTarget:
     """Only described, never queried."""
 
-    description = "onnx <exports>/x/ensemble.onnx, CPUExecutionProvider"
+    description = "onnx <exports>/x/ensemble.onnx"
     sha256 = "ab" * 32
     image_shape = (4, 4, 1)
     classes = 2
     members = 3
     gives_logits = True
+    providers = ("CPUExecutionProvider",)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
         raise NotImplementedError
@@ -57,5 +58,4 @@ def report(result: SuiteResult) -> dict[str, Any]:
         objective="member_average",
         dataset="fashion_mnist_sample",
         seed=7,
-        providers=["CPUExecutionProvider"],
     )

@@ -1,0 +1,164 @@
+"""Attack a model: python -m ncen_tf.attack --target=exports/reference/ensemble.onnx --suite=paper"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from ncen_tf import program
+from ncen_tf.data import location_flags
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from ncen_tf.attacks.suites import Suite
+    from ncen_tf.reports.gate import Gate
+    from ncen_tf.targets.target import Target
+
+GATE_FAILED = 3
+
+TARGET = flags.DEFINE_string("target", None, "run directory, .keras, SavedModel, .onnx or export")
+DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
+NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 1000, "class-balanced test images; 0 for all")
+SUITE = flags.DEFINE_string("suite", "paper", "paper, blackbox, quick, or a .toml file")
+OBJECTIVE = flags.DEFINE_enum(
+    "objective",
+    "member_average",
+    ["member_average", "ensemble"],
+    "loss that gradient attacks maximise: the members' mean (the paper's), or the ensemble's own",
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images attacked at a time")
+SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks")
+flags.adopt_module_key_flags(location_flags)
+
+INPUT_LAYOUT = flags.DEFINE_enum("input_layout", "NHWC", ["NHWC", "NCHW"], "of a foreign ONNX model")
+OUTPUT = flags.DEFINE_enum("output", "logits", ["logits", "probabilities"], "what an ONNX model gives")
+OUTPUT_NAME = flags.DEFINE_string("output_name", None, "output of an ONNX model with several")
+MEAN = flags.DEFINE_list("mean", ["0"], "subtracted from images in [0, 1] before an ONNX model")
+STD = flags.DEFINE_list("std", ["1"], "divides images before an ONNX model")
+PROVIDERS = flags.DEFINE_list("providers", ["CPUExecutionProvider"], "onnxruntime execution providers")
+ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files that are not the exported ones")
+
+OUT = flags.DEFINE_string("out", None, "folder of the report (default: reports/TARGET-SUITE)")
+SAVE_ADVERSARIALS = flags.DEFINE_bool("save_adversarials", False, "keep adversarial images as npz")
+REPLAY = flags.DEFINE_string("replay", None, "evaluate the target on images saved by another attack")
+GATE = flags.DEFINE_string("gate", None, "TOML file of thresholds; exit code 3 if one is missed")
+JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks")
+
+
+def main() -> int | None:
+    if not TARGET.value:
+        raise InputError("--target names what to attack: a run directory, .keras, SavedModel or .onnx file.")
+    if NUM_EXAMPLES.value < 0 or BATCH_SIZE.value < 1:
+        raise InputError("--num_examples is at least 0 and --batch_size at least 1.")
+    if JUNIT.value and not GATE.value:
+        raise InputError("--junit reports the checks of a --gate.")
+    from ncen_tf.attacks.suites import load_suite
+    from ncen_tf.reports.gate import read_gate
+
+    gate = read_gate(Path(GATE.value)) if GATE.value else None
+    suite = load_suite(SUITE.value, DATASET.value)
+
+    from ncen_tf.targets.onnx_target import OnnxInterface
+    from ncen_tf.targets.opening import open_target
+
+    interface = OnnxInterface(
+        INPUT_LAYOUT.value,
+        OUTPUT.value,
+        OUTPUT_NAME.value,
+        _floats("mean", MEAN.value),
+        _floats("std", STD.value),
+    )
+    opened = open_target(
+        Path(TARGET.value),
+        interface=interface,
+        providers=tuple(PROVIDERS.value),
+        allow_unverified=ALLOW_UNVERIFIED.value,
+    )
+    if not opened.target.gives_logits:
+        print("The target gives probabilities only: attacks maximise losses of their logarithms.")
+    report = attack(opened.target, suite)
+    return check(gate, report, opened.recorded_ace) if gate else None
+
+
+def attack(target: Target, suite: Suite) -> dict[str, Any]:
+    """Run the suite, or replay saved images, and leave report.json and report.html."""
+    from ncen_tf.attacks.results import read_adversarials
+    from ncen_tf.attacks.runner import replay, run_suite
+    from ncen_tf.attacks.suites import Suite
+    from ncen_tf.reports.html_page import write_html_page
+    from ncen_tf.reports.report import build_report, write_report
+    from ncen_tf.reports.table import format_table
+
+    if REPLAY.value:
+        suite = Suite(f"replay of {Path(REPLAY.value).name}", ())
+    out = Path(OUT.value) if OUT.value else default_out(suite)
+    if REPLAY.value:
+        result = replay(target, Path(REPLAY.value), BATCH_SIZE.value)
+        images = read_adversarials(Path(REPLAY.value)).images
+    else:
+        test = location_flags.load_from_flags(DATASET.value, test_examples=NUM_EXAMPLES.value or None).test
+        images = (test.images / 255).astype("float32")
+        result = run_suite(
+            target,
+            images,
+            test.labels,
+            suite,
+            OBJECTIVE.value,
+            batch_size=BATCH_SIZE.value,
+            seed=SEED.value,
+            state_dir=out / "finished_attacks",
+            save_adversarials=out / "adversarials" if SAVE_ADVERSARIALS.value else None,
+        )
+    report = build_report(
+        target,
+        suite,
+        result,
+        objective=OBJECTIVE.value,
+        dataset=DATASET.value,
+        seed=SEED.value,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_report(out / "report.json", report)
+    write_html_page(out / "report.html", report, result, images, DATASETS[DATASET.value].class_names)
+    print(format_table(report))
+    print(f"\nReport: {out / 'report.json'}, {out / 'report.html'}")
+    return report
+
+
+def check(gate: Gate, report: dict[str, Any], recorded_ace: float | None) -> int | None:
+    """Compare a report with a gate, write the JUnit file, and return the exit code."""
+    from ncen_tf.reports.gate import check_gate
+    from ncen_tf.reports.junit import write_junit
+
+    checks = check_gate(gate, report, recorded_ace)
+    if JUNIT.value:
+        write_junit(Path(JUNIT.value), checks)
+    missed = [entry for entry in checks if not entry.passed]
+    for entry in missed:
+        print(f"gate missed: {entry.message}")
+    if missed:
+        return GATE_FAILED
+    print(f"gate passed: {len(checks)} thresholds of {gate.file}.")
+    return None
+
+
+def default_out(suite: Suite) -> Path:
+    """reports/TARGET-SUITE; a file inside an export is named after the export too."""
+    path = Path(TARGET.value).resolve()
+    parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
+    words = "".join(letter if letter.isalnum() else "-" for letter in suite.name).strip("-")
+    return Path("reports") / "-".join([*parts, words])
+
+
+def _floats(name: str, texts: list[str]) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise InputError(f"--{name} takes numbers, one a channel; got {','.join(texts)!r}.") from error
+
+
+if __name__ == "__main__":
+    program.run(main)

@@ -1,0 +1,66 @@
+"""Keras ensembles as targets: of a run directory or a ``.keras`` file."""
+
+import zipfile
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from ncen_tf.errors import InputError
+from ncen_tf.files import sha256
+from ncen_tf.models.ensemble import Ensemble
+from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.run_directory import RunDirectory
+from ncen_tf.training.trained import load_trained
+
+
+class KerasTarget:
+    """An ensemble in TensorFlow, BatchNorm in inference mode.
+
+    Args:
+        ensemble: what is attacked.
+        description: stands in reports.
+        sha256: digest of its weights or file.
+    """
+
+    gives_logits = True
+    providers: tuple[str, ...] = ()
+
+    def __init__(self, ensemble: Ensemble, description: str, sha256: str) -> None:
+        self.keras_model = ensemble
+        self.description = description
+        self.sha256 = sha256
+        member = ensemble.members[0]
+        self.image_shape: tuple[int, int, int] = tuple(member.input_shape[1:])
+        self.classes: int = member.output_shape[-1]
+        self.members = len(ensemble.members)
+
+    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self.keras_model(images, training=False)
+
+
+def open_run(path: Path) -> KerasTarget:
+    """The ensemble of a run directory, finished or at its newest checkpoint.
+
+    Raises:
+        InputError: no run, nothing saved yet, or a damaged file.
+    """
+    trained = load_trained(RunDirectory(path))
+    state = "finished" if trained.finished else f"after {trained.epochs_done} epochs"
+    return KerasTarget(trained.ensemble, f"run {path}, {state}", trained.weights_sha256())
+
+
+def open_keras_file(path: Path) -> KerasTarget:
+    """An ensemble saved as ``.keras``, read in safe mode.
+
+    Raises:
+        InputError: a damaged file, or no ensemble of this package.
+    """
+    try:
+        ensemble = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} cannot be read; it is damaged or not an ensemble.") from error
+    if not isinstance(ensemble, Ensemble):
+        known = f"{Ensemble.__name__} or {NCEnsemble.__name__}"
+        raise InputError(f"{path} holds a {type(ensemble).__name__}; a target is an {known} of ncen_tf.")
+    return KerasTarget(ensemble, f"keras {path}", sha256(path))

@@ -1,0 +1,87 @@
+"""Opens whatever a path holds as a target."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ncen_tf.errors import InputError
+from ncen_tf.exporting.manifest import MANIFEST, describe_files, read_manifest
+from ncen_tf.targets.onnx_target import OnnxInterface
+from ncen_tf.targets.target import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedTarget:
+    """A target and, if it is part of an export, the manifest that vouches for it."""
+
+    target: Target
+    manifest: dict[str, Any] | None
+
+    @property
+    def recorded_ace(self) -> float | None:
+        """ACE that the export was measured to have, in [0, 1]."""
+        return None if self.manifest is None else float(self.manifest["accuracy"]["ace"])
+
+
+def open_target(
+    path: Path,
+    *,
+    interface: OnnxInterface | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    allow_unverified: bool = False,
+) -> OpenedTarget:
+    """Open a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export.
+
+    Of an export's folder, ``ensemble.onnx`` is taken. What a manifest beside a file lists must have the
+    hash that the manifest records.
+
+    Args:
+        path: what to open.
+        interface: how an ONNX model of another origin takes images.
+        providers: onnxruntime execution providers for ONNX files.
+        allow_unverified: open files whose hash differs from the manifest's.
+
+    Raises:
+        InputError: nothing there, nothing that is a target, or a file that is not the exported one.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: --target is a run, .keras, SavedModel, .onnx or export.")
+    if path.is_dir() and (path / MANIFEST).is_file():
+        path = path / ("ensemble.onnx" if (path / "ensemble.onnx").is_file() else "saved_model")
+    manifest = None if allow_unverified else _verified_manifest(path)
+    return OpenedTarget(_open(path, interface, providers), manifest)
+
+
+def _open(path: Path, interface: OnnxInterface | None, providers: tuple[str, ...]) -> Target:
+    from ncen_tf.targets.keras_target import open_keras_file, open_run
+    from ncen_tf.targets.onnx_target import OnnxTarget
+    from ncen_tf.targets.saved_model_target import SavedModelTarget
+
+    if path.is_dir() and (path / "saved_model.pb").is_file():
+        return SavedModelTarget(path)
+    if path.is_dir():
+        return open_run(path)
+    if path.suffix == ".keras":
+        return open_keras_file(path)
+    if path.suffix == ".onnx":
+        return OnnxTarget(path, interface, providers)
+    raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
+
+
+def _verified_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in the nearest folder above that has one, if it lists what is opened."""
+    for folder in path.absolute().parents[:2]:
+        if not (folder / MANIFEST).is_file():
+            continue
+        manifest = read_manifest(folder)
+        found = describe_files(path) if path.is_dir() else describe_files(path.parent)
+        base = (path if path.is_dir() else path.parent).absolute().relative_to(folder)
+        for name, entry in found.items():
+            listed = manifest["files"].get((base / name).as_posix())
+            if (path.is_dir() or name == path.name) and listed != entry:
+                raise InputError(
+                    f"{path} is not the file that {folder / MANIFEST} lists ({name}): its sha256 differs. "
+                    "--allow_unverified attacks it all the same."
+                )
+        return manifest
+    return None

@@ -1,0 +1,45 @@
+"""SavedModels as targets, through their ``serving_default`` signature."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from ncen_tf.errors import InputError
+from ncen_tf.exporting.manifest import describe_files
+from ncen_tf.exporting.serving import IMAGE, MEMBER_LOGITS
+
+
+class SavedModelTarget:
+    """A SavedModel that :mod:`ncen_tf.export` wrote; TensorFlow differentiates its graph.
+
+    Args:
+        path: the SavedModel's folder.
+
+    Raises:
+        InputError: a folder that TensorFlow cannot load, or another signature.
+    """
+
+    gives_logits = True
+    providers: tuple[str, ...] = ()
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._loaded = tf.saved_model.load(str(path))
+            self._serve: Any = self._loaded.signatures["serving_default"]
+            (image,) = self._serve.structured_input_signature[1].values()
+            logits = self._serve.structured_outputs[MEMBER_LOGITS]
+        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+            raise InputError(
+                f"{path} cannot be used: it is damaged, or has no signature {IMAGE} -> {MEMBER_LOGITS}."
+            ) from error
+        self.description = f"SavedModel {path}"
+        self.sha256 = hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest()
+        height, width, channels = image.shape[1:]
+        self.image_shape = (height, width, channels)
+        self.members, self.classes = logits.shape[1:]
+
+    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        return self._serve(**{IMAGE: images})[MEMBER_LOGITS]

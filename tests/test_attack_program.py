@@ -1,0 +1,72 @@
+"""The attack program as a user runs it: report, gate, exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Program
+
+QUICK = ("--dataset=fashion_mnist_sample", "--suite=quick", "--num_examples=50")
+
+
+@pytest.fixture
+def gate_file(tmp_path: Path) -> Callable[[float], Path]:
+    def write(minimum: float) -> Path:
+        file = tmp_path / "gate.toml"
+        file.write_text(
+            f'agreement = 0.5\n[[robust_accuracy]]\nattack = "PGD"\neps = 0.1\nminimum = {minimum}\n'
+        )
+        return file
+
+    return write
+
+
+def test_report_gate_and_replay(
+    tiny_export: Path, tmp_path: Path, run_program: Program, gate_file: Callable[[float], Path]
+) -> None:
+    target = f"--target={tiny_export / 'ensemble.onnx'}"
+    out = tmp_path / "report"
+    junit = tmp_path / "gate.xml"
+    arguments = (target, *QUICK, f"--out={out}", "--save_adversarials", f"--junit={junit}")
+    done = run_program("attack", *arguments, f"--gate={gate_file(0.0)}")
+    assert done.returncode == 0, done.stderr
+    assert "gate passed: 2 thresholds" in done.stdout
+    report = json.loads((out / "report.json").read_text())
+    assert report["examples"] == 50
+    assert [row["attack"] for row in report["attacks"]] == ["FGSM", "PGD"]
+    assert report["target"]["providers"] == ["CPUExecutionProvider"]
+    assert "<html" in (out / "report.html").read_text()
+    done = run_program("attack", *arguments, f"--gate={gate_file(1.0)}")
+    assert done.returncode == 3, done.stderr
+    assert "gate missed" in done.stdout
+    assert "<failure" in junit.read_text()
+    (saved,) = (out / "adversarials").glob("PGD*.npz")
+    sibling = f"--target={tiny_export / 'ensemble.int8.onnx'}"
+    done = run_program("attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}")
+    assert done.returncode == 2, done.stdout
+    assert "--suite=blackbox" in done.stderr  # quantised: no float path to differentiate
+    member = f"--target={tiny_export / 'ensemble.float16.onnx'}"
+    done = run_program("attack", member, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "replay" / "report.json").read_text())["protocol"].startswith(
+        "replay of PGD"
+    )
+
+
+def test_bad_input_is_refused(
+    tiny_export: Path, tmp_path: Path, refuse: Callable[..., None], gate_file: Callable[[float], Path]
+) -> None:
+    refuse("attack", says="--target names what to attack")
+    target = f"--target={tiny_export / 'ensemble.onnx'}"
+    refuse("attack", target, *QUICK, "--suite=none", says="Unknown suite 'none'")
+    refuse("attack", target, *QUICK, "--num_examples=-5", says="--num_examples")
+    refuse("attack", target, *QUICK, "--mean=x", says="--mean takes numbers")
+    refuse("attack", target, *QUICK, "--dataset=cifar10", f"--data_dir={tmp_path}", says="cifar10")
+    suite = tmp_path / "suite.toml"
+    suite.write_text('[[attack]]\nname = "PGD"\neps = -0.1\nsteps = 3\nstep_size = 0.1\n')
+    refuse("attack", target, *QUICK, f"--suite={suite}", says="eps")
+    gate = gate_file(0.5)
+    gate.write_text(gate.read_text().replace("minimum", "minimal"))
+    refuse("attack", target, *QUICK, f"--gate={gate}", says="minim")
