@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from absl import flags
 
@@ -13,6 +13,7 @@ from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 
 if TYPE_CHECKING:
+    from ncen_tf.attacks.objectives import ObjectiveName
     from ncen_tf.attacks.suites import Suite
     from ncen_tf.reports.gate import Gate
     from ncen_tf.targets.target import Target
@@ -76,14 +77,15 @@ def main() -> int | None:
         interface=interface,
         providers=tuple(PROVIDERS.value),
         allow_unverified=ALLOW_UNVERIFIED.value,
+        differentiable=not (REPLAY.value or all(attack.gradient_free for attack in suite.attacks)),
     )
     if not opened.target.gives_logits:
         print("The target gives probabilities only: attacks maximise losses of their logarithms.")
-    report = attack(opened.target, suite)
+    report = attack(Path(TARGET.value), opened.target, suite)
     return check(gate, report, opened.recorded_ace) if gate else None
 
 
-def attack(target: Target, suite: Suite) -> dict[str, Any]:
+def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     """Run the suite, or replay saved images, and leave report.json and report.html."""
     from ncen_tf.attacks.results import read_adversarials
     from ncen_tf.attacks.runner import replay, run_suite
@@ -92,9 +94,10 @@ def attack(target: Target, suite: Suite) -> dict[str, Any]:
     from ncen_tf.reports.report import build_report, write_report
     from ncen_tf.reports.table import format_table
 
+    objective = cast("ObjectiveName", OBJECTIVE.value)
     if REPLAY.value:
         suite = Suite(f"replay of {Path(REPLAY.value).name}", ())
-    out = Path(OUT.value) if OUT.value else default_out(suite)
+    out = Path(OUT.value) if OUT.value else default_out(path, suite)
     if REPLAY.value:
         result = replay(target, Path(REPLAY.value), BATCH_SIZE.value)
         images = read_adversarials(Path(REPLAY.value)).images
@@ -106,7 +109,7 @@ def attack(target: Target, suite: Suite) -> dict[str, Any]:
             images,
             test.labels,
             suite,
-            OBJECTIVE.value,
+            objective,
             batch_size=BATCH_SIZE.value,
             seed=SEED.value,
             state_dir=out / "finished_attacks",
@@ -116,7 +119,7 @@ def attack(target: Target, suite: Suite) -> dict[str, Any]:
         target,
         suite,
         result,
-        objective=OBJECTIVE.value,
+        objective=objective,
         dataset=DATASET.value,
         seed=SEED.value,
     )
@@ -145,9 +148,9 @@ def check(gate: Gate, report: dict[str, Any], recorded_ace: float | None) -> int
     return None
 
 
-def default_out(suite: Suite) -> Path:
+def default_out(path: Path, suite: Suite) -> Path:
     """reports/TARGET-SUITE; a file inside an export is named after the export too."""
-    path = Path(TARGET.value).resolve()
+    path = path.resolve()
     parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
     words = "".join(letter if letter.isalnum() else "-" for letter in suite.name).strip("-")
     return Path("reports") / "-".join([*parts, words])

@@ -25,6 +25,7 @@ class ArtAttack(MinimalPerturbation):
         iterations: most iterations for an image.
     """
 
+    gradient_free: ClassVar[bool] = True
     iterations: int
 
     def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> Array:

@@ -30,6 +30,8 @@ class Attack(abc.ABC):
 
     name: ClassVar[str]
     norm: ClassVar[Norm]
+    gradient_free: ClassVar[bool] = False
+    """Whether it works on targets that cannot be differentiated."""
     eps: float
 
     def __post_init__(self) -> None:

@@ -39,6 +39,7 @@ class Square(Attack):
 
     name: ClassVar[str] = "Square"
     norm: ClassVar[Norm] = "Linf"
+    gradient_free: ClassVar[bool] = True
     queries: int = 5000
     initial_area: float = 0.8
 

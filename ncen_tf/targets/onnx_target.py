@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import google.protobuf.message
 import numpy as np
@@ -17,8 +17,8 @@ from ncen_tf.exporting.serving import MEMBER_LOGITS
 from ncen_tf.files import sha256
 from ncen_tf.onnx_grad import gradient_model
 
-Layout = Literal["NHWC", "NCHW"]
-OutputKind = Literal["logits", "probabilities"]
+LAYOUTS = ("NHWC", "NCHW")
+OUTPUTS = ("logits", "probabilities")
 Array = npt.NDArray[np.float32]
 
 
@@ -37,16 +37,16 @@ class OnnxInterface:
         InputError: an unknown layout or output, or a deviation that is not positive.
     """
 
-    layout: Layout = "NHWC"
-    output: OutputKind = "logits"
+    layout: str = "NHWC"
+    output: str = "logits"
     output_name: str | None = None
     mean: Sequence[float] = (0.0,)
     std: Sequence[float] = (1.0,)
 
     def __post_init__(self) -> None:
-        if self.layout not in get_args(Layout):
+        if self.layout not in LAYOUTS:
             raise InputError(f"--input_layout is NHWC or NCHW; got {self.layout!r}.")
-        if self.output not in get_args(OutputKind):
+        if self.output not in OUTPUTS:
             raise InputError(f"--output is logits or probabilities; got {self.output!r}.")
         if not self.std or min(self.std) <= 0:
             raise InputError(f"--std is above 0 in every channel; got {list(self.std)}.")
@@ -59,6 +59,8 @@ class OnnxTarget:
         path: the ``.onnx`` file.
         interface: how it takes images; the default is what this package exports.
         providers: onnxruntime execution providers, all of which must start.
+        differentiable: build the gradient; without it, a model with operations that have none can still be
+            queried.
 
     Raises:
         InputError: a file that is no ONNX model, an operation without a gradient rule, an input or output
@@ -70,24 +72,21 @@ class OnnxTarget:
         path: Path,
         interface: OnnxInterface | None = None,
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        differentiable: bool = True,
     ) -> None:
         self._interface = interface or OnnxInterface()
         self.gives_logits = self._interface.output == "logits"
         model = _read_model(path)
         image, output = _image_input(path, model), self._choose_output(path, model)
-        try:
-            with_gradient = gradient_model(model, output.name, image.name)
-        except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-            raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-        del with_gradient.graph.output[:-1]  # of the outputs, an attack's backward pass needs the gradient
+        gradient = _gradient_model(path, model, output.name, image.name) if differentiable else None
         try:
             self._forward = open_session(path, providers)
-            self._backward = open_session(with_gradient.SerializeToString(), providers)
+            self._backward = open_session(gradient.SerializeToString(), providers) if gradient else None
         except InputError:
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
             raise InputError(f"{path} does not load: {' '.join(str(error).split())[:300]}") from error
-        self._names = (image.name, output.name, with_gradient.graph.input[-1].name)
+        self._names = (image.name, output.name, gradient.graph.input[-1].name if gradient else "")
         self.providers = tuple(self._forward.get_providers())
         self.description = f"onnx {path}"
         self.sha256 = sha256(path)
@@ -98,6 +97,8 @@ class OnnxTarget:
         @tf.custom_gradient
         def run(inputs: tf.Tensor) -> tuple[tf.Tensor, Any]:
             def backward(cotangent: tf.Tensor) -> tf.Tensor:
+                if self._backward is None:
+                    raise InputError(f"{self.description} was opened without its gradient.")
                 gradient = tf.numpy_function(self._run_backward, [inputs, cotangent], tf.float32)
                 return tf.ensure_shape(gradient, inputs.shape)
 
@@ -115,6 +116,7 @@ class OnnxTarget:
 
     def _run_backward(self, inputs: Array, cotangent: Array) -> Array:
         image, _, cotangent_name = self._names
+        assert self._backward is not None  # noqa: S101 -- checked where the gradient is asked for
         result: Array = self._backward.run(None, {image: inputs, cotangent_name: cotangent})[0]
         return result
 
@@ -174,6 +176,15 @@ def _read_model(path: Path) -> onnx.ModelProto:
     except (google.protobuf.message.DecodeError, onnx.checker.ValidationError, ValueError) as error:
         raise InputError(f"{path} is not an ONNX model, or is damaged.") from error
     return model
+
+
+def _gradient_model(path: Path, model: onnx.ModelProto, output: str, image: str) -> onnx.ModelProto:
+    try:
+        with_gradient = gradient_model(model, output, image)
+    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+    del with_gradient.graph.output[:-1]  # of the outputs, the backward pass needs the gradient alone
+    return with_gradient
 
 
 def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:

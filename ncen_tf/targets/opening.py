@@ -29,6 +29,7 @@ def open_target(
     interface: OnnxInterface | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
+    differentiable: bool = True,
 ) -> OpenedTarget:
     """Open a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export.
 
@@ -40,6 +41,8 @@ def open_target(
         interface: how an ONNX model of another origin takes images.
         providers: onnxruntime execution providers for ONNX files.
         allow_unverified: open files whose hash differs from the manifest's.
+        differentiable: False where only answers are needed, so that ONNX models with operations that have
+            no gradient (quantised ones) can be opened.
 
     Raises:
         InputError: nothing there, nothing that is a target, or a file that is not the exported one.
@@ -49,10 +52,12 @@ def open_target(
     if path.is_dir() and (path / MANIFEST).is_file():
         path = path / ("ensemble.onnx" if (path / "ensemble.onnx").is_file() else "saved_model")
     manifest = None if allow_unverified else _verified_manifest(path)
-    return OpenedTarget(_open(path, interface, providers), manifest)
+    return OpenedTarget(_open(path, interface, providers, differentiable), manifest)
 
 
-def _open(path: Path, interface: OnnxInterface | None, providers: tuple[str, ...]) -> Target:
+def _open(
+    path: Path, interface: OnnxInterface | None, providers: tuple[str, ...], differentiable: bool
+) -> Target:
     from ncen_tf.targets.keras_target import open_keras_file, open_run
     from ncen_tf.targets.onnx_target import OnnxTarget
     from ncen_tf.targets.saved_model_target import SavedModelTarget
@@ -64,7 +69,7 @@ def _open(path: Path, interface: OnnxInterface | None, providers: tuple[str, ...
     if path.suffix == ".keras":
         return open_keras_file(path)
     if path.suffix == ".onnx":
-        return OnnxTarget(path, interface, providers)
+        return OnnxTarget(path, interface, providers, differentiable)
     raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
 
 

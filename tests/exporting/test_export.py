@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import pytest
 
 from ncen_tf.data.loading import load_dataset
 from ncen_tf.exporting.parity import MAX_DIFFERENCE, keras_predictor, measure_parity, predict_all

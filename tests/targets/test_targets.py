@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,21 @@ import onnx
 import pytest
 import tensorflow as tf
 
+from ncen_tf.attacks.basic_iterative import BasicIterative
 from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attacks.runner import run_suite
 from ncen_tf.attacks.suites import Suite
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.loading import Split, load_dataset
 from ncen_tf.errors import InputError
 from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]
+
+
+def pixels(split: Split) -> npt.NDArray[np.float32]:
+    return (split.images / 255).astype(np.float32)
 
 
 def logits_and_gradients(target: Target, images: Array) -> tuple[Array, Array]:
@@ -36,7 +42,7 @@ def logits_and_gradients(target: Target, images: Array) -> tuple[Array, Array]:
 @pytest.mark.parametrize("where", ["keras", "saved_model", "ensemble.onnx", "export"])
 def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) -> None:
     path = {"keras": tiny_run / "ensemble.keras", "export": tiny_export}.get(where, tiny_export / where)
-    images = load_dataset("fashion_mnist_sample").test.images[:9].astype(np.float32) / 255
+    images = pixels(load_dataset("fashion_mnist_sample").test)[:9]
     target = open_target(path).target
     assert (target.members, target.classes, target.image_shape) == (2, 10, (28, 28, 1))
     logits, gradients = logits_and_gradients(target, images)
@@ -48,7 +54,7 @@ def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) ->
 
 def test_attacks_find_the_same_on_every_file(tiny_run: Path, tiny_export: Path) -> None:
     test = load_dataset("fashion_mnist_sample", test_examples=200).test
-    images = test.images.astype(np.float32) / 255
+    images = pixels(test)
     suite = Suite("pgd", (ProjectedGradientDescent(eps=0.03, steps=10, step_size=0.01),))
     paths = (tiny_run, tiny_export / "saved_model", tiny_export / "ensemble.onnx")
     robust = [
@@ -84,7 +90,7 @@ torch = pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
-def torch_resnet() -> "torch.nn.Module":
+def torch_resnet() -> Any:
     from tests.models.test_resnet import TorchResNet
 
     torch.manual_seed(0)
@@ -94,7 +100,7 @@ def torch_resnet() -> "torch.nn.Module":
     return network
 
 
-def export_torch(network: "torch.nn.Module", file: Path, batch: int | None = None) -> Path:
+def export_torch(network: Any, file: Path, batch: int | None = None) -> Path:
     example = torch.zeros(batch or 2, 1, 28, 28)
     axes = None if batch else {"x": {0: "N"}, "y": {0: "N"}}
     torch.onnx.export(
@@ -103,7 +109,7 @@ def export_torch(network: "torch.nn.Module", file: Path, batch: int | None = Non
     return file
 
 
-def torch_pgd(network: "torch.nn.Module", images: Array, labels: Array, start: Array, eps: float) -> Array:
+def torch_pgd(network: Any, images: Array, labels: Array, start: Array, eps: float) -> Array:
     """PGD as its paper writes it, in PyTorch."""
     clean = torch.tensor((images - 0.2) / 0.5)
     x = torch.tensor(start)
@@ -118,18 +124,16 @@ def torch_pgd(network: "torch.nn.Module", images: Array, labels: Array, start: A
         return network((x - 0.2) / 0.5).argmax(1).numpy()
 
 
-def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: "torch.nn.Module", tmp_path: Path) -> None:
+def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path: Path) -> None:
     """NCHW input, mean and deviation: the same robust accuracy as the same PGD inside PyTorch."""
     file = export_torch(torch_resnet, tmp_path / "torch.onnx")
     interface = OnnxInterface(layout="NCHW", mean=[0.2], std=[0.5])
     target = open_target(file, interface=interface).target
-    images = load_dataset("fashion_mnist_sample", test_examples=400).test.images.astype(np.float32) / 255
+    images = pixels(load_dataset("fashion_mnist_sample", test_examples=400).test)
     with torch.no_grad():  # an untrained network's own answers are the labels
         nchw = images.transpose(0, 3, 1, 2)
         labels = torch_resnet(torch.tensor((nchw - 0.2) / 0.5)).argmax(1).numpy().astype(np.int32)
     eps = 0.02
-    from ncen_tf.attacks.basic_iterative import BasicIterative
-
     suite = Suite("bim", (BasicIterative(eps=eps, steps=10, step_size=0.01),))
     result = run_suite(target, images, labels, suite, "ensemble")
     assert (result.clean_predictions == labels).all()
@@ -139,9 +143,7 @@ def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: "torch.nn.Modu
     assert ours < 0.9
 
 
-def test_probabilities_are_attacked_through_their_logarithm(
-    torch_resnet: "torch.nn.Module", tmp_path: Path
-) -> None:
+def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch_resnet, torch.nn.Softmax(1))
     file = export_torch(network, tmp_path / "probabilities.onnx")
     with pytest.raises(InputError, match="--output=probabilities"):
@@ -158,7 +160,7 @@ def test_probabilities_are_attacked_through_their_logarithm(
 
 
 def test_models_that_cannot_be_targets_are_refused(
-    torch_resnet: "torch.nn.Module", tiny_export: Path, tmp_path: Path
+    torch_resnet: Any, tiny_export: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("not a model")
@@ -191,7 +193,7 @@ def test_models_that_cannot_be_targets_are_refused(
         open_target(tiny_export / "ensemble.onnx", providers=("NoSuchProvider",))
     for settings in ({"layout": "HWCN"}, {"output": "scores"}, {"std": [0.0]}):
         with pytest.raises(InputError, match="--"):
-            OnnxInterface(**settings)  # type: ignore[arg-type]
+            OnnxInterface(**settings)
 
 
 def test_nan_weights_are_refused(tiny_export: Path, tmp_path: Path, refuse: Callable[..., None]) -> None:
