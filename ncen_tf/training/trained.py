@@ -61,6 +61,6 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     checkpoint = tf.train.Checkpoint(weights=[variable.value for variable in ensemble.variables])
     try:
         checkpoint.restore(newest).assert_existing_objects_matched().expect_partial()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         raise InputError(f"Checkpoint {newest} cannot be read; it is damaged or of another run.") from error
     return TrainedEnsemble(ensemble, config, epochs_done, finished=False)
