@@ -110,9 +110,9 @@ def main() -> int | None:
     except InterruptedRunError:
         print(f"Interrupted; the run is saved in {run.path}. The same command resumes it.")
         return program.INTERRUPTED
-    members = ", ".join(f"{ace:.4f}" for ace in summary["member_ace"])
+    members = ", ".join(f"{ace:.4f}" for ace in summary["test"]["member_ace"])
     print(
-        f"ACE {summary['ace']:.4f} on {summary['dataset']['test_examples']} test images "
+        f"ACE {summary['test']['ace']:.4f} on {summary['dataset']['test_examples']} test images "
         f"(members {members}).\nRun: {run.path}\n"
         f"Next: python -m ncen_tf.export --run={run.path} --out=exports/{run.path.name}"
     )

@@ -15,22 +15,20 @@ def readings(ensemble: NCEnsemble, epoch: int, epochs: int, rate: float) -> dict
 
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """A line of ``metrics.jsonl`` as the terminal shows it."""
-    train = "  ".join(f"{name} {value:.4f}" for name, value in line["train"].items())
-    validation = line["validation"]
-    return (
-        f"epoch {line['epoch']}/{epochs}  lr {line['learning_rate']:g}  {train}  "
-        f"| test ace {validation['ace']:.4f}  ce {validation['ce']:.4f}"
+    train, test = (
+        "  ".join(f"{name} {value:.4f}" for name, value in line[part].items() if name != "member_ace")
+        for part in ("train", "test")
     )
+    return f"epoch {line['epoch']}/{epochs}  lr {line['learning_rate']:g}  {train}  | test {test}"
 
 
 def write_events(writer: tf.summary.SummaryWriter, line: dict[str, Any]) -> None:
     """A line of ``metrics.jsonl`` as TensorBoard scalars."""
     with writer.as_default(step=line["epoch"]):
         tf.summary.scalar("learning_rate", line["learning_rate"])
-        for name, value in line["train"].items():
-            tf.summary.scalar(f"train/{name}", value)
-        for name in ("ace", "ce"):
-            tf.summary.scalar(f"test/{name}", line["validation"][name])
-        for index, ace in enumerate(line["validation"]["member_ace"]):
+        for part in ("train", "test"):
+            for name in line[part].keys() - {"member_ace"}:
+                tf.summary.scalar(f"{part}/{name}", line[part][name])
+        for index, ace in enumerate(line["test"]["member_ace"]):
             tf.summary.scalar(f"test/ace_member_{index}", ace)
     writer.flush()

@@ -1,4 +1,4 @@
-"""Clean accuracy of an ensemble and its members."""
+"""How an ensemble does on clean examples, and how its members' gradients relate there."""
 
 import dataclasses
 
@@ -6,40 +6,57 @@ import numpy as np
 import tensorflow as tf
 
 from ncen_tf.models.ensemble import Ensemble, mean_probabilities
-from ncen_tf.training.nc_ensemble import member_cross_entropies
+from ncen_tf.regularizers.nce import l_cos, l_norm
+from ncen_tf.training.nc_ensemble import input_gradients
 
 
 @dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """Clean accuracies in [0, 1] and the members' mean cross-entropy on logits."""
+class Evaluation:
+    """Means over the examples, in inference mode."""
 
     ace: float
-    """Accuracy of the ensemble on clean examples, as the paper's tables name it."""
+    """Accuracy of the ensemble on clean examples, in [0, 1], as the paper's tables name it."""
     member_ace: list[float]
     ce: float
+    """Mean over members of the cross-entropy on logits."""
+    l_cos: float
+    """Luo et al., Eq. 2, mean over members; measured whatever the ensemble was trained with."""
+    l_norm: float
+    """Luo et al., Eq. 6, mean over members."""
 
 
 class Evaluator:
-    """Measures one ensemble, in inference mode; compiled once, used after every epoch."""
+    """Measures one ensemble; compiled once, used after every epoch."""
 
     def __init__(self, ensemble: Ensemble) -> None:
         @tf.function(reduce_retracing=True)
-        def count(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            logits = ensemble(images, training=False)
-            correct = tf.argmax(mean_probabilities(logits), 1, tf.int32) == labels
-            member_correct = tf.argmax(logits, 2, tf.int32) == labels[:, tf.newaxis]
-            ce = tf.reduce_sum(tf.reduce_mean(member_cross_entropies(logits, labels), 1))
-            return tf.math.count_nonzero(correct), tf.math.count_nonzero(member_correct, 0), ce
+        def totals(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
+            logits, ce, gradients = input_gradients(ensemble.members, images, labels)
+            right = tf.argmax(mean_probabilities(logits), 1, tf.int32) == labels
+            member_right = tf.argmax(logits, 2, tf.int32) == labels[:, tf.newaxis]
+            return {
+                "ace": tf.math.count_nonzero(right),
+                "member_ace": tf.math.count_nonzero(member_right, 0),
+                "ce": tf.reduce_sum(tf.reduce_mean(ce, 1)),
+                "l_cos": tf.reduce_sum(tf.reduce_mean(l_cos(gradients), 1)),
+                "l_norm": tf.reduce_sum(tf.reduce_mean(l_norm(gradients), 1)),
+            }
 
-        self._count = count
+        self._totals = totals
 
-    def measure(self, batches: tf.data.Dataset) -> Accuracy:
-        """Accuracies over batches of (images float32 in [0, 1], labels int32)."""
-        counts = [(len(labels), *self._count(images, labels)) for images, labels in batches]
-        examples = sum(size for size, *_ in counts)
-        members = np.sum([member_correct for _, _, member_correct, _ in counts], axis=0) / examples
-        return Accuracy(
-            ace=sum(int(correct) for _, correct, _, _ in counts) / examples,
-            member_ace=[float(accuracy) for accuracy in members],
-            ce=sum(float(ce) for *_, ce in counts) / examples,
+    def measure(self, batches: tf.data.Dataset) -> Evaluation:
+        """Evaluate on batches of (images float32 in [0, 1], labels int32)."""
+        measured = [(len(labels), self._totals(images, labels)) for images, labels in batches]
+        examples = sum(size for size, _ in measured)
+
+        def mean(name: str) -> np.ndarray:
+            total = np.sum([totals[name].numpy() for _, totals in measured], axis=0)
+            return total / examples
+
+        return Evaluation(
+            ace=float(mean("ace")),
+            member_ace=mean("member_ace").tolist(),
+            ce=float(mean("ce")),
+            l_cos=float(mean("l_cos")),
+            l_norm=float(mean("l_norm")),
         )

@@ -1,5 +1,6 @@
 """The training loop of a run: resumable at every step, interruptible, logged."""
 
+import dataclasses
 import sys
 import time
 from typing import Any
@@ -93,14 +94,13 @@ def fit_run(
                 if checkpoint.step % checkpoint_every == 0 and checkpoint.step < steps:
                     checkpoint.save()
             seconds = time.perf_counter() - started
-            accuracy = evaluator.measure(evaluation_batches(dataset.test))
+            evaluation = evaluator.measure(evaluation_batches(dataset.test))
             train = {metric.name: float(metric.result()) for metric in ensemble.metrics}
-            validation = {"ace": accuracy.ace, "ce": accuracy.ce, "member_ace": accuracy.member_ace}
             line = {
                 "epoch": epoch + 1,
                 "learning_rate": rate,
                 "train": train,
-                "validation": validation,
+                "test": dataclasses.asdict(evaluation),
                 "seconds_per_step": seconds / max(checkpoint.step - first_step, 1),
             }
             history.append(line)

@@ -26,6 +26,37 @@ def member_cross_entropies(
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
 
 
+def input_gradients(
+    members: Sequence[keras.Model],
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    ce_on: CrossEntropyOn = "logits",
+    training: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Gradient of each member's cross-entropy with respect to the images, itself differentiable.
+
+    Args:
+        members: models images -> logits [N, classes].
+        images: float [N, H, W, C].
+        labels: integer [N].
+        ce_on: what the cross-entropy is taken on.
+        training: BatchNorm mode.
+
+    Returns:
+        Logits [N, k, classes], cross-entropies [N, k] and gradients [N, k, H*W*C].
+    """
+    # Each member gets a copy of the images, so that one reverse pass keeps their gradients apart.
+    copies = [tf.identity(images) for _ in members]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(copies)
+        outputs = [member(x, training=training) for member, x in zip(members, copies, strict=True)]
+        logits = tf.stack(outputs, axis=1)
+        ce = member_cross_entropies(logits, labels, ce_on)
+        total = tf.reduce_sum(ce)
+    flat = [tf.reshape(gradient, [tf.shape(images)[0], -1]) for gradient in tape.gradient(total, copies)]
+    return logits, ce, tf.ensure_shape(tf.stack(flat, axis=1), [None, len(members), None])
+
+
 @keras.saving.register_keras_serializable("ncen_tf")
 class NCEnsemble(Ensemble):
     """An ensemble whose members are trained together, one optimizer step for all (Luo et al., Alg. 3).
@@ -111,18 +142,7 @@ class NCEnsemble(Ensemble):
             logits = self(images, training=training)
             ce = tf.reduce_mean(member_cross_entropies(logits, labels, self.ce_on), axis=1)
             return ce, {"ce": ce}, logits
-        # Each member gets a copy of the images, so that one reverse pass keeps their gradients apart.
-        copies = [tf.identity(images) for _ in self.members]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(copies)
-            outputs = [m(x, training=training) for m, x in zip(self.members, copies, strict=True)]
-            logits = tf.stack(outputs, axis=1)
-            ce = member_cross_entropies(logits, labels, self.ce_on)
-            total = tf.reduce_sum(ce)
-        gradients = tf.stack(
-            [tf.reshape(g, [tf.shape(g)[0], -1]) for g in tape.gradient(total, copies)], axis=1
-        )
-        gradients = tf.ensure_shape(gradients, [None, len(self.members), None])
+        logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
         penalty = self.regularizer(gradients)
         ce = tf.reduce_mean(ce, axis=1)
         return ce + penalty.value, {"ce": ce} | penalty.terms, logits

@@ -1,5 +1,6 @@
 """A whole training run: devices, ensemble, fit, and what is left in the run directory."""
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -70,12 +71,10 @@ def train_ensemble(
     history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every)
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)
-    accuracy = Evaluator(ensemble).measure(evaluation_batches(dataset.test))
+    evaluation = Evaluator(ensemble).measure(evaluation_batches(dataset.test))
     seconds = sorted(line["seconds_per_step"] for line in history)
     summary = {
-        "ace": accuracy.ace,
-        "member_ace": accuracy.member_ace,
-        "test_ce": accuracy.ce,
+        "test": dataclasses.asdict(evaluation),
         "train": history[-1]["train"],
         "parameters": sum(v.shape.num_elements() for v in ensemble.trainable_variables),
         "median_seconds_per_step": seconds[len(seconds) // 2],

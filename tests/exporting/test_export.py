@@ -22,7 +22,7 @@ from tests.conftest import ROOT, Program
 def test_manifest_tells_what_was_exported(tiny_run: Path, tiny_export: Path) -> None:
     manifest = json.loads((tiny_export / "manifest.json").read_text())
     summary = json.loads((tiny_run / "summary.json").read_text())
-    assert manifest["accuracy"]["ace"] == summary["ace"]
+    assert manifest["accuracy"]["ace"] == summary["test"]["ace"]
     assert manifest["accuracy"]["test_examples"] == 300
     assert manifest["training_flags"] == summary["flags"]
     assert manifest["epochs_trained"] == 2
@@ -133,7 +133,7 @@ def test_a_checkpointed_run_is_exported_as_far_as_it_got(
     done = run_program("export", f"--run={unfinished}", f"--out={out}", "--formats=onnx")
     assert done.returncode == 0, done.stderr
     assert "is not finished" in done.stdout
-    first = json.loads((tiny_run / "summary.json").read_text())["ace"]
+    first = json.loads((tiny_run / "summary.json").read_text())["test"]["ace"]
     assert json.loads((out / "manifest.json").read_text())["accuracy"]["ace"] == first
     assert sorted(path.name for path in out.iterdir()) == ["ensemble.onnx", "manifest.json"]
 
