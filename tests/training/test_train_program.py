@@ -139,3 +139,9 @@ def test_wrong_flags_end_with_one_sentence(
 ) -> None:
     first = ["--dataset=fashion_mnist_sample", f"--run_dir={tmp_path / 'run'}"]
     refuse("train", *first, *arguments, says=says)
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.cfg")), ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(config: Path, refuse: Callable[..., None]) -> None:
+    """They get as far as the run directory, which is a file here."""
+    refuse("train", f"--flagfile={config}", "--run_dir=pyproject.toml", says="is a file")
