@@ -55,7 +55,7 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A dataset in memory and the source it was read from."""
+    """A dataset in memory and the kind of source it was read from; where that lies is only logged."""
 
     spec: DatasetSpec
     train: Split
@@ -124,12 +124,13 @@ def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None
     tfds.disable_progress_bar()
     builder = tfds.builder(name, data_dir=data_dir)
     if builder.is_prepared():
-        return builder, f"prepared by tensorflow-datasets in {builder.data_path}"
+        logger.info("Reading %s from %s", name, builder.data_path)
+        return builder, "prepared by tensorflow-datasets"
     archives = find_archives(name, archive_dir)
     if archives:
         logger.info("Preparing %s from the archives in %s", name, archives)
         prepare_from_archives(name, archives, data_dir)
-        return tfds.builder(name, data_dir=data_dir), f"archives in {archives}"
+        return tfds.builder(name, data_dir=data_dir), "official archives"
     logger.info("Downloading %s", name)
     try:
         # tfds retries for minutes; one plain request tells at once whether there is a network.

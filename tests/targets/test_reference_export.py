@@ -1,0 +1,26 @@
+"""The export that comes with the repository works right after a clone."""
+
+import numpy as np
+
+from ncen_tf.data.loading import load_dataset
+from ncen_tf.exporting.manifest import check_files, read_manifest
+from ncen_tf.exporting.parity import file_predictor, predict_all
+from ncen_tf.targets.opening import open_target
+from tests.conftest import ROOT
+
+REFERENCE = ROOT / "exports" / "reference"
+
+
+def test_reference_is_intact_and_small() -> None:
+    manifest = read_manifest(REFERENCE)
+    check_files(REFERENCE, manifest)
+    assert sum(entry["size"] for entry in manifest["files"].values()) < 5_000_000
+
+
+def test_reference_is_as_accurate_as_its_manifest_says() -> None:
+    test = load_dataset("fashion_mnist_sample").test
+    probabilities = predict_all(file_predictor(REFERENCE / "ensemble.onnx"), test)
+    accuracy = float((probabilities.argmax(1) == test.labels).mean())
+    recorded = open_target(REFERENCE).recorded_ace
+    assert recorded is not None
+    assert abs(accuracy - recorded) < 4 * np.sqrt(recorded * (1 - recorded) / len(test))
