@@ -25,7 +25,7 @@ def main(run: Path, export: Path) -> None:
     for batch in (1, 64, 256):
         images = np.random.default_rng(0).uniform(size=(batch, 28, 28, 1)).astype(np.float32)
         candidates = {name: lambda p=predict, x=images: p(x) for name, predict in predictors.items()}
-        print_medians(f"Inference, batch {batch}", interleaved_medians(candidates, rounds=25))
+        print_medians(f"Inference, batch {batch}", interleaved_medians(candidates))
 
 
 if __name__ == "__main__":

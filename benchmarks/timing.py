@@ -8,16 +8,16 @@ from typing import Any
 
 from ncen_tf.environment import describe_environment
 
-ROUNDS = 9
+ROUNDS = 15
 
 
-def interleaved_medians(candidates: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> dict[str, float]:
-    """Median seconds of each candidate over ``rounds`` rounds, after two uncounted calls."""
+def interleaved_medians(candidates: dict[str, Callable[[], Any]]) -> dict[str, float]:
+    """Median seconds of each candidate over :data:`ROUNDS` rounds, after two uncounted calls."""
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for run in candidates.values():
         run()
         run()
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for name, run in candidates.items():
             started = time.perf_counter()
             run()
