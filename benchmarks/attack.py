@@ -16,7 +16,7 @@ from ncen_tf.data.loading import load_dataset
 from ncen_tf.environment import describe_environment
 from ncen_tf.targets.opening import open_target
 
-EPS, STEP, STEPS, IMAGES = 0.1, 0.01, 40, 100
+EPS, STEP, STEPS, IMAGES = 0.1, 0.01, 40, 50
 
 
 def main(run: Path, export: Path) -> None:
@@ -45,7 +45,11 @@ def main(run: Path, export: Path) -> None:
 
         loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         shape = {"nb_classes": 10, "input_shape": images.shape[1:], "clip_values": (0.0, 1.0)}
-        classifier = TensorFlowV2Classifier(model=prediction, loss_object=loss, **shape)
+
+        def model(z: tf.Tensor, training: bool) -> tf.Tensor:
+            return prediction(z)
+
+        classifier = TensorFlowV2Classifier(model=model, loss_object=loss, **shape)
         settings = {"eps": EPS, "eps_step": STEP, "max_iter": STEPS, "batch_size": IMAGES, "verbose": False}
         return ProjectedGradientDescent(classifier, **settings).generate(images, test.labels)
 

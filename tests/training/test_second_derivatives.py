@@ -21,9 +21,12 @@ Normalization = Callable[[], keras.layers.Layer]
 
 @pytest.fixture(autouse=True)
 def _float64() -> Iterator[None]:
+    # Both: a policy that another test has set once hides a later change of floatx.
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def small_member(normalization: Normalization) -> keras.Model:
