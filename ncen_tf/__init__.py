@@ -10,7 +10,10 @@ __version__ = "0.1.0"
 # TensorFlow.
 if sys.argv[:1] != ["-m"]:
     from ncen_tf.models.ensemble import Ensemble, build_ensemble
+    from ncen_tf.regularizers.adp import ADP
+    from ncen_tf.regularizers.gal import GAL
+    from ncen_tf.regularizers.gpmr import GPMR
     from ncen_tf.regularizers.nce import NCE
     from ncen_tf.training.nc_ensemble import NCEnsemble
 
-    __all__ = ["NCE", "Ensemble", "NCEnsemble", "build_ensemble"]
+    __all__ = ["ADP", "GAL", "GPMR", "NCE", "Ensemble", "NCEnsemble", "build_ensemble"]

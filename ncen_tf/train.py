@@ -22,10 +22,15 @@ ARCHITECTURE = flags.DEFINE_list(
     "architecture", None, "members, e.g. resnet20,resnet20,resnet32; replaces --structure"
 )
 
-REGULARIZER = flags.DEFINE_enum("regularizer", "nce", REGULARIZERS, "penalty on input gradients")
-LAMBDA_COS = flags.DEFINE_float("lambda_cos", None, "weight of L_cos (default: the dataset's)")
-LAMBDA_NORM = flags.DEFINE_float("lambda_norm", None, "weight of L_norm (default: the dataset's)")
+REGULARIZER = flags.DEFINE_enum("regularizer", "nce", REGULARIZERS, "penalty on how members relate")
+LAMBDA_COS = flags.DEFINE_float("lambda_cos", None, "nce: weight of L_cos (default: the dataset's)")
+LAMBDA_NORM = flags.DEFINE_float("lambda_norm", None, "nce: weight of L_norm (default: the dataset's)")
 NCE_FORM = flags.DEFINE_enum("nce_form", "paper", ["paper", "released"], "formulas, or authors' code")
+GAL_COEFFICIENT = flags.DEFINE_float("gal_coefficient", 0.5, "gal: weight of the coherence")
+LAMBDA_DIV = flags.DEFINE_float("lambda_div", None, "gpmr: weight of L_div (default: the dataset's)")
+LAMBDA_EQ = flags.DEFINE_float("lambda_eq", 10.0, "gpmr: weight of L_eq")
+ADP_ALPHA = flags.DEFINE_float("adp_alpha", 2.0, "adp: weight of the entropy")
+ADP_BETA = flags.DEFINE_float("adp_beta", 0.5, "adp: weight of the log diversity")
 CE_ON = flags.DEFINE_enum("ce_on", "logits", ["logits", "probabilities"], "input of cross-entropy")
 
 EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
@@ -67,6 +72,11 @@ def config_from_flags() -> TrainingConfig:
         lambda_norm=default(LAMBDA_NORM.value, spec.lambda_norm),
         nce_form=NCE_FORM.value,
         ce_on=CE_ON.value,
+        gal_coefficient=GAL_COEFFICIENT.value,
+        lambda_div=default(LAMBDA_DIV.value, spec.lambda_div),
+        lambda_eq=LAMBDA_EQ.value,
+        adp_alpha=ADP_ALPHA.value,
+        adp_beta=ADP_BETA.value,
         train_examples=TRAIN_EXAMPLES.value,
         test_examples=TEST_EXAMPLES.value,
         epochs=int(default(EPOCHS.value, spec.epochs)),

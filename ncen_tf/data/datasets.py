@@ -45,13 +45,32 @@ class DatasetSpec:
     """Whether augmentation mirrors images left to right."""
     lambda_cos: float
     lambda_norm: float
+    lambda_div: float
 
 
+_FASHION_MNIST = DatasetSpec(
+    "fashion_mnist",
+    image_shape=(28, 28, 1),
+    class_names=FASHION_MNIST_CLASSES,
+    epochs=40,
+    noise_eps=0.3,
+    flip=False,
+    lambda_cos=0.02,
+    lambda_norm=0.02,
+    lambda_div=0.1,
+)
+_CIFAR10 = DatasetSpec(
+    "cifar10",
+    image_shape=(32, 32, 3),
+    class_names=CIFAR10_CLASSES,
+    epochs=60,
+    noise_eps=0.09,
+    flip=True,
+    lambda_cos=0.06,
+    lambda_norm=0.04,
+    lambda_div=0.04,
+)
 DATASETS = {
     spec.name: spec
-    for spec in (
-        DatasetSpec("fashion_mnist", (28, 28, 1), FASHION_MNIST_CLASSES, 40, 0.3, False, 0.02, 0.02),
-        DatasetSpec("fashion_mnist_sample", (28, 28, 1), FASHION_MNIST_CLASSES, 40, 0.3, False, 0.02, 0.02),
-        DatasetSpec("cifar10", (32, 32, 3), CIFAR10_CLASSES, 60, 0.09, True, 0.06, 0.04),
-    )
+    for spec in (_FASHION_MNIST, dataclasses.replace(_FASHION_MNIST, name="fashion_mnist_sample"), _CIFAR10)
 }

@@ -1,5 +1,6 @@
 """Cosines and magnitudes of members' input gradients, safe where a gradient vanishes."""
 
+import numpy as np
 import tensorflow as tf
 
 # Relative to the largest entry of an example's gradients, which is scaled to 1.
@@ -41,3 +42,14 @@ def norm_deviations(gradients: tf.Tensor) -> tf.Tensor:
     norms = l2_norm(scale_gradients(gradients))
     mean = tf.reduce_mean(norms, axis=1, keepdims=True)
     return norms / mean - 1.0
+
+
+def pairwise_cosines(gradients: tf.Tensor) -> tf.Tensor:
+    """Cosine between the gradients of each two members i < j, in the order of ``itertools.combinations``.
+
+    Shape: [N, k, D] -> [N, k(k-1)/2] in [-1, 1]; 0 where a gradient is zero.
+    """
+    scaled = scale_gradients(gradients)
+    directions = scaled / l2_norm(scaled)[..., tf.newaxis]
+    first, second = (tf.gather(directions, i, axis=1) for i in np.triu_indices(gradients.shape[1], k=1))
+    return tf.reduce_sum(first * second, axis=-1)

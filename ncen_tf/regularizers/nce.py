@@ -2,15 +2,13 @@
 Ensemble"), in the paper's form and in that of the authors' released code."""
 
 import dataclasses
-import math
-from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.regularizers.gradients import cosines_to_mean, norm_deviations
-from ncen_tf.regularizers.regularizer import Penalty
+from ncen_tf.regularizers.regularizer import GradientRegularizer, Penalty
 
 
 def negative_correlation(values: tf.Tensor) -> tf.Tensor:
@@ -46,7 +44,7 @@ def released_norm(gradients: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("ncen_tf")
 @dataclasses.dataclass(frozen=True)
-class NCE:
+class NCE(GradientRegularizer):
     """lambda_norm * L_norm + lambda_cos * L_cos, averaged over members (Luo et al., Eq. 10).
 
     Args:
@@ -65,8 +63,7 @@ class NCE:
     def __post_init__(self) -> None:
         if self.form not in ("paper", "released"):
             raise InputError(f"The form of NCE is 'paper' or 'released'; got {self.form!r}.")
-        if not (math.isfinite(self.lambda_cos) and math.isfinite(self.lambda_norm)):
-            raise InputError(f"NCE's weights are finite; got {self.lambda_cos} and {self.lambda_norm}.")
+        super().__post_init__()
 
     @property
     def term_names(self) -> tuple[str, ...]:
@@ -79,10 +76,3 @@ class NCE:
         else:
             cos, norm = released_cos(gradients), released_norm(gradients)
         return Penalty(self.lambda_cos * cos + self.lambda_norm * norm, {"l_cos": cos, "l_norm": norm})
-
-    def get_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "NCE":
-        return cls(**config)

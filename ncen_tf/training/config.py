@@ -9,7 +9,7 @@ from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 from ncen_tf.models.structures import parse_architecture
 
-REGULARIZERS = ("none", "nce")
+REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
 PRECISIONS = ("float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "one_device", "mirrored")
 
@@ -31,6 +31,11 @@ class TrainingConfig:
     noise_eps: float
     nce_form: str = "paper"
     ce_on: str = "logits"
+    gal_coefficient: float = 0.5
+    lambda_div: float = 0.1
+    lambda_eq: float = 10.0
+    adp_alpha: float = 2.0
+    adp_beta: float = 0.5
     train_examples: int | None = None
     test_examples: int | None = None
     batch_size: int = 64

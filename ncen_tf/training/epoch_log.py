@@ -16,7 +16,7 @@ def readings(ensemble: NCEnsemble, epoch: int, epochs: int, rate: float) -> dict
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
     """A line of ``metrics.jsonl`` as the terminal shows it."""
     train, test = (
-        "  ".join(f"{name} {value:.4f}" for name, value in line[part].items() if name != "member_ace")
+        "  ".join(f"{name} {value:.4f}" for name, value in line[part].items() if isinstance(value, float))
         for part in ("train", "test")
     )
     return f"epoch {line['epoch']}/{epochs}  lr {line['learning_rate']:g}  {train}  | test {test}"
@@ -27,8 +27,10 @@ def write_events(writer: tf.summary.SummaryWriter, line: dict[str, Any]) -> None
     with writer.as_default(step=line["epoch"]):
         tf.summary.scalar("learning_rate", line["learning_rate"])
         for part in ("train", "test"):
-            for name in line[part].keys() - {"member_ace"}:
-                tf.summary.scalar(f"{part}/{name}", line[part][name])
-        for index, ace in enumerate(line["test"]["member_ace"]):
-            tf.summary.scalar(f"test/ace_member_{index}", ace)
+            for name, value in line[part].items():
+                if isinstance(value, list):
+                    for member, one in enumerate(value):
+                        tf.summary.scalar(f"{part}/{name}/member_{member}", one)
+                else:
+                    tf.summary.scalar(f"{part}/{name}", value)
     writer.flush()

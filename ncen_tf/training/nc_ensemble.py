@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import Ensemble, mean_probabilities
-from ncen_tf.regularizers.regularizer import Regularizer
+from ncen_tf.regularizers.regularizer import GradientRegularizer, PredictionRegularizer, Regularizer
 
 CrossEntropyOn = Literal["logits", "probabilities"]
 
@@ -86,7 +86,7 @@ class NCEnsemble(Ensemble):
 
         Args:
             optimizer: a Keras optimizer, for all members together.
-            regularizer: penalty on the members' input gradients; ``None`` trains on cross-entropy only.
+            regularizer: penalty on how members relate; ``None`` trains on cross-entropy only.
             ce_on: ``logits``, or ``probabilities`` as in the authors' released code.
             jit_compile: compile loss and gradients with XLA.
             **kwargs: passed to ``keras.Model.compile``.
@@ -138,13 +138,18 @@ class NCEnsemble(Ensemble):
         Returns:
             Loss [N]; ``{"ce": [N], term: [N], ...}``; logits [N, k, classes].
         """
-        if self.regularizer is None:
+        regularizer, penalty = self.regularizer, None
+        if isinstance(regularizer, GradientRegularizer):
+            logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
+            penalty = regularizer(gradients)
+        else:
             logits = self(images, training=training)
-            ce = tf.reduce_mean(member_cross_entropies(logits, labels, self.ce_on), axis=1)
-            return ce, {"ce": ce}, logits
-        logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
-        penalty = self.regularizer(gradients)
+            ce = member_cross_entropies(logits, labels, self.ce_on)
+            if isinstance(regularizer, PredictionRegularizer):
+                penalty = regularizer(logits, labels)
         ce = tf.reduce_mean(ce, axis=1)
+        if penalty is None:
+            return ce, {"ce": ce}, logits
         return ce + penalty.value, {"ce": ce} | penalty.terms, logits
 
     def _loss_and_gradients(

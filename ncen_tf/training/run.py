@@ -12,12 +12,11 @@ from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.environment import describe_environment
 from ncen_tf.files import replacing
 from ncen_tf.models.ensemble import build_ensemble
-from ncen_tf.regularizers.nce import NCE
-from ncen_tf.regularizers.regularizer import Regularizer
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.fit import fit_run
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.regularizer import make_regularizer
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.strategy import make_strategy, split_device
 
@@ -90,10 +89,3 @@ def train_ensemble(
     }
     run.write_summary(summary)
     return summary
-
-
-def make_regularizer(config: TrainingConfig) -> Regularizer | None:
-    """The regularizer that a run's settings ask for."""
-    if config.regularizer == "none":
-        return None
-    return NCE(config.lambda_cos, config.lambda_norm, config.nce_form)

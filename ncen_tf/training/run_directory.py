@@ -69,7 +69,8 @@ class RunDirectory:
         return {name: value for name, _, value in pairs}
 
     def _refuse_other_flags(self, config: TrainingConfig) -> None:
-        old, new = self.read_flags(), config.to_flags()
+        # Through the settings: a flag that did not exist yet when the run was started has its default.
+        old, new = TrainingConfig.from_flags(self.read_flags()).to_flags(), config.to_flags()
         differing = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
         if differing:
             changes = "; ".join(

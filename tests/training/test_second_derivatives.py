@@ -13,7 +13,11 @@ import tensorflow as tf
 
 from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.resnet import SubsampleShortcut
+from ncen_tf.regularizers.adp import ADP
+from ncen_tf.regularizers.gal import GAL
+from ncen_tf.regularizers.gpmr import GPMR
 from ncen_tf.regularizers.nce import NCE
+from ncen_tf.regularizers.regularizer import Regularizer
 from ncen_tf.training.nc_ensemble import CrossEntropyOn, NCEnsemble
 
 Normalization = Callable[[], keras.layers.Layer]
@@ -36,11 +40,11 @@ def small_member(normalization: Normalization) -> keras.Model:
     y = keras.layers.Conv2D(4, 3, 2)(keras.layers.ZeroPadding2D(1)(x))
     x = keras.layers.Add()([normalization()(y), SubsampleShortcut(4)(x)])
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.LeakyReLU(0.1)(x))
-    return keras.Model(image, keras.layers.Dense(3)(x))
+    return keras.Model(image, keras.layers.Dense(5)(x))
 
 
 def worst_relative_error(
-    normalization: Normalization, regularizer: NCE | None, ce_on: CrossEntropyOn = "logits"
+    normalization: Normalization, regularizer: Regularizer | None, ce_on: CrossEntropyOn = "logits"
 ) -> float:
     """Largest over weight tensors of |analytic - central difference| / |central difference|."""
     keras.utils.set_random_seed(3)
@@ -48,7 +52,7 @@ def worst_relative_error(
     ensemble.compile(regularizer=regularizer, ce_on=ce_on)
     generator = np.random.default_rng(5)
     images = tf.constant(generator.uniform(size=(4, 5, 5, 1)))
-    labels = tf.constant(generator.integers(0, 3, size=4).astype(np.int32))
+    labels = tf.constant(generator.integers(0, 5, size=4).astype(np.int32))
 
     @tf.function
     def loss() -> tf.Tensor:
@@ -81,6 +85,11 @@ def worst_relative_error(
 @pytest.mark.parametrize("form", ["paper", "released"])
 def test_gradient_of_the_penalty_matches_finite_differences(form: str) -> None:
     assert worst_relative_error(BatchNorm, NCE(1.0, 1.0, form)) < 1e-6
+
+
+@pytest.mark.parametrize("regularizer", [GAL(1.0), GPMR(1.0, 10.0), ADP(1.0, 1.0)])
+def test_gradient_of_the_baselines_penalties_matches_finite_differences(regularizer: Regularizer) -> None:
+    assert worst_relative_error(BatchNorm, regularizer) < 1e-6
 
 
 @pytest.mark.parametrize("ce_on", ["logits", "probabilities"])

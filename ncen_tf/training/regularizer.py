@@ -1,0 +1,22 @@
+"""From a run's settings to its regularizer."""
+
+from ncen_tf.regularizers.adp import ADP
+from ncen_tf.regularizers.gal import GAL
+from ncen_tf.regularizers.gpmr import GPMR
+from ncen_tf.regularizers.nce import NCE
+from ncen_tf.regularizers.regularizer import Regularizer
+from ncen_tf.training.config import TrainingConfig
+
+
+def make_regularizer(config: TrainingConfig) -> Regularizer | None:
+    """The regularizer that a run's settings ask for; ``None`` for plain cross-entropy."""
+    match config.regularizer:
+        case "gal":
+            return GAL(config.gal_coefficient)
+        case "gpmr":
+            return GPMR(config.lambda_div, config.lambda_eq)
+        case "adp":
+            return ADP(config.adp_alpha, config.adp_beta)
+        case "nce":
+            return NCE(config.lambda_cos, config.lambda_norm, config.nce_form)
+    return None
