@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,14 +24,17 @@ GATE_FAILED = 3
 TARGET = flags.DEFINE_string("target", None, "run directory, .keras, SavedModel, .onnx or export")
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
 NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 1000, "class-balanced test images; 0 for all")
-SUITE = flags.DEFINE_string("suite", "paper", "paper, blackbox, quick, or a .toml file")
+SUITE = flags.DEFINE_string("suite", "paper", "paper, released, blackbox, quick, or a .toml file")
 OBJECTIVE = flags.DEFINE_enum(
     "objective",
-    "member_average",
+    None,
     ["member_average", "ensemble"],
-    "loss that gradient attacks maximise: the members' mean (the paper's), or the ensemble's own",
+    "loss that gradient attacks maximise, where the suite leaves it open: the members' mean (the paper's, "
+    "the default), or the ensemble's own",
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images attacked at a time")
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "images attacked at a time (default: the suite's, or 100)"
+)
 SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks")
 flags.adopt_module_key_flags(location_flags)
 
@@ -52,7 +56,7 @@ JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks"
 def main() -> int | None:
     if not TARGET.value:
         raise InputError("--target names what to attack: a run directory, .keras, SavedModel or .onnx file.")
-    if NUM_EXAMPLES.value < 0 or BATCH_SIZE.value < 1:
+    if NUM_EXAMPLES.value < 0 or (BATCH_SIZE.value or 1) < 1:
         raise InputError("--num_examples is at least 0 and --batch_size at least 1.")
     if JUNIT.value and not GATE.value:
         raise InputError("--junit reports the checks of a --gate.")
@@ -60,7 +64,9 @@ def main() -> int | None:
     from ncen_tf.reports.gate import read_gate
 
     gate = read_gate(Path(GATE.value)) if GATE.value else None
-    suite = load_suite(SUITE.value, DATASET.value)
+    suite = load_suite(SUITE.value, DATASET.value).with_choices(
+        cast("ObjectiveName | None", OBJECTIVE.value), BATCH_SIZE.value
+    )
 
     from ncen_tf.targets.onnx_target import OnnxInterface
     from ncen_tf.targets.opening import open_target
@@ -78,6 +84,7 @@ def main() -> int | None:
         providers=tuple(PROVIDERS.value),
         allow_unverified=ALLOW_UNVERIFIED.value,
         differentiable=not (REPLAY.value or all(attack.gradient_free for attack in suite.attacks)),
+        batch_statistics=suite.batch_statistics,
     )
     if not opened.target.gives_logits:
         print("The target gives probabilities only: attacks maximise losses of their logarithms.")
@@ -89,17 +96,15 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     """Run the suite, or replay saved images, and leave report.json and report.html."""
     from ncen_tf.attacks.results import read_adversarials
     from ncen_tf.attacks.runner import replay, run_suite
-    from ncen_tf.attacks.suites import Suite
     from ncen_tf.reports.html_page import write_html_page
     from ncen_tf.reports.report import build_report, write_report
     from ncen_tf.reports.table import format_table
 
-    objective = cast("ObjectiveName", OBJECTIVE.value)
     if REPLAY.value:
-        suite = Suite(f"replay of {Path(REPLAY.value).name}", ())
+        suite = dataclasses.replace(suite, name=f"replay of {Path(REPLAY.value).name}", attacks=())
     out = Path(OUT.value) if OUT.value else default_out(path, suite)
     if REPLAY.value:
-        result = replay(target, Path(REPLAY.value), BATCH_SIZE.value)
+        result = replay(target, Path(REPLAY.value), suite.batch_size)
         images = read_adversarials(Path(REPLAY.value)).images
     else:
         test = location_flags.load_from_flags(DATASET.value, test_examples=NUM_EXAMPLES.value or None).test
@@ -109,8 +114,8 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
             images,
             test.labels,
             suite,
-            objective,
-            batch_size=BATCH_SIZE.value,
+            suite.objective,
+            batch_size=suite.batch_size,
             seed=SEED.value,
             state_dir=out / "finished_attacks",
             save_adversarials=out / "adversarials" if SAVE_ADVERSARIALS.value else None,
@@ -119,7 +124,7 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         target,
         suite,
         result,
-        objective=objective,
+        objective=suite.objective,
         dataset=DATASET.value,
         seed=SEED.value,
     )

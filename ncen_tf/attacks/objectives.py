@@ -1,14 +1,16 @@
 """What attacks see of a target: one callable whose softmax cross-entropy they maximise."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import tensorflow as tf
 
 from ncen_tf.errors import InputError
+from ncen_tf.models.ensemble import mean_probabilities
 from ncen_tf.targets.target import Target
 
-ObjectiveName = Literal["member_average", "ensemble"]
+ObjectiveName = Literal["member_average", "ensemble", "stacked_softmax"]
 
 _LEAST_REST = 1e-12
 
@@ -39,17 +41,40 @@ def ensemble_log_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
 
 
+def stacked_softmax(member_logits: tf.Tensor) -> tf.Tensor:
+    """Softmax of the mean of the members' softmax, which the authors' released code attacks as logits.
+
+    The cross-entropy takes a third softmax of these columns. All of them lie in [0, 1], so its gradient is
+    a fraction of what it would be on logits: attacks that follow it look weaker than they are.
+
+    Args:
+        member_logits: [N, k, C].
+
+    Returns:
+        [N, C].
+    """
+    return tf.nn.softmax(mean_probabilities(member_logits))
+
+
+_COLUMNS: dict[ObjectiveName, Callable[[tf.Tensor], tf.Tensor]] = {
+    "member_average": member_average_columns,
+    "ensemble": ensemble_log_probabilities,
+    "stacked_softmax": stacked_softmax,
+}
+
+
 class Objective:
     """A target as attacks use it, compiled once, its uses counted.
 
     ``objective(images)`` are the columns that gradient attacks maximise the cross-entropy of:
     ``member_average`` is the paper's, the mean of the members' losses; ``ensemble`` is the loss of the
-    ensemble's own prediction. ``log_probabilities`` is that prediction, the same for both.
+    ensemble's own prediction; ``stacked_softmax`` is what the authors' code attacks.
+    ``log_probabilities`` is the ensemble's prediction, the same for all.
     Shape: images float32 [N, H, W, C] in [0, 1]; the target is traced once for all N.
 
     Args:
         target: what is attacked.
-        name: ``member_average`` or ``ensemble``.
+        name: ``member_average``, ``ensemble`` or ``stacked_softmax``.
 
     Raises:
         InputError: an unknown name.
@@ -76,13 +101,12 @@ class Objective:
         return int(self._gradients)
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Columns to maximise the cross-entropy of: [N, C + 1] or [N, C]."""
-        logits = self._member_logits(images)
-        return (
-            member_average_columns(logits)
-            if self.name == "member_average"
-            else ensemble_log_probabilities(logits)
-        )
+        """Columns to maximise the cross-entropy of: [N, C + 1] for ``member_average``, else [N, C]."""
+        return _COLUMNS[self.name](self._member_logits(images))
+
+    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits of each member, for attacks that compute a loss of their own: [N, k, C]."""
+        return self._member_logits(images)
 
     def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """The ensemble's prediction: log-probabilities [N, C]."""

@@ -172,7 +172,11 @@ def _predict(objective: Objective, images: Images, batch_size: int, what: str) -
 
 
 def _padded_batches(count: int, batch_size: int) -> Iterator[tuple[slice, npt.NDArray[np.intp]]]:
-    """Slices of the examples, each with ``batch_size`` indices; the last one's are filled up."""
+    """Slices of the examples, each with ``batch_size`` indices.
+
+    The last one is filled up from the first examples on: images repeated within a batch would distort its
+    statistics, where a target normalises with them.
+    """
     for start in range(0, count, batch_size):
         indices = np.arange(start, start + batch_size)
-        yield slice(start, min(start + batch_size, count)), np.minimum(indices, count - 1)
+        yield slice(start, min(start + batch_size, count)), indices % count

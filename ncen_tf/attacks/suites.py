@@ -1,11 +1,13 @@
 """Named groups of attacks, and groups read from a file."""
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.basic_iterative import BasicIterative
@@ -16,6 +18,9 @@ from ncen_tf.attacks.registry import ATTACKS
 from ncen_tf.attacks.square import Square
 from ncen_tf.errors import InputError
 
+if TYPE_CHECKING:  # suites are read without TensorFlow
+    from ncen_tf.attacks.objectives import ObjectiveName
+
 
 @dataclasses.dataclass(frozen=True)
 class Suite:
@@ -23,6 +28,29 @@ class Suite:
 
     name: str
     attacks: tuple[Attack, ...]
+    objective: ObjectiveName = "member_average"
+    """What gradient attacks maximise."""
+    batch_size: int = 100
+    """Images attacked at a time."""
+    batch_statistics: bool = False
+    """Whether BatchNorm normalises with the statistics of the attacked batch, as in training."""
+    fixed: frozenset[str] = frozenset()
+    """Which of ``objective`` and ``batch_size`` belong to the protocol and are not the user's choice."""
+
+    def with_choices(self, objective: ObjectiveName | None, batch_size: int | None) -> Suite:
+        """The suite with what the user chose; ``None`` keeps the suite's own.
+
+        Raises:
+            InputError: the protocol fixes it to something else.
+        """
+        chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
+        changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
+        for name in changes.keys() & self.fixed:
+            raise InputError(
+                f"Suite {self.name!r} is measured with --{name}={getattr(self, name)}: leave the flag out, "
+                "or choose another suite."
+            )
+        return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +89,18 @@ def _quick(radii: _Radii) -> tuple[Attack, ...]:
     return FastGradient(eps=eps), ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)
 
 
+# What differs from the paper's text in what the authors' code measures: same attacks, another model.
+_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "released": {
+        "objective": "stacked_softmax",
+        "batch_size": 64,
+        "batch_statistics": True,
+        "fixed": frozenset({"objective", "batch_size"}),
+    },
+}
 SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
     "paper": _paper,
+    "released": _paper,
     "blackbox": _blackbox,
     "quick": _quick,
 }
@@ -84,7 +122,7 @@ def load_suite(name: str, dataset: str) -> Suite:
         raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
     if dataset not in _RADII:
         raise InputError(f"Suite {name!r} has no radii for {dataset!r}; known: {', '.join(_RADII)}.")
-    return Suite(name, SUITES[name](_RADII[dataset]))
+    return Suite(name, SUITES[name](_RADII[dataset]), **_PROTOCOLS.get(name, {}))
 
 
 def read_suite(file: Path) -> Suite:

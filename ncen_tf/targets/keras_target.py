@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.files import sha256
+from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.ensemble import Ensemble
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.run_directory import RunDirectory
@@ -15,20 +16,29 @@ from ncen_tf.training.trained import load_trained
 
 
 class KerasTarget:
-    """An ensemble in TensorFlow, BatchNorm in inference mode.
+    """An ensemble in TensorFlow.
 
     Args:
-        ensemble: what is attacked.
+        ensemble: what is attacked; with ``batch_statistics`` its BatchNorm layers are changed.
         description: stands in reports.
         sha256: digest of its weights or file.
+        batch_statistics: normalise with the statistics of each batch, as in training, instead of the
+            moving ones: an image's answer then depends on its batch.
     """
 
     gives_logits = True
     providers: tuple[str, ...] = ()
 
-    def __init__(self, ensemble: Ensemble, description: str, sha256: str) -> None:
+    def __init__(
+        self, ensemble: Ensemble, description: str, sha256: str, batch_statistics: bool = False
+    ) -> None:
         self.keras_model = ensemble
-        self.description = description
+        self.description = f"{description}, batch statistics" if batch_statistics else description
+        self._batch_statistics = batch_statistics
+        if batch_statistics:
+            for layer in (layer for member in ensemble.members for layer in member.layers):
+                if isinstance(layer, BatchNorm):
+                    layer.momentum = 1.0  # Moving statistics stay as they were trained.
         self.sha256 = sha256
         member = ensemble.members[0]
         self.image_shape: tuple[int, int, int] = tuple(member.input_shape[1:])
@@ -36,10 +46,10 @@ class KerasTarget:
         self.members = len(ensemble.members)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self.keras_model(images, training=False)
+        return self.keras_model(images, training=self._batch_statistics)
 
 
-def open_run(path: Path) -> KerasTarget:
+def open_run(path: Path, batch_statistics: bool = False) -> KerasTarget:
     """The ensemble of a run directory, finished or at its newest checkpoint.
 
     Raises:
@@ -47,10 +57,10 @@ def open_run(path: Path) -> KerasTarget:
     """
     trained = load_trained(RunDirectory(path))
     state = "finished" if trained.finished else f"after {trained.epochs_done} epochs"
-    return KerasTarget(trained.ensemble, f"run {path}, {state}", trained.weights_sha256())
+    return KerasTarget(trained.ensemble, f"run {path}, {state}", trained.weights_sha256(), batch_statistics)
 
 
-def open_keras_file(path: Path) -> KerasTarget:
+def open_keras_file(path: Path, batch_statistics: bool = False) -> KerasTarget:
     """An ensemble saved as ``.keras``, read in safe mode.
 
     Raises:
@@ -63,4 +73,4 @@ def open_keras_file(path: Path) -> KerasTarget:
     if not isinstance(ensemble, Ensemble):
         known = f"{Ensemble.__name__} or {NCEnsemble.__name__}"
         raise InputError(f"{path} holds a {type(ensemble).__name__}; a target is an {known} of ncen_tf.")
-    return KerasTarget(ensemble, f"keras {path}", sha256(path))
+    return KerasTarget(ensemble, f"keras {path}", sha256(path), batch_statistics)

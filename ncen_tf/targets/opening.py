@@ -30,6 +30,7 @@ def open_target(
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     differentiable: bool = True,
+    batch_statistics: bool = False,
 ) -> OpenedTarget:
     """Open a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export.
 
@@ -43,6 +44,8 @@ def open_target(
         allow_unverified: open files whose hash differs from the manifest's.
         differentiable: False where only answers are needed, so that ONNX models with operations that have
             no gradient (quantised ones) can be opened.
+        batch_statistics: normalise with the statistics of each batch; runs and ``.keras`` files only, for
+            exported files have their moving statistics folded in.
 
     Raises:
         InputError: nothing there, nothing that is a target, or a file that is not the exported one.
@@ -51,12 +54,21 @@ def open_target(
         raise InputError(f"{path} does not exist: --target is a run, .keras, SavedModel, .onnx or export.")
     if path.is_dir() and (path / MANIFEST).is_file():
         path = path / ("ensemble.onnx" if (path / "ensemble.onnx").is_file() else "saved_model")
+    if batch_statistics and (path.suffix == ".onnx" or (path / "saved_model.pb").is_file()):
+        raise InputError(
+            f"{path} cannot be measured with batch statistics, which exported files no longer take: "
+            "give the run directory or its ensemble.keras as --target."
+        )
     manifest = None if allow_unverified else _verified_manifest(path)
-    return OpenedTarget(_open(path, interface, providers, differentiable), manifest)
+    return OpenedTarget(_open(path, interface, providers, differentiable, batch_statistics), manifest)
 
 
 def _open(
-    path: Path, interface: OnnxInterface | None, providers: tuple[str, ...], differentiable: bool
+    path: Path,
+    interface: OnnxInterface | None,
+    providers: tuple[str, ...],
+    differentiable: bool,
+    batch_statistics: bool,
 ) -> Target:
     from ncen_tf.targets.keras_target import open_keras_file, open_run
     from ncen_tf.targets.onnx_target import OnnxTarget
@@ -65,9 +77,9 @@ def _open(
     if path.is_dir() and (path / "saved_model.pb").is_file():
         return SavedModelTarget(path)
     if path.is_dir():
-        return open_run(path)
+        return open_run(path, batch_statistics)
     if path.suffix == ".keras":
-        return open_keras_file(path)
+        return open_keras_file(path, batch_statistics)
     if path.suffix == ".onnx":
         return OnnxTarget(path, interface, providers, differentiable)
     raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")

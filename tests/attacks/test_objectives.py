@@ -7,7 +7,12 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities, member_average_columns
+from ncen_tf.attacks.objectives import (
+    Objective,
+    ensemble_log_probabilities,
+    member_average_columns,
+    stacked_softmax,
+)
 from ncen_tf.errors import InputError
 from tests.attacks.conftest import Examples
 from tests.attacks.stand_in import KerasTarget
@@ -49,9 +54,15 @@ def ce_and_gradient(
     return loss.numpy(), tape.gradient(loss, x).numpy()
 
 
+def released_ce(z: Array, labels: npt.NDArray[np.int64]) -> Array:
+    thrice = softmax(softmax(softmax(z).mean(axis=1)))
+    return np.array([-np.log(p[y]) for p, y in zip(thrice, labels, strict=True)])
+
+
 CASES: list[tuple[Columns, Expected]] = [
     (member_average_columns, averaged_ce),
     (ensemble_log_probabilities, ensemble_ce),
+    (stacked_softmax, released_ce),
 ]
 
 
@@ -111,5 +122,5 @@ def test_uses_are_counted_for_each_image(target: KerasTarget, examples: Examples
 
 
 def test_unknown_objective_is_refused(target: KerasTarget) -> None:
-    with pytest.raises(InputError, match="member_average, ensemble; got 'averaged'"):
+    with pytest.raises(InputError, match="ensemble, .*; got 'averaged'"):
         Objective(target, "averaged")  # type: ignore[arg-type]
