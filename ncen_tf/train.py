@@ -9,7 +9,14 @@ from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 from ncen_tf.models.structures import STRUCTURES, structure_architecture
-from ncen_tf.training.config import PRECISIONS, REGULARIZERS, STRATEGIES, TrainingConfig
+from ncen_tf.training.config import (
+    ADVERSARIAL_TRAININGS,
+    ADVERSARY_LOSSES,
+    PRECISIONS,
+    REGULARIZERS,
+    STRATEGIES,
+    TrainingConfig,
+)
 
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "what to train on")
 flags.adopt_module_key_flags(location_flags)
@@ -32,6 +39,21 @@ LAMBDA_EQ = flags.DEFINE_float("lambda_eq", 10.0, "gpmr: weight of L_eq")
 ADP_ALPHA = flags.DEFINE_float("adp_alpha", 2.0, "adp: weight of the entropy")
 ADP_BETA = flags.DEFINE_float("adp_beta", 0.5, "adp: weight of the log diversity")
 CE_ON = flags.DEFINE_enum("ce_on", "logits", ["logits", "probabilities"], "input of cross-entropy")
+
+ADVERSARIAL_TRAINING = flags.DEFINE_enum(
+    "adversarial_training", "none", ADVERSARIAL_TRAININGS, "train against an Linf adversary"
+)
+AT_EPS = flags.DEFINE_float("at_eps", None, "its radius, images in [0, 1] (default: the dataset's)")
+AT_STEPS = flags.DEFINE_integer("at_steps", 10, "its gradient steps")
+AT_STEP_SIZE = flags.DEFINE_float(
+    "at_step_size", None, "of each step (default: 1.25 eps for one step, 2.5 eps / steps for more)"
+)
+AT_RANDOM_START = flags.DEFINE_bool("at_random_start", True, "start anywhere in the ball")
+AT_LOSS = flags.DEFINE_enum(
+    "at_loss", "ensemble", ADVERSARY_LOSSES, "one image against all, or one against each member"
+)
+AT_FRACTION = flags.DEFINE_float("at_fraction", 1.0, "part of each batch that is attacked")
+TRADES_BETA = flags.DEFINE_float("trades_beta", 6.0, "trades: weight of the divergence")
 
 EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step, over all replicas")
@@ -64,6 +86,8 @@ def config_from_flags() -> TrainingConfig:
     def default(value: float | None, fallback: float) -> float:
         return fallback if value is None else value
 
+    at_eps, at_steps = default(AT_EPS.value, spec.at_eps), AT_STEPS.value
+
     return TrainingConfig(
         dataset=spec.name,
         architecture=tuple(ARCHITECTURE.value or structure_architecture(STRUCTURE.value, MEMBERS.value)),
@@ -77,6 +101,16 @@ def config_from_flags() -> TrainingConfig:
         lambda_eq=LAMBDA_EQ.value,
         adp_alpha=ADP_ALPHA.value,
         adp_beta=ADP_BETA.value,
+        adversarial_training=ADVERSARIAL_TRAINING.value,
+        at_eps=at_eps,
+        at_steps=at_steps,
+        at_step_size=default(
+            AT_STEP_SIZE.value, 1.25 * at_eps if at_steps == 1 else 2.5 * at_eps / max(at_steps, 1)
+        ),
+        at_random_start=AT_RANDOM_START.value,
+        at_loss=AT_LOSS.value,
+        at_fraction=AT_FRACTION.value,
+        trades_beta=TRADES_BETA.value,
         train_examples=TRAIN_EXAMPLES.value,
         test_examples=TEST_EXAMPLES.value,
         epochs=int(default(EPOCHS.value, spec.epochs)),

@@ -46,6 +46,8 @@ class DatasetSpec:
     lambda_cos: float
     lambda_norm: float
     lambda_div: float
+    at_eps: float
+    """Linf radius of adversarial training; the paper has none, so it is the field's usual one."""
 
 
 _FASHION_MNIST = DatasetSpec(
@@ -58,6 +60,7 @@ _FASHION_MNIST = DatasetSpec(
     lambda_cos=0.02,
     lambda_norm=0.02,
     lambda_div=0.1,
+    at_eps=0.1,
 )
 _CIFAR10 = DatasetSpec(
     "cifar10",
@@ -69,6 +72,7 @@ _CIFAR10 = DatasetSpec(
     lambda_cos=0.06,
     lambda_norm=0.04,
     lambda_div=0.04,
+    at_eps=8 / 255,
 )
 DATASETS = {
     spec.name: spec

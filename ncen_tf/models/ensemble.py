@@ -1,5 +1,6 @@
 """An ensemble: members side by side, predicting the mean of their softmax outputs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,12 @@ class Ensemble(keras.Model):
 def mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
     """Mean over members of their softmax: [N, k, classes] -> [N, classes]."""
     return tf.reduce_mean(tf.nn.softmax(member_logits), axis=1)
+
+
+def log_mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
+    """Logarithm of :func:`mean_probabilities`, accurate where it is close to 0 or far below."""
+    log_probabilities = tf.nn.log_softmax(member_logits)
+    return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
 
 
 def build_ensemble(

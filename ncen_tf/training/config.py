@@ -10,6 +10,8 @@ from ncen_tf.errors import InputError
 from ncen_tf.models.structures import parse_architecture
 
 REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
+ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
+ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
 STRATEGIES = ("auto", "one_device", "mirrored")
 
@@ -36,6 +38,14 @@ class TrainingConfig:
     lambda_eq: float = 10.0
     adp_alpha: float = 2.0
     adp_beta: float = 0.5
+    adversarial_training: str = "none"
+    at_eps: float = 0.1
+    at_steps: int = 10
+    at_step_size: float = 0.025
+    at_random_start: bool = True
+    at_loss: str = "ensemble"
+    at_fraction: float = 1.0
+    trades_beta: float = 6.0
     train_examples: int | None = None
     test_examples: int | None = None
     batch_size: int = 64
@@ -56,18 +66,29 @@ class TrainingConfig:
             "regularizer": REGULARIZERS,
             "nce_form": ("paper", "released"),
             "ce_on": ("logits", "probabilities"),
+            "adversarial_training": ADVERSARIAL_TRAININGS,
+            "at_loss": ADVERSARY_LOSSES,
             "precision": PRECISIONS,
             "strategy": STRATEGIES,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"--{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
-        for name in ("epochs", "batch_size", "decay_every", "virtual_devices"):
+        for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")
+        for name in ("at_eps", "at_step_size", "trades_beta"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name} is finite and above 0; got {getattr(self, name)}.")
+        if not 0 < self.at_fraction <= 1:
+            raise InputError(f"--at_fraction is above 0 and at most 1; got {self.at_fraction}.")
+        if self.adversarial_training == "trades" and not self.at_random_start:
+            raise InputError(
+                "--adversarial_training=trades has no gradient at the image: it needs --at_random_start."
+            )
         if not 0 <= self.seed < 2**31:
             raise InputError(f"--seed is in [0, 2^31); got {self.seed}.")
         if self.virtual_devices > 1 and self.strategy == "one_device":

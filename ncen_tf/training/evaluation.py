@@ -13,7 +13,7 @@ from ncen_tf.regularizers.gradients import (
     pairwise_cosines,
 )
 from ncen_tf.regularizers.nce import l_cos, l_norm
-from ncen_tf.training.nc_ensemble import input_gradients
+from ncen_tf.training.input_gradients import input_gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Evaluator:
     def __init__(self, ensemble: Ensemble) -> None:
         @tf.function(reduce_retracing=True)
         def totals(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
-            logits, ce, gradients = input_gradients(ensemble.members, images, labels)
+            logits, ce, gradients = input_gradients(
+                ensemble.members, [images] * len(ensemble.members), labels
+            )
             right = tf.argmax(mean_probabilities(logits), 1, tf.int32) == labels
             member_right = tf.argmax(logits, 2, tf.int32) == labels[:, tf.newaxis]
             deviations = norm_deviations(gradients)

@@ -1,7 +1,7 @@
 """The Keras model whose train_step nests gradient tapes."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -9,52 +9,8 @@ import tensorflow as tf
 from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import Ensemble, mean_probabilities
 from ncen_tf.regularizers.regularizer import GradientRegularizer, PredictionRegularizer, Regularizer
-
-CrossEntropyOn = Literal["logits", "probabilities"]
-
-
-def member_cross_entropies(
-    member_logits: tf.Tensor, labels: tf.Tensor, ce_on: CrossEntropyOn = "logits"
-) -> tf.Tensor:
-    """Cross-entropy of each member on each example: [N, k, classes], int [N] -> [N, k].
-
-    ``ce_on="probabilities"`` feeds the softmax output to the cross-entropy as if it were logits: what
-    the authors' released code does.
-    """
-    scores = member_logits if ce_on == "logits" else tf.nn.softmax(member_logits)
-    labels = tf.repeat(labels[:, tf.newaxis], scores.shape[1], axis=1)
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, scores)
-
-
-def input_gradients(
-    members: Sequence[keras.Model],
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    ce_on: CrossEntropyOn = "logits",
-    training: bool = False,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Gradient of each member's cross-entropy with respect to the images, itself differentiable.
-
-    Args:
-        members: models images -> logits [N, classes].
-        images: float [N, H, W, C].
-        labels: integer [N].
-        ce_on: what the cross-entropy is taken on.
-        training: BatchNorm mode.
-
-    Returns:
-        Logits [N, k, classes], cross-entropies [N, k] and gradients [N, k, H*W*C].
-    """
-    # Each member gets a copy of the images, so that one reverse pass keeps their gradients apart.
-    copies = [tf.identity(images) for _ in members]
-    with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(copies)
-        outputs = [member(x, training=training) for member, x in zip(members, copies, strict=True)]
-        logits = tf.stack(outputs, axis=1)
-        ce = member_cross_entropies(logits, labels, ce_on)
-        total = tf.reduce_sum(ce)
-    flat = [tf.reshape(gradient, [tf.shape(images)[0], -1]) for gradient in tape.gradient(total, copies)]
-    return logits, ce, tf.ensure_shape(tf.stack(flat, axis=1), [None, len(members), None])
+from ncen_tf.training.adversarial_training import AdversarialTraining
+from ncen_tf.training.input_gradients import CrossEntropyOn, input_gradients, member_cross_entropies
 
 
 @keras.saving.register_keras_serializable("ncen_tf")
@@ -72,6 +28,7 @@ class NCEnsemble(Ensemble):
         super().__init__(members, **kwargs)
         self.regularizer: Regularizer | None = None
         self.ce_on: CrossEntropyOn = "logits"
+        self.adversarial_training: AdversarialTraining | None = None
         self._trackers: dict[str, keras.metrics.Mean] = {}
 
     def compile(
@@ -79,6 +36,8 @@ class NCEnsemble(Ensemble):
         optimizer: keras.optimizers.Optimizer | str = "adam",
         regularizer: Regularizer | None = None,
         ce_on: CrossEntropyOn = "logits",
+        adversarial_training: AdversarialTraining | None = None,
+        seed: int = 0,
         jit_compile: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -88,6 +47,8 @@ class NCEnsemble(Ensemble):
             optimizer: a Keras optimizer, for all members together.
             regularizer: penalty on how members relate; ``None`` trains on cross-entropy only.
             ce_on: ``logits``, or ``probabilities`` as in the authors' released code.
+            adversarial_training: train against an adversary; ``None`` trains on the images as they are.
+            seed: of the adversary's random starts, in [0, 2^31).
             jit_compile: compile loss and gradients with XLA.
             **kwargs: passed to ``keras.Model.compile``.
 
@@ -100,12 +61,16 @@ class NCEnsemble(Ensemble):
         super().compile(optimizer=optimizer, jit_compile=False, **kwargs)
         self.regularizer = regularizer
         self.ce_on = ce_on
+        self.adversarial_training = adversarial_training
+        self.seed = seed
         self._compiled_gradients = (
             tf.function(self._loss_and_gradients, jit_compile=True)
             if jit_compile
             else self._loss_and_gradients
         )
-        terms = self.regularizer.term_names if self.regularizer else ()
+        terms = list(self.regularizer.term_names) if self.regularizer else []
+        if adversarial_training is not None and adversarial_training.form == "trades":
+            terms.append("divergence")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "ce", *terms, "ace")}
 
     def get_compile_config(self) -> dict[str, Any]:
@@ -114,6 +79,8 @@ class NCEnsemble(Ensemble):
             "optimizer": serialize(self.optimizer),
             "regularizer": serialize(self.regularizer),
             "ce_on": self.ce_on,
+            "adversarial_training": serialize(self.adversarial_training),
+            "seed": self.seed,
         }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
@@ -122,16 +89,16 @@ class NCEnsemble(Ensemble):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """loss, ce, the regularizer's terms, and ace, the ensemble's accuracy."""
+        """loss, ce, the regularizer's terms, and ace, the ensemble's accuracy on the images it is given."""
         return list(self._trackers.values())
 
     def losses_per_example(
-        self, images: tf.Tensor, labels: tf.Tensor, training: bool
+        self, images: Sequence[tf.Tensor], labels: tf.Tensor, training: bool
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
         """Loss of each example, its named parts, and the members' logits.
 
         Args:
-            images: float32 [N, H, W, C].
+            images: float32 [N, H, W, C] for each member.
             labels: integer [N].
             training: BatchNorm mode.
 
@@ -143,7 +110,7 @@ class NCEnsemble(Ensemble):
             logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
             penalty = regularizer(gradients)
         else:
-            logits = self(images, training=training)
+            logits = self._member_logits(images, training)
             ce = member_cross_entropies(logits, labels, self.ce_on)
             if isinstance(regularizer, PredictionRegularizer):
                 penalty = regularizer(logits, labels)
@@ -152,11 +119,23 @@ class NCEnsemble(Ensemble):
             return ce, {"ce": ce}, logits
         return ce + penalty.value, {"ce": ce} | penalty.terms, logits
 
+    def _member_logits(self, images: Sequence[tf.Tensor], training: bool) -> tf.Tensor:
+        outputs = [member(x, training=training) for member, x in zip(self.members, images, strict=True)]
+        return tf.stack(outputs, axis=1)
+
     def _loss_and_gradients(
-        self, images: tf.Tensor, labels: tf.Tensor, global_batch: tf.Tensor
+        self, images: tf.Tensor, labels: tf.Tensor, global_batch: tf.Tensor, key: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        scheme, trained_on = self.adversarial_training, [images] * len(self.members)
+        attacked = scheme.attack(self.members, images, labels, key) if scheme else trained_on
+        if scheme is not None and scheme.form == "pgd":
+            trained_on = attacked
         with tf.GradientTape() as tape:
-            losses, parts, logits = self.losses_per_example(images, labels, training=True)
+            losses, parts, logits = self.losses_per_example(trained_on, labels, training=True)
+            if scheme is not None and scheme.form == "trades":
+                divergence = scheme.divergence(logits, self._member_logits(attacked, training=True))
+                losses += scheme.beta * divergence
+                parts["divergence"] = divergence
             # The optimizer sums over replicas, so each contributes its share of the global mean.
             loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
         return tape.gradient(loss, self.trainable_variables), losses, parts, logits
@@ -164,13 +143,17 @@ class NCEnsemble(Ensemble):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = self._unpack(data)
         global_batch = tf.distribute.get_replica_context().all_reduce("SUM", tf.shape(images)[0])
-        gradients, losses, parts, logits = self._compiled_gradients(images, labels, global_batch)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        # Nothing but seed, step and replica decides the adversary's starts, so a resumed run repeats them.
+        key = tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
+        gradients, losses, parts, logits = self._compiled_gradients(images, labels, global_batch, key)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._track(losses, parts, logits, labels)
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = self._unpack(data)
-        losses, parts, logits = self.losses_per_example(images, labels, training=False)
+        views = [images] * len(self.members)
+        losses, parts, logits = self.losses_per_example(views, labels, training=False)
         return self._track(losses, parts, logits, labels)
 
     @staticmethod

@@ -16,7 +16,7 @@ from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.fit import fit_run
 from ncen_tf.training.nc_ensemble import NCEnsemble
-from ncen_tf.training.regularizer import make_regularizer
+from ncen_tf.training.objective import make_adversarial_training, make_regularizer
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.strategy import make_strategy, split_device
 
@@ -64,6 +64,8 @@ def train_ensemble(
             keras.optimizers.Adam(config.learning_rate, epsilon=1e-8),
             make_regularizer(config),
             config.ce_on,
+            make_adversarial_training(config),
+            config.seed,
             jit_compile=config.jit_compile,
         )
         ensemble.optimizer.build(ensemble.trainable_variables)

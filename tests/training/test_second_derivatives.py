@@ -18,7 +18,8 @@ from ncen_tf.regularizers.gal import GAL
 from ncen_tf.regularizers.gpmr import GPMR
 from ncen_tf.regularizers.nce import NCE
 from ncen_tf.regularizers.regularizer import Regularizer
-from ncen_tf.training.nc_ensemble import CrossEntropyOn, NCEnsemble
+from ncen_tf.training.input_gradients import CrossEntropyOn
+from ncen_tf.training.nc_ensemble import NCEnsemble
 
 Normalization = Callable[[], keras.layers.Layer]
 
@@ -56,7 +57,7 @@ def worst_relative_error(
 
     @tf.function
     def loss() -> tf.Tensor:
-        return tf.reduce_mean(ensemble.losses_per_example(images, labels, training=True)[0])
+        return tf.reduce_mean(ensemble.losses_per_example([images] * 3, labels, training=True)[0])
 
     with tf.GradientTape() as tape:
         value = loss()

@@ -1,10 +1,14 @@
-"""From a run's settings to its regularizer."""
+"""From a run's settings to what it minimises."""
+
+from typing import cast
 
 from ncen_tf.regularizers.adp import ADP
 from ncen_tf.regularizers.gal import GAL
 from ncen_tf.regularizers.gpmr import GPMR
 from ncen_tf.regularizers.nce import NCE
 from ncen_tf.regularizers.regularizer import Regularizer
+from ncen_tf.training.adversarial_training import AdversarialTraining, Form
+from ncen_tf.training.adversary import Adversary, AdversaryLoss
 from ncen_tf.training.config import TrainingConfig
 
 
@@ -20,3 +24,19 @@ def make_regularizer(config: TrainingConfig) -> Regularizer | None:
         case "nce":
             return NCE(config.lambda_cos, config.lambda_norm, config.nce_form)
     return None
+
+
+def make_adversarial_training(config: TrainingConfig) -> AdversarialTraining | None:
+    """The adversary that a run's settings ask for; ``None`` for training on the images as they are."""
+    if config.adversarial_training == "none":
+        return None
+    adversary = Adversary(
+        config.at_eps,
+        config.at_steps,
+        config.at_step_size,
+        config.at_random_start,
+        cast(AdversaryLoss, config.at_loss),
+    )
+    return AdversarialTraining(
+        adversary, cast(Form, config.adversarial_training), config.at_fraction, config.trades_beta
+    )
