@@ -29,7 +29,7 @@ def accuracy_curve(report: dict[str, Any], norm: str) -> bytes:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
     axes.set_title(f"protocol {report['protocol']}, objective {report['objective']}", fontsize=10)
-    return _png(figure)
+    return png(figure)
 
 
 def example_grid(images: Images, adversarials: Images, captions: list[tuple[str, str, str]]) -> bytes:
@@ -54,10 +54,10 @@ def example_grid(images: Images, adversarials: Images, captions: list[tuple[str,
             wrong = {0: clean, 1: attacked}.get(row, true) != true
             axes[row, column].set_title(title, fontsize=7, color="firebrick" if wrong else "black")
             axes[row, column].axis("off")
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

@@ -1,0 +1,37 @@
+"""Show how members' gradients relate: python -m ncen_tf.diagnose --runs=runs/a,runs/b --out=compared.png"""
+
+from pathlib import Path
+
+from absl import flags
+
+from ncen_tf import program
+from ncen_tf.errors import InputError
+
+RUNS = flags.DEFINE_list("runs", None, "run directories, finished or not")
+OUT = flags.DEFINE_string("out", None, "PNG file (default, for a single run: diagnostics.png in it)")
+
+
+def main() -> None:
+    if not RUNS.value:
+        raise InputError("--runs names the run directories to show.")
+    paths = [Path(name) for name in RUNS.value]
+    if len(paths) > 1 and not OUT.value:
+        raise InputError("--out names the PNG file for several runs.")
+    from ncen_tf.files import replacing
+    from ncen_tf.reports.diagnostics import diagnostics_figure, diagnostics_table
+    from ncen_tf.training.run_directory import RunDirectory
+
+    histories = {}
+    for path in paths:
+        run = RunDirectory(path)
+        histories[str(path)] = run.read_metrics(int(run.read_flags()["epochs"]))
+    figure = diagnostics_figure(histories)
+    out = Path(OUT.value) if OUT.value else paths[0] / "diagnostics.png"
+    with replacing(out) as temporary:
+        temporary.write_bytes(figure)
+    print(diagnostics_table(histories))
+    print(f"\nPlot: {out}")
+
+
+if __name__ == "__main__":
+    program.run(main)
