@@ -1,0 +1,142 @@
+"""transfer.json: what a transfer run measured."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ncen_tf.attacks.attack import Attack
+from ncen_tf.environment import describe_environment
+from ncen_tf.errors import InputError
+from ncen_tf.files import write_json
+from ncen_tf.reports.metrics import clean_accuracy
+from ncen_tf.reports.report import _NUMBER, _PROPORTION, _check_fields, _proportion
+from ncen_tf.targets.target import Target
+from ncen_tf.transferability.matrix import MEASURES, summarize, transfer_matrix
+from ncen_tf.transferability.run import TransferResult
+
+FORMAT = 1
+
+_FIELDS: dict[str, Any] = {
+    "format": int,
+    "dataset": str,
+    "examples": int,
+    "seed": int,
+    "batch_size": int,
+    "members": list,
+    "attacks": list,
+    "environment": dict,
+}
+_MEMBER_FIELDS = {"description": str, "sha256": str, "providers": list, "ace": _PROPORTION}
+# Each member is right on some clean image: only a transfer rate may have counted nothing.
+_CELL_FIELDS = {
+    measure: _PROPORTION if measure == "transfer_rate" else {**_PROPORTION, "value": _NUMBER}
+    for measure in MEASURES
+}
+_SUMMARY = dict.fromkeys(("mean_diagonal", "mean_off_diagonal", "difference"), _NUMBER)
+_ATTACK_FIELDS: dict[str, Any] = {
+    "attack": str,
+    "norm": str,
+    "eps": _NUMBER,
+    "settings": dict,
+    **dict.fromkeys(MEASURES, list),
+    "summary": _SUMMARY,
+}
+
+
+def build_transfer(
+    members: Sequence[Target],
+    attacks: Sequence[Attack],
+    result: TransferResult,
+    *,
+    dataset: str,
+    seed: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """The content of transfer.json, ready for JSON.
+
+    Each attack has one table for each of :data:`ncen_tf.transferability.matrix.MEASURES`: row i for the
+    images made on member i, column j for what member j made of them, each cell with value, count, total and
+    95 % interval. ``summary`` is of ``aae``.
+
+    Args:
+        members: in the order of rows and columns.
+        attacks: in the order of ``result.adversarial``.
+        result: what was counted.
+        dataset: a key of ``ncen_tf.data.datasets.DATASETS``.
+        seed: of the run.
+        batch_size: of the run.
+    """
+    return {
+        "format": FORMAT,
+        "dataset": dataset,
+        "examples": len(result.labels),
+        "seed": seed,
+        "batch_size": batch_size,
+        "members": [
+            {
+                "description": member.description,
+                "sha256": member.sha256,
+                "providers": list(member.providers),
+                "ace": _proportion(clean_accuracy(result.labels, clean)),
+            }
+            for member, clean in zip(members, result.clean, strict=True)
+        ],
+        "attacks": [_attack_tables(attack, result, index) for index, attack in enumerate(attacks)],
+        "environment": describe_environment(),
+    }
+
+
+def write_transfer(file: Path, transfer: dict[str, Any]) -> None:
+    """Write transfer.json at once."""
+    write_json(file, transfer)
+
+
+def read_transfer(file: Path) -> dict[str, Any]:
+    """A transfer.json that :func:`write_transfer` wrote.
+
+    Raises:
+        InputError: a file that is missing, no transfer.json, or of another format.
+    """
+    try:
+        transfer = json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"The transfer file {file} cannot be read: {error}.") from error
+    if not isinstance(transfer, dict) or transfer.get("format") != FORMAT:
+        raise InputError(f"{file} is no transfer file of format {FORMAT}: write it with ncen_tf.transfer.")
+    _check_fields(f"{file}: ", transfer, _FIELDS)
+    for number, member in enumerate(transfer["members"]):
+        _check_fields(f"{file}: members[{number}].", member, _MEMBER_FIELDS)
+    for number, row in enumerate(transfer["attacks"]):
+        _check_fields(f"{file}: attacks[{number}].", row, _ATTACK_FIELDS)
+        for measure in MEASURES:
+            where = f"{file}: attacks[{number}].{measure}"
+            _check_square(where, row[measure], len(transfer["members"]), _CELL_FIELDS[measure])
+    return transfer
+
+
+def _attack_tables(attack: Attack, result: TransferResult, index: int) -> dict[str, Any]:
+    matrix = transfer_matrix(result.labels, result.clean, result.adversarial[index])
+    summary = summarize(matrix)
+    settings = attack.settings()
+    return {
+        **{key: settings.pop(key) for key in ("attack", "norm", "eps")},
+        "settings": settings,
+        **{
+            measure: [[_proportion(getattr(cell, measure)) for cell in row] for row in matrix]
+            for measure in MEASURES
+        },
+        "summary": {
+            "mean_diagonal": summary.diagonal,
+            "mean_off_diagonal": summary.off_diagonal,
+            "difference": summary.difference,
+        },
+    }
+
+
+def _check_square(where: str, table: list[Any], size: int, fields: dict[str, Any]) -> None:
+    if len(table) != size or any(not isinstance(row, list) or len(row) != size for row in table):
+        raise InputError(f"{where} is not a table of {size} x {size} cells, one for each pair of members.")
+    for i, row in enumerate(table):
+        for j, cell in enumerate(row):
+            _check_fields(f"{where}[{i}][{j}].", cell, fields)
