@@ -1,0 +1,1 @@
+"""Results of many runs as tables: grouped over seeds, beside the paper's cells, in four formats."""

@@ -1,0 +1,27 @@
+"""A page of results in Markdown: what a person wrote, then every table."""
+
+from collections.abc import Sequence
+
+from ncen_tf.tabulation.accuracy_tables import accuracy_tables, protocols
+from ncen_tf.tabulation.experiments import Experiment
+from ncen_tf.tabulation.markdown import to_markdown
+from ncen_tf.tabulation.table import Table
+from ncen_tf.tabulation.training_tables import cost_tables, diagnostics_tables
+
+
+def sections(experiments: Sequence[Experiment]) -> dict[str, list[Table]]:
+    """All tables, by heading."""
+    by_protocol = {f"Protocol {name}": accuracy_tables(experiments, name) for name in protocols(experiments)}
+    return {
+        **by_protocol,
+        "Gradients on clean images": diagnostics_tables(experiments),
+        "Cost of training": cost_tables(experiments),
+    }
+
+
+def to_page(experiments: Sequence[Experiment], preamble: str) -> str:
+    """The preamble, then the sections; the same records give the same page."""
+    parts = [preamble.rstrip() + "\n"] if preamble.strip() else []
+    for heading, tables in sections(experiments).items():
+        parts += [f"## {heading}\n", *(to_markdown(table, level=3) for table in tables)]
+    return "\n".join(parts)
