@@ -1,0 +1,104 @@
+"""A cell's folder: how far its stages got, and the record when all are done."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ncen_tf.errors import InputError
+from ncen_tf.files import write_json
+from ncen_tf.sweeping.record import read_record, write_record
+from ncen_tf.sweeping.stages import Stage
+from ncen_tf.training.config import TrainingConfig
+from ncen_tf.training.run_directory import RunDirectory
+
+
+class CellDirectory:
+    """``run/``, ``export/``, ``reports/SUITE/``, ``log.txt``, ``stages.json`` and ``result.json``.
+
+    ``stages.json`` tells of each stage what arguments it was last started with, whether it finished, and
+    how many seconds it took, interrupted attempts included. ``result.json`` is there when all stages have
+    finished; the other files may then be deleted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / "log.txt"
+        self.result = path / "result.json"
+        self._stages_file = path / "stages.json"
+
+    def config(self) -> TrainingConfig | None:
+        """What the folder's run was asked to do, ``None`` before it was started.
+
+        Raises:
+            InputError: flags that are not those of a run, or a damaged record.
+        """
+        if self.result.is_file():
+            return TrainingConfig.from_flags(read_record(self.result)["run"]["flags"])
+        run = RunDirectory(self.path / "run")
+        return TrainingConfig.from_flags(run.read_flags()) if run.flagfile.is_file() else None
+
+    def pending(self, stages: Sequence[Stage]) -> list[Stage]:
+        """The stages to run: not finished, finished with other arguments, or made from such a stage."""
+        known = self._read_stages()
+        recorded = self.result.is_file()
+        pending: list[Stage] = []
+        for stage in stages:
+            entry = known.get(stage.name, {})
+            finished = entry.get("finished", False) and (recorded or stage.output.is_file())
+            # The run's settings belong to the folder: config() tells them.
+            same = stage.program == "train" or entry.get("arguments") == list(stage.arguments)
+            stale = any(earlier.program != "attack" for earlier in pending)
+            if not (finished and same) or stale:
+                pending.append(stage)
+        return pending
+
+    def begin(self, pending: Sequence[Stage]) -> None:
+        """Take back what the folder says about stages that are to run, and the record made from them."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.result.unlink(missing_ok=True)
+        known = self._read_stages()
+        for stage in pending:
+            arguments = list(stage.arguments)
+            entry = known.get(stage.name, {})
+            seconds = entry["seconds"] if entry.get("arguments") == arguments else 0.0
+            known[stage.name] = {"arguments": arguments, "finished": False, "seconds": seconds}
+        write_json(self._stages_file, known)
+
+    def book(self, stage: str, seconds: float, finished: bool) -> None:
+        """Add an attempt at a stage that has begun."""
+        known = self._read_stages()
+        known[stage]["seconds"] += seconds
+        known[stage]["finished"] = finished
+        write_json(self._stages_file, known)
+
+    def write_record(self, stages: Sequence[Stage]) -> dict[str, Any]:
+        """Gather what the finished stages left in ``result.json``.
+
+        Raises:
+            InputError: a file is missing or damaged.
+        """
+        outputs = {stage.name: _read_json(stage.output) for stage in stages}
+        summary, manifest = outputs.pop("train"), outputs.pop("export")
+        onnx = manifest["files"].get("ensemble.onnx", {})
+        known = self._read_stages()
+        record = {
+            "name": self.path.name,
+            "run": summary,
+            "export": {**manifest["accuracy"], "sha256": onnx.get("sha256")},
+            "reports": outputs,
+            "seconds": {stage.name: round(known[stage.name]["seconds"], 1) for stage in stages},
+        }
+        write_record(self.result, record)
+        return record
+
+    def _read_stages(self) -> dict[str, Any]:
+        stages: dict[str, Any] = _read_json(self._stages_file) if self._stages_file.is_file() else {}
+        return stages
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error

@@ -1,0 +1,90 @@
+"""Records: what is written is read, what is no record is passed over, what is damaged is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ncen_tf.errors import InputError
+from ncen_tf.sweeping.record import read_record, read_records, write_record
+from ncen_tf.sweeping.table import format_records
+
+
+@pytest.fixture
+def record() -> dict[str, Any]:
+    def case(eps: float, value: float) -> dict[str, Any]:
+        return {"norm": "Linf", "eps": eps, "robust_accuracy": {"value": value}}
+
+    return {
+        "name": "regularizer=nce,seed=0",
+        "run": {
+            "test": {"ace": 0.9, "member_ace": [0.8, 0.7]},
+            "flags": {
+                "dataset": "cifar10",
+                "architecture": "resnet8,resnet8",
+                "regularizer": "nce",
+                "seed": "0",
+            },
+            "dataset": {"name": "cifar10", "train_examples": 100, "test_examples": 10},
+        },
+        "export": {"ace": 0.9, "test_examples": 10, "sha256": "ab"},
+        "reports": {
+            "paper": {
+                "protocol": "paper",
+                "objective": "member_average",
+                "dataset": "cifar10",
+                "examples": 10,
+                "ace": {"value": 0.9},
+                "attacks": [],
+                "worst_case": [case(0.3, 0.125), case(0.1, 0.5)],
+            }
+        },
+        "seconds": {"train": 100.2, "export": 10.0, "paper": 20.0},
+    }
+
+
+def test_records_are_found_below_a_folder_beside_other_json(tmp_path: Path, record: dict[str, Any]) -> None:
+    for name in ("b", "a"):
+        (tmp_path / name).mkdir()
+        write_record(tmp_path / name / "result.json", record | {"name": name})
+    (tmp_path / "a" / "report.json").write_text(json.dumps(record["reports"]["paper"]))
+    (tmp_path / "list.json").write_text("[1]")
+    assert read_records(tmp_path) == [{"format": 1, **record, "name": name} for name in ("a", "b")]
+    with pytest.raises(InputError, match="no record of a sweep"):
+        read_record(tmp_path / "a" / "report.json")
+    with pytest.raises(InputError, match="is not a folder"):
+        read_records(tmp_path / "list.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("format", 2, "has format 2; this version reads 1"),
+        ("run.test.ace", None, "run.test.ace has the wrong type, NoneType"),
+        ("run.flags", {}, "run.flags.dataset is missing"),
+        ("reports.paper.attacks", {}, "reports.paper.attacks has the wrong type"),
+        ("reports.paper", 3, "reports.paper is not a table"),
+    ],
+)
+def test_damaged_records_are_refused_with_the_field(
+    path: str, value: object, says: str, tmp_path: Path, record: dict[str, Any]
+) -> None:
+    *parents, last = path.split(".")
+    inner = record
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    with pytest.raises(InputError, match=says):
+        write_record(tmp_path / "new.json", record)
+    (tmp_path / "old.json").write_text(json.dumps({"format": 1, **record}))
+    with pytest.raises(InputError, match=says):
+        read_records(tmp_path)
+
+
+def test_the_table_has_the_worst_case_at_each_eps(record: dict[str, Any]) -> None:
+    other = record | {"name": "x", "reports": {}}
+    header, first, second, *_ = format_records([record, other]).splitlines()
+    assert header.split() == ["cell", "ACE", "paper", "seconds"]
+    assert first.split() == ["regularizer=nce,seed=0", "0.9000", "0.500", "0.125", "130"]
+    assert second.split() == ["x", "0.9000", "-", "130"]
