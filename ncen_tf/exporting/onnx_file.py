@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,6 +92,9 @@ def open_session(
         raise InputError(f"onnxruntime has no {missing[0]} here; it has {', '.join(available)}.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    if hasattr(os, "sched_getaffinity"):
+        # onnxruntime counts the machine's cores: on a share of them its threads would wait for one another.
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
     source = str(model) if isinstance(model, Path) else model
     session = onnxruntime.InferenceSession(source, options, providers=list(providers))
     # onnxruntime falls back to the CPU with no more than a log line.

@@ -1,0 +1,93 @@
+"""From measured symptoms to a verdict that a reader can act on."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+from ncen_tf.masking.symptoms import LARGE_EPS, Symptoms
+
+TOLERATED = 0.02
+"""Share of the examples that a comparison may go the wrong way on: two attacks differ by luck."""
+ROUNDING = 1e-3
+"""Change of a probability that batches of another shape or order explain."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One question about a target's gradients; ``docs/masked_gradients.md`` has a section for each name."""
+
+    name: str
+    passed: bool
+    finding: str
+    """What was measured, for people."""
+
+
+def judge(symptoms: Symptoms) -> list[Check]:
+    """Whether each symptom is one of gradients that mislead.
+
+    Args:
+        symptoms: as :func:`ncen_tf.masking.symptoms.measure_symptoms` found them.
+    """
+    s = symptoms
+    noise, one_step, iterative = (float(flags.mean()) for flags in (s.noise, s.one_step, s.iterative))
+    only_black_box = float((s.iterative & ~s.black_box).mean())
+    largest = s.radii[LARGE_EPS]
+    zero, ascends = float(s.zero_gradient.mean()), float(s.ascends.mean())
+    shown = ", ".join(f"{share:.1%} at {radius:g}" for radius, share in s.radii.items())
+    return [
+        Check(
+            "black_box_beats_white_box",
+            only_black_box <= TOLERATED,
+            f"Square breaks {only_black_box:.1%} of the examples that PGD does not break",
+        ),
+        Check(
+            "one_step_beats_iterative",
+            one_step >= iterative - TOLERATED,
+            f"FGSM leaves {one_step:.1%} standing, PGD {iterative:.1%}",
+        ),
+        Check(
+            "noise_is_as_strong",
+            iterative <= TOLERATED or noise >= iterative + TOLERATED,
+            f"random noise leaves {noise:.1%} standing, PGD {iterative:.1%}",
+        ),
+        Check(
+            "accuracy_survives_large_eps",
+            largest <= 1 / s.classes + TOLERATED and all_falling(s.radii),
+            f"PGD leaves standing {shown}",
+        ),
+        Check("zero_gradients", zero <= TOLERATED, f"{zero:.1%} of the examples have no gradient"),
+        Check(
+            "loss_does_not_ascend",
+            ascends >= 1 - 5 * TOLERATED,
+            f"a small step along the gradient raises the loss of {ascends:.1%} of the examples",
+        ),
+        Check(
+            "depends_on_batch",
+            s.batch_difference <= ROUNDING,
+            f"other images in the batch change a probability by up to {s.batch_difference:.1e}",
+        ),
+        Check(
+            "probabilities_as_logits",
+            not s.logits_are_probabilities,
+            "the outputs named logits are probabilities"
+            if s.logits_are_probabilities
+            else "the outputs named logits are no probabilities",
+        ),
+    ]
+
+
+def all_falling(radii: dict[float, float]) -> bool:
+    """Whether accuracy never rises with the radius, up to luck."""
+    shares = [share for _, share in sorted(radii.items())]
+    return all(later <= earlier + TOLERATED for earlier, later in itertools.pairwise(shares))
+
+
+def describe_verdict(symptoms: Symptoms) -> dict[str, Any]:
+    """The verdict for a report: ``clean``, the number of examples, and each check."""
+    checks = judge(symptoms)
+    return {
+        "clean": all(check.passed for check in checks),
+        "examples": len(symptoms.iterative),
+        "eps": symptoms.eps,
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }

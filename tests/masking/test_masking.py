@@ -1,0 +1,129 @@
+"""Verdicts on targets whose gradients are known to be sound, and on ones built to mislead."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from ncen_tf.errors import InputError
+from ncen_tf.masking.symptoms import measure_symptoms
+from ncen_tf.masking.verdict import describe_verdict, judge
+
+SIDE, CLASSES, COUNT, EPS = 8, 4, 60, 0.1
+Change = Callable[[tf.Tensor], tf.Tensor]
+
+
+class BlockTarget:
+    """Classifies by the brightest quadrant: linear, so its gradients are sound.
+
+    Args:
+        before: applied to the images.
+        after: applied to the member logits.
+    """
+
+    description = "quadrants"
+    sha256 = "0" * 64
+    providers: tuple[str, ...] = ()
+    image_shape = (SIDE, SIDE, 1)
+    classes = CLASSES
+    members = 1
+    gives_logits = True
+
+    def __init__(self, before: Change = tf.identity, after: Change = tf.identity) -> None:
+        self._before, self._after = before, after
+
+    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+        half = SIDE // 2
+        means = tf.nn.avg_pool2d(self._before(images), half, half, "VALID")
+        return self._after(tf.reshape(8.0 * means, [-1, 1, CLASSES]))
+
+
+def examples() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Quadrants of grey around 0.5, the true one brighter by 0.05 to 0.3: eps 0.1 turns over about half."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(COUNT, dtype=np.int32) % CLASSES
+    images = 0.5 + generator.uniform(-0.05, 0.05, size=(COUNT, SIDE, SIDE, 1))
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label) * SIDE // 2, SIDE)
+        row = row * SIDE // 2
+        image[row : row + SIDE // 2, column : column + SIDE // 2] += generator.uniform(0.05, 0.3)
+    return images.astype(np.float32), labels
+
+
+def failed(target: BlockTarget) -> set[str]:
+    symptoms = measure_symptoms(target, *examples(), EPS, batch_size=20)
+    return {check.name for check in judge(symptoms) if not check.passed}
+
+
+def test_sound_gradients_get_a_clean_verdict() -> None:
+    symptoms = measure_symptoms(BlockTarget(), *examples(), EPS, batch_size=20)
+    verdict = describe_verdict(symptoms)
+    assert verdict["clean"], [check for check in verdict["checks"] if not check["passed"]]
+    assert verdict["examples"] == COUNT
+    assert 0.2 < symptoms.iterative.mean() < 0.8, "neither hopeless nor invulnerable, or little was tested"
+
+
+def test_rounded_inputs_are_caught() -> None:
+    """Steps in the input stop every gradient, and leave the model as breakable as it was."""
+
+    @tf.custom_gradient
+    def steps(x: tf.Tensor) -> tuple[tf.Tensor, Change]:
+        return tf.round(x * 32) / 32, tf.zeros_like
+
+    assert {
+        "zero_gradients",
+        "black_box_beats_white_box",
+        "noise_is_as_strong",
+        "accuracy_survives_large_eps",
+        "loss_does_not_ascend",
+    } <= failed(BlockTarget(before=steps))
+
+
+def test_gradients_that_point_elsewhere_are_caught() -> None:
+    @tf.custom_gradient
+    def shattered(x: tf.Tensor) -> tuple[tf.Tensor, Change]:
+        signs = tf.constant(np.random.default_rng(1).choice([-1.0, 1.0], size=(SIDE, SIDE, 1)), tf.float32)
+        return tf.identity(x), lambda upstream: upstream * signs
+
+    found = failed(BlockTarget(before=shattered))
+    assert {"loss_does_not_ascend", "black_box_beats_white_box"} <= found
+    assert "zero_gradients" not in found
+
+
+def test_saturated_logits_are_caught() -> None:
+    """A difference of logits above 17 rounds the true class's probability to 1 and its gradient to 0."""
+    assert "zero_gradients" in failed(BlockTarget(after=lambda z: 1e4 * z))
+
+
+def test_batch_dependence_is_caught() -> None:
+    found = failed(BlockTarget(after=lambda z: z - 3.0 * tf.reduce_mean(z, axis=0, keepdims=True)))
+    assert "depends_on_batch" in found
+
+
+def test_probabilities_in_place_of_logits_are_caught() -> None:
+    assert "probabilities_as_logits" in failed(BlockTarget(after=tf.nn.softmax))
+
+
+def test_overshooting_iterations_are_caught() -> None:
+    """Gradients that vanish once an image has moved: one big step is not hindered, small ones get stuck."""
+    reference = tf.constant(examples()[0])
+
+    @tf.custom_gradient
+    def sticky(x: tf.Tensor) -> tuple[tf.Tensor, Change]:
+        distance = tf.reduce_min(
+            tf.reduce_max(tf.abs(x[:, tf.newaxis] - reference[tf.newaxis]), axis=(2, 3, 4)), axis=1
+        )
+        free = tf.cast(distance < 1e-6, x.dtype)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+        return tf.identity(x), lambda upstream: upstream * free
+
+    found = failed(BlockTarget(before=sticky))
+    assert {"one_step_beats_iterative", "black_box_beats_white_box"} <= found
+    assert "zero_gradients" not in found
+
+
+def test_a_target_that_is_never_right_is_refused() -> None:
+    images, labels = examples()
+    with pytest.raises(InputError, match="classifies none of 60 images right"):
+        measure_symptoms(BlockTarget(), images, (labels + 1) % CLASSES, EPS)
