@@ -23,8 +23,10 @@ GATE_FAILED = 3
 
 TARGET = flags.DEFINE_string("target", None, "run directory, .keras, SavedModel, .onnx or export")
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
-NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 1000, "class-balanced test images; 0 for all")
-SUITE = flags.DEFINE_string("suite", "paper", "paper, released, blackbox, quick, or a .toml file")
+NUM_EXAMPLES = flags.DEFINE_integer(
+    "num_examples", None, "class-balanced test images; 0 for all (default: 1000; of the suite strict, all)"
+)
+SUITE = flags.DEFINE_string("suite", "paper", "paper, released, strict, blackbox, quick, or a .toml file")
 OBJECTIVE = flags.DEFINE_enum(
     "objective",
     None,
@@ -49,6 +51,9 @@ ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files th
 OUT = flags.DEFINE_string("out", None, "folder of the report (default: reports/TARGET-SUITE)")
 SAVE_ADVERSARIALS = flags.DEFINE_bool("save_adversarials", False, "keep adversarial images as npz")
 REPLAY = flags.DEFINE_string("replay", None, "evaluate the target on images saved by another attack")
+CHECK_GRADIENTS = flags.DEFINE_bool(
+    "check_gradients", None, "look for masked gradients (default: with the suite strict)"
+)
 GATE = flags.DEFINE_string("gate", None, "TOML file of thresholds; exit code 3 if one is missed")
 JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks")
 
@@ -56,7 +61,7 @@ JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks"
 def main() -> int | None:
     if not TARGET.value:
         raise InputError("--target names what to attack: a run directory, .keras, SavedModel or .onnx file.")
-    if NUM_EXAMPLES.value < 0 or (BATCH_SIZE.value or 1) < 1:
+    if (NUM_EXAMPLES.value or 0) < 0 or (BATCH_SIZE.value or 1) < 1:
         raise InputError("--num_examples is at least 0 and --batch_size at least 1.")
     if JUNIT.value and not GATE.value:
         raise InputError("--junit reports the checks of a --gate.")
@@ -96,18 +101,22 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     """Run the suite, or replay saved images, and leave report.json and report.html."""
     from ncen_tf.attacks.results import read_adversarials
     from ncen_tf.attacks.runner import replay, run_suite
+    from ncen_tf.masking.verdict import examine
     from ncen_tf.reports.html_page import write_html_page
     from ncen_tf.reports.report import build_report, write_report
     from ncen_tf.reports.table import format_table
 
     if REPLAY.value:
-        suite = dataclasses.replace(suite, name=f"replay of {Path(REPLAY.value).name}", attacks=())
+        suite = dataclasses.replace(
+            suite, name=f"replay of {Path(REPLAY.value).name}", attacks=(), cumulative=False
+        )
     out = Path(OUT.value) if OUT.value else default_out(path, suite)
     if REPLAY.value:
         result = replay(target, Path(REPLAY.value), suite.batch_size)
         images = read_adversarials(Path(REPLAY.value)).images
     else:
-        test = location_flags.load_from_flags(DATASET.value, test_examples=NUM_EXAMPLES.value or None).test
+        count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
+        test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test
         images = (test.images / 255).astype("float32")
         result = run_suite(
             target,
@@ -128,6 +137,10 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         dataset=DATASET.value,
         seed=SEED.value,
     )
+    if not REPLAY.value and (
+        suite.check_gradients if CHECK_GRADIENTS.value is None else CHECK_GRADIENTS.value
+    ):
+        report["masked_gradients"] = examine(target, suite, images, test.labels, SEED.value)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.json", report)
     write_html_page(out / "report.html", report, result, images, DATASETS[DATASET.value].class_names)

@@ -1,6 +1,7 @@
 """Show how members' gradients relate: python -m ncen_tf.diagnose --runs=runs/a,runs/b --out=compared.png"""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -11,6 +12,19 @@ RUNS = flags.DEFINE_list("runs", None, "run directories, finished or not")
 OUT = flags.DEFINE_string("out", None, "PNG file (default, for a single run: diagnostics.png in it)")
 
 
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """The finished epochs of a run.
+
+    Raises:
+        InputError: no run, or a damaged one.
+    """
+    from ncen_tf.training.config import TrainingConfig
+    from ncen_tf.training.run_directory import RunDirectory
+
+    run = RunDirectory(path)
+    return run.read_metrics(TrainingConfig.from_flags(run.read_flags()).epochs)
+
+
 def main() -> None:
     if not RUNS.value:
         raise InputError("--runs names the run directories to show.")
@@ -19,12 +33,8 @@ def main() -> None:
         raise InputError("--out names the PNG file for several runs.")
     from ncen_tf.files import replacing
     from ncen_tf.reports.diagnostics import diagnostics_figure, diagnostics_table
-    from ncen_tf.training.run_directory import RunDirectory
 
-    histories = {}
-    for path in paths:
-        run = RunDirectory(path)
-        histories[str(path)] = run.read_metrics(int(run.read_flags()["epochs"]))
+    histories = {str(path): read_history(path) for path in paths}
     figure = diagnostics_figure(histories)
     out = Path(OUT.value) if OUT.value else paths[0] / "diagnostics.png"
     with replacing(out) as temporary:

@@ -38,6 +38,15 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders of processes that were killed; none may be at work there."""
+    for entry in folder.glob(".[0-9]*.*"):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, indented, at once."""
     with replacing(path) as temporary:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from absl import app, flags
 from absl import logging as absl_logging
 
-from ncen_tf.errors import InputError
+from ncen_tf.errors import InputError, one_line
 
 COULD_NOT_RUN = 2
 INTERRUPTED = 130
@@ -44,11 +44,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.WARNING)
     try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
+        arguments = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+        if any("\0" in argument for argument in arguments):
+            raise flags.Error("A flag's value holds a zero byte.")
+        return flags.FLAGS(arguments)
+    except UnicodeDecodeError as error:
+        sys.exit(_fail(f"A flagfile is no UTF-8 text: {error}."))
+    except RecursionError:  # absl looks for flags whose names resemble an unknown one
+        sys.exit(_fail("An unknown flag has a very long name (--help lists the flags)."))
+    except (flags.Error, ValueError) as error:
         sys.exit(_fail(f"{error} (--help lists the flags.)"))
 
 
 def _fail(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {one_line(sentence)}", file=sys.stderr)
     return COULD_NOT_RUN

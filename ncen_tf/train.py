@@ -16,7 +16,9 @@ from ncen_tf.training.config import (
     REGULARIZERS,
     STRATEGIES,
     TrainingConfig,
+    default_at_step_size,
 )
+from ncen_tf.workers.cluster import Cluster
 
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "what to train on")
 flags.adopt_module_key_flags(location_flags)
@@ -104,9 +106,7 @@ def config_from_flags() -> TrainingConfig:
         adversarial_training=ADVERSARIAL_TRAINING.value,
         at_eps=at_eps,
         at_steps=at_steps,
-        at_step_size=default(
-            AT_STEP_SIZE.value, 1.25 * at_eps if at_steps == 1 else 2.5 * at_eps / max(at_steps, 1)
-        ),
+        at_step_size=default(AT_STEP_SIZE.value, default_at_step_size(at_eps, at_steps)),
         at_random_start=AT_RANDOM_START.value,
         at_loss=AT_LOSS.value,
         at_fraction=AT_FRACTION.value,
@@ -139,26 +139,37 @@ def main() -> int | None:
     config = config_from_flags()
     if CHECKPOINT_EVERY.value < 1:
         raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
+    cluster = Cluster.from_environment() if config.strategy == "multi_worker" else None
+    path = Path(RUN_DIR.value) if RUN_DIR.value else default_run_dir(config)
+    from ncen_tf.training.claim import claimed_run
     from ncen_tf.training.interrupt import InterruptedRunError
     from ncen_tf.training.run import train_ensemble
-    from ncen_tf.training.run_directory import RunDirectory
+    from ncen_tf.training.strategy import set_up_tensorflow
+    from ncen_tf.workers.connection import naming_lost_workers
+    from ncen_tf.workers.loss import LostWorkerError, leave
 
-    run = RunDirectory(Path(RUN_DIR.value) if RUN_DIR.value else default_run_dir(config))
-    run.open(config, OVERWRITE.value)
-    if run.is_complete:
-        print(f"The run in {run.path} is complete: see {run.summary_file}.")
-        return None
-    dataset = location_flags.load_from_flags(config.dataset, config.train_examples, config.test_examples)
     try:
-        summary = train_ensemble(config, dataset, run, CHECKPOINT_EVERY.value)
+        with claimed_run(path, config, cluster, OVERWRITE.value) as run, naming_lost_workers(cluster):
+            if run.is_complete:
+                print(f"The run in {path} is complete: see {path / run.summary_file.name}.")
+                return None
+            # Devices first: reading a dataset uses them.
+            strategy = set_up_tensorflow(config, cluster)
+            dataset = location_flags.load_from_flags(
+                config.dataset, config.train_examples, config.test_examples
+            )
+            show = cluster is None or cluster.is_chief
+            summary = train_ensemble(config, dataset, run, strategy, CHECKPOINT_EVERY.value, show)
     except InterruptedRunError:
-        print(f"Interrupted; the run is saved in {run.path}. The same command resumes it.")
+        print(f"Interrupted; the run is saved in {path}. The same command resumes it.")
         return program.INTERRUPTED
+    except LostWorkerError as error:
+        leave(str(error))
     members = ", ".join(f"{ace:.4f}" for ace in summary["test"]["member_ace"])
     print(
         f"ACE {summary['test']['ace']:.4f} on {summary['dataset']['test_examples']} test images "
-        f"(members {members}).\nRun: {run.path}\n"
-        f"Next: python -m ncen_tf.export --run={run.path} --out=exports/{run.path.name}"
+        f"(members {members}).\nRun: {path}\n"
+        f"Next: python -m ncen_tf.export --run={path} --out=exports/{path.name}"
     )
     return None
 

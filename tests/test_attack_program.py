@@ -62,6 +62,8 @@ def test_bad_input_is_refused(
     refuse("attack", target, *QUICK, "--suite=none", says="Unknown suite 'none'")
     refuse("attack", target, *QUICK, "--num_examples=-5", says="--num_examples")
     refuse("attack", target, *QUICK, "--mean=x", says="--mean takes numbers")
+    strict = ("--suite=strict", "--objective=member_average")
+    refuse("attack", target, *QUICK, *strict, says="'strict' is measured with --objective=ensemble")
     refuse("attack", target, *QUICK, "--dataset=cifar10", f"--data_dir={tmp_path}", says="cifar10")
     suite = tmp_path / "suite.toml"
     suite.write_text('[[attack]]\nname = "PGD"\neps = -0.1\nsteps = 3\nstep_size = 0.1\n')

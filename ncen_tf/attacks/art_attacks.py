@@ -38,7 +38,7 @@ class ArtAttack(MinimalPerturbation):
             ) from error
 
         def predict(batch: Array) -> Array:
-            return np.exp(objective.log_probabilities(batch.astype(np.float32)))
+            return np.exp(objective.answer(batch.astype(np.float32)))
 
         target = objective.target
         classifier = BlackBoxClassifierNeuralNetwork(

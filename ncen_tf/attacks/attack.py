@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from ncen_tf.errors import InputError
 
@@ -25,18 +25,21 @@ class Attack(abc.ABC):
         eps: radius of the ball around each image, in the attack's norm; images are in [0, 1].
 
     Raises:
-        InputError: a setting that is not a finite number above zero.
+        InputError: a setting that is not a finite number above zero, or an unknown norm.
     """
 
     name: ClassVar[str]
-    norm: ClassVar[Norm]
     gradient_free: ClassVar[bool] = False
     """Whether it works on targets that cannot be differentiated."""
+    norm: Norm = dataclasses.field(init=False, default="Linf")
+    """Attacks that know both norms make it a setting."""
     eps: float
 
     def __post_init__(self) -> None:
+        if self.norm not in get_args(Norm):
+            raise InputError(f"{self.name}: norm is {' or '.join(get_args(Norm))}; got {self.norm!r}.")
         for field, value in dataclasses.asdict(self).items():
-            if not (math.isfinite(value) and value > 0):
+            if field != "norm" and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{self.name}: {field} is a finite number above 0; got {value}.")
 
     @abc.abstractmethod

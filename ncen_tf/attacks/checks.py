@@ -42,6 +42,8 @@ def check_adversarials(attack: Attack, images: Images, adversarials: Images) -> 
         InputError: values that are not finite, for the target's gradients are not.
         RuntimeError: images outside the ball or [0, 1].
     """
+    if not len(images):
+        return
     if not np.isfinite(adversarials).all():
         raise InputError(
             f"{attack.label} made NaN or infinite images: the target's gradients are not finite."

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ncen_tf.attacks.attack import Attack, Norm
+from ncen_tf.attacks.attack import Attack
 from ncen_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ class DiverseInput(Attack):
     """
 
     name: ClassVar[str] = "DIM"
-    norm: ClassVar[Norm] = "Linf"
     steps: int = 40
     step_size: float = 0.01
     decay: float = 1.0

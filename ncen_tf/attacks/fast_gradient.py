@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ncen_tf.attacks.attack import Attack, Norm
+from ncen_tf.attacks.attack import Attack
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -20,7 +20,6 @@ class FastGradient(Attack):
     """Fast gradient sign method (Goodfellow et al., 2015, arXiv:1412.6572): one step of size eps."""
 
     name: ClassVar[str] = "FGSM"
-    norm: ClassVar[Norm] = "Linf"
 
     def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> tf.Tensor:
         from cleverhans.tf2.attacks.fast_gradient_method import fast_gradient_method

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ Array = npt.NDArray[np.float32]
 class MinimalPerturbation(Attack):
     """An L2 attack without a radius of its own: an image counts as broken if it is broken within eps."""
 
-    norm: ClassVar[Norm] = "L2"
+    norm: Norm = dataclasses.field(init=False, default="L2")
 
     def within_eps(self, images: Array, adversarials: Array) -> Array:
         """The adversarial images within eps of their originals; the others are the originals again."""

@@ -21,12 +21,13 @@ class MomentumIterative(Attack):
 
     Args:
         steps: gradient steps.
-        step_size: of each step, in the Linf norm.
+        norm: ``Linf`` or ``L2``.
+        step_size: of each step, in that norm.
         decay: share of the accumulated gradient that the next step keeps.
     """
 
     name: ClassVar[str] = "MI-FGSM"
-    norm: ClassVar[Norm] = "Linf"
+    norm: Norm = "Linf"
     steps: int = 40
     step_size: float = 0.01
     decay: float = 1.0
@@ -40,7 +41,7 @@ class MomentumIterative(Attack):
             self.eps,
             self.step_size,
             self.steps,
-            np.inf,
+            np.inf if self.norm == "Linf" else 2,
             clip_min=0.0,
             clip_max=1.0,
             y=labels,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ncen_tf.attacks.attack import Attack, Norm
+from ncen_tf.attacks.attack import Attack
 from ncen_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ class IterativeGradient(Attack):
         InputError: a step larger than eps.
     """
 
-    norm: ClassVar[Norm] = "Linf"
     steps: int
     step_size: float
 

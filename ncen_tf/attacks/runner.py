@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +51,9 @@ def run_suite(
 ) -> SuiteResult:
     """Run every attack of a suite.
 
+    In a cumulative suite an attack meets only the examples that are right when clean and under the attacks
+    before it, at the same norm and eps.
+
     A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, so the
     same call after an interruption goes on where it stopped, and any other call starts afresh.
 
@@ -59,7 +63,8 @@ def run_suite(
         labels: int32 [N] in [0, classes).
         suite: the attacks.
         objective: what gradient attacks maximise: ``member_average`` or ``ensemble``.
-        batch_size: images attacked at once; the last batch is padded to it.
+        batch_size: images attacked at once; the last batch is padded to it. The most of a cumulative suite,
+            whose batches are equally full.
         seed: of all random starts and searches, in [0, 2^31).
         state_dir: folder for finished attacks; ``None`` keeps none.
         save_adversarials: folder for all adversarial images, one file an attack; ``None`` saves none.
@@ -84,21 +89,28 @@ def run_suite(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     results, resumed = [], 0
+    standing: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
     for attack in suite.attacks:
-        key = result_key(attack, context)
+        ball = attack.norm, attack.eps
+        met = standing.get(ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
+        key = result_key(attack, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
         name = result_file_name(attack, key)
         saved = save_adversarials / name if save_adversarials else None
-        finished = read_result(state_dir / name, key) if state_dir else None
-        if finished is not None and (saved is None or saved.is_file()):
+        result = read_result(state_dir / name, key) if state_dir else None
+        if result is not None and (saved is None or saved.is_file()):
             logger.info("%s: finished by an earlier run", attack.label)
-            results.append(finished)
             resumed += 1
-            continue
-        adversarials, result = _run_attack(attack, attacked, images, labels, batch_size, seed)
-        if saved is not None:
-            write_adversarials(saved, SavedAdversarials(images, adversarials, labels, result.settings))
-        if state_dir is not None:
-            write_result(state_dir / name, key, result)
+        else:
+            shown = images[met], labels[met]
+            size = _even_batch_size(len(shown[1]), batch_size) if suite.cumulative else batch_size
+            adversarials, among_met = _run_attack(attack, attacked, *shown, size, seed)
+            result = among_met.among(met, clean)
+            if saved is not None:
+                images_made = SavedAdversarials(shown[0], adversarials, shown[1], result.settings)
+                write_adversarials(saved, images_made)
+            if state_dir is not None:
+                write_result(state_dir / name, key, result)
+        standing[ball] = met & (result.predictions == labels)
         results.append(result)
     return SuiteResult(labels, clean, results, resumed)
 
@@ -138,7 +150,7 @@ def _run_attack(
             adversarials[part] = found[: part.stop - part.start]
             progress.update(part.stop - part.start)
     check_adversarials(attack, images, adversarials)
-    attacked = -(-len(images) // batch_size) * batch_size
+    attacked = max(1, -(-len(images) // batch_size)) * batch_size
     passes = (objective.queries - queries) / attacked, (objective.gradients - gradients) / attacked
     predictions = _predict(objective, adversarials, batch_size, attack.label)
     seconds = time.perf_counter() - started
@@ -153,15 +165,16 @@ def _result(
     passes: tuple[float, float],
     seconds: float,
 ) -> AttackResult:
-    change = (adversarials - images).reshape(len(images), -1)
+    change = (adversarials - images).reshape(len(images), math.prod(images.shape[1:]))
     l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
-    return AttackResult(settings, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
+    attacked = np.ones(len(images), bool)
+    return AttackResult(settings, attacked, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
 
 
 def _predict(objective: Objective, images: Images, batch_size: int, what: str) -> Labels:
     predictions = np.empty(len(images), np.int32)
     for part, indices in _padded_batches(len(images), batch_size):
-        scores = np.asarray(objective.log_probabilities(tf.constant(images[indices])))
+        scores = np.asarray(objective.answer(tf.constant(images[indices])))
         if not np.isfinite(scores).all():
             raise InputError(
                 f"{objective.target.description} gives NaN or infinite outputs on {what}: "
@@ -169,6 +182,11 @@ def _predict(objective: Objective, images: Images, batch_size: int, what: str) -
             )
         predictions[part] = scores.argmax(axis=1)[: part.stop - part.start]
     return predictions
+
+
+def _even_batch_size(count: int, most: int) -> int:
+    """The size of as few batches as possible that are as full as each other."""
+    return -(-count // -(-count // most)) if count else most
 
 
 def _padded_batches(count: int, batch_size: int) -> Iterator[tuple[slice, npt.NDArray[np.intp]]]:

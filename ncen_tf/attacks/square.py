@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from ncen_tf.attacks import square_windows
 from ncen_tf.attacks.attack import Attack, Norm
 from ncen_tf.errors import InputError
 
@@ -24,12 +25,13 @@ _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Square(Attack):
-    """Square Attack, Linf (Andriushchenko et al., 2020, arXiv:1912.00049).
+    """Square Attack (Andriushchenko et al., 2020, arXiv:1912.00049).
 
     Lowers the margin between the true class and the best other one, in the ensemble's
-    log-probabilities, whatever the objective. Stops early when all of a batch is broken.
+    log-probabilities, whatever the objective. Queries for an image stop when it is broken.
 
     Args:
+        norm: ``Linf`` or ``L2``.
         queries: most forward passes for an image.
         initial_area: share of the image that the first patches cover, in (0, 1].
 
@@ -38,7 +40,7 @@ class Square(Attack):
     """
 
     name: ClassVar[str] = "Square"
-    norm: ClassVar[Norm] = "Linf"
+    norm: Norm = "Linf"
     gradient_free: ClassVar[bool] = True
     queries: int = 5000
     initial_area: float = 0.8
@@ -51,21 +53,21 @@ class Square(Attack):
     def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> Array:
         clean, classes = np.asarray(images), np.asarray(labels)
         generator = np.random.default_rng(seed)
-        count, height, width, channels = clean.shape
-        stripes = generator.choice([-self.eps, self.eps], size=(count, 1, width, channels))
-        best = self._around(clean, np.broadcast_to(stripes, clean.shape))
+        start, propose = (
+            (_stripes, _with_patches) if self.norm == "Linf" else (square_windows.tiles, square_windows.moved)
+        )
+        best = start(generator, clean, self.eps)
         margins = _margins(objective, best, classes)
+        height, width = clean.shape[1:3]
         for step in range(1, self.queries):
-            if (margins < 0).all():
+            rows = np.flatnonzero(margins >= 0)
+            if not len(rows):
                 break
-            area = self.area(step) * height * width
-            side = int(np.clip(round(float(np.sqrt(area))), 1, min(height, width)))
-            patches = _random_patches(generator, count, height, width, side)
-            signs = generator.choice([-self.eps, self.eps], size=(count, 1, 1, channels))
-            candidates = np.where(patches, self._around(clean, signs), best)
-            new_margins = _margins(objective, candidates, classes)
-            better = (new_margins < margins) & (margins >= 0)
-            best[better], margins[better] = candidates[better], new_margins[better]
+            side = max(1, round(float(np.sqrt(self.area(step) * height * width))))
+            candidates = propose(generator, clean[rows], best[rows], self.eps, side)
+            new_margins = _margins(objective, candidates, classes[rows])
+            better = new_margins < margins[rows]
+            best[rows[better]], margins[rows[better]] = candidates[better], new_margins[better]
         return best
 
     def area(self, step: int) -> float:
@@ -73,22 +75,31 @@ class Square(Attack):
         scaled = step / self.queries * 10_000
         return float(self.initial_area / 2 ** sum(scaled > halving for halving in _HALVINGS))
 
-    def _around(self, clean: Array, change: npt.NDArray[np.floating]) -> Array:
-        return np.clip(clean + change, 0.0, 1.0).astype(np.float32)
+
+def _stripes(generator: np.random.Generator, clean: Array, eps: float) -> Array:
+    """Vertical stripes of the size of eps, their signs drawn for each column and channel."""
+    count, _, width, channels = clean.shape
+    return _around(clean, generator.choice([-eps, eps], size=(count, 1, width, channels)))
 
 
-def _random_patches(
-    generator: np.random.Generator, count: int, height: int, width: int, side: int
-) -> npt.NDArray[np.bool_]:
-    """One square of ones for each image: [N, H, W, 1]."""
+def _with_patches(generator: np.random.Generator, clean: Array, best: Array, eps: float, side: int) -> Array:
+    """One square of each image set to plus or minus eps in each channel."""
+    count, height, width, channels = clean.shape
+    side = min(side, height, width)
     rows = np.arange(height) - generator.integers(height - side + 1, size=(count, 1))
     columns = np.arange(width) - generator.integers(width - side + 1, size=(count, 1))
     in_rows, in_columns = ((offset >= 0) & (offset < side) for offset in (rows, columns))
-    return (in_rows[:, :, np.newaxis] & in_columns[:, np.newaxis, :])[..., np.newaxis]
+    patches = (in_rows[:, :, np.newaxis] & in_columns[:, np.newaxis, :])[..., np.newaxis]
+    signs = generator.choice([-eps, eps], size=(count, 1, 1, channels))
+    return np.where(patches, _around(clean, signs), best)
+
+
+def _around(clean: Array, change: npt.NDArray[np.floating]) -> Array:
+    return np.clip(clean + change, 0.0, 1.0).astype(np.float32)
 
 
 def _margins(objective: Objective, images: Array, labels: npt.NDArray[np.int32]) -> Array:
-    scores = np.array(objective.log_probabilities(images))
+    scores = np.array(objective.answer(images))
     rows = np.arange(len(labels))
     true = scores[rows, labels]
     scores[rows, labels] = -np.inf

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.attack import Attack, Norm
 from ncen_tf.attacks.basic_iterative import BasicIterative
 from ncen_tf.attacks.fast_gradient import FastGradient
 from ncen_tf.attacks.momentum_iterative import MomentumIterative
 from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attacks.registry import ATTACKS
 from ncen_tf.attacks.square import Square
+from ncen_tf.attacks.strict import strict_attacks
 from ncen_tf.errors import InputError
+from ncen_tf.input_files import read_toml
 
 if TYPE_CHECKING:  # suites are read without TensorFlow
     from ncen_tf.attacks.objectives import ObjectiveName
@@ -34,6 +35,12 @@ class Suite:
     """Images attacked at a time."""
     batch_statistics: bool = False
     """Whether BatchNorm normalises with the statistics of the attacked batch, as in training."""
+    cumulative: bool = False
+    """Whether an attack meets only what those before it, at the same norm and eps, left right."""
+    check_gradients: bool = False
+    """Whether a report has a verdict on masked gradients, unless the user says otherwise."""
+    examples: int = 1000
+    """Test images, unless the user says otherwise; 0 for all."""
     fixed: frozenset[str] = frozenset()
     """Which of ``objective`` and ``batch_size`` belong to the protocol and are not the user's choice."""
 
@@ -55,19 +62,21 @@ class Suite:
 
 @dataclasses.dataclass(frozen=True)
 class _Radii:
-    """The paper's eps, Linf, for images in [0, 1] (Luo et al., section IV-A)."""
+    """Eps for images in [0, 1]."""
 
     single_step: tuple[float, ...]
-    """FGSM and MI-FGSM."""
+    """The paper's, Linf, for FGSM and MI-FGSM (Luo et al., section IV-A)."""
     iterative: tuple[float, ...]
-    """PGD and BIM."""
+    """The paper's, Linf, for PGD and BIM."""
+    strict: dict[Norm, float]
+    """One a norm; of CIFAR-10, those of RobustBench (Croce et al., 2021, arXiv:2010.09670)."""
 
 
-_FASHION_MNIST = _Radii((0.1, 0.3), (0.1, 0.15))
+_FASHION_MNIST = _Radii((0.1, 0.3), (0.1, 0.15), {"Linf": 0.1, "L2": 1.5})
 _RADII = {
     "fashion_mnist": _FASHION_MNIST,
     "fashion_mnist_sample": _FASHION_MNIST,
-    "cifar10": _Radii((0.03, 0.09), (0.01, 0.02)),
+    "cifar10": _Radii((0.03, 0.09), (0.01, 0.02), {"Linf": 8 / 255, "L2": 0.5}),
 }
 
 
@@ -89,6 +98,10 @@ def _quick(radii: _Radii) -> tuple[Attack, ...]:
     return FastGradient(eps=eps), ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)
 
 
+def _strict(radii: _Radii) -> tuple[Attack, ...]:
+    return tuple(attack for norm, eps in radii.strict.items() for attack in strict_attacks(eps, norm))
+
+
 # What differs from the paper's text in what the authors' code measures: same attacks, another model.
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     "released": {
@@ -97,10 +110,18 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
         "batch_statistics": True,
         "fixed": frozenset({"objective", "batch_size"}),
     },
+    "strict": {
+        "objective": "ensemble",
+        "cumulative": True,
+        "check_gradients": True,
+        "examples": 0,
+        "fixed": frozenset({"objective"}),
+    },
 }
 SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
     "paper": _paper,
     "released": _paper,
+    "strict": _strict,
     "blackbox": _blackbox,
     "quick": _quick,
 }
@@ -131,10 +152,7 @@ def read_suite(file: Path) -> Suite:
     Raises:
         InputError: a file that is missing, no TOML, or has an entry that cannot be used.
     """
-    try:
-        content = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"The suite file {file} cannot be read: {error}.") from error
+    content = read_toml(file)
     unknown = content.keys() - {"attack"}
     entries = content.get("attack")
     if unknown or not isinstance(entries, list) or not entries:
@@ -158,12 +176,15 @@ def _build_attack(entry: Any) -> Attack:
     attack = ATTACKS[name]
     parameters = inspect.signature(attack).parameters
     types = get_type_hints(attack)
-    values: dict[str, float | int] = {}
+    values: dict[str, Any] = {}
     for key, value in entry.items():
         if key == "name":
             continue
         if key not in parameters:
             raise InputError(f"{name} has no parameter {key!r}; it has {', '.join(parameters)}.")
+        if types[key] is Norm:  # the attack itself knows which there are
+            values[key] = value
+            continue
         # TOML's true is a Python int; 1 is as good as 1.0 where a float is wanted.
         if isinstance(value, bool) or not isinstance(value, (int, types[key])):
             kind = "an integer" if types[key] is int else "a number"

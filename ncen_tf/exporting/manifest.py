@@ -1,14 +1,21 @@
 """manifest.json: what an export holds, byte for byte."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ncen_tf.errors import InputError
 from ncen_tf.files import sha256
+from ncen_tf.input_files import NUMBER, check_content, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+
+_MANIFEST = {
+    "training_flags": {str: str},
+    "accuracy": {"ace": NUMBER, "test_examples": int, "predictions_sha256": str},
+    "reduced_precision": dict,
+    "files": {str: {"size": int, "sha256": str}},
+}
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
@@ -29,14 +36,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     if not file.is_file():
         raise InputError(f"{folder} is not an export: it has no {MANIFEST}.")
-    try:
-        manifest = json.loads(file.read_text())
-        files = manifest["files"]
-        wanted = [(name, entry["size"], entry["sha256"]) for name, entry in files.items()]
-        if manifest["format"] != FORMAT or not wanted:
-            raise ValueError(manifest["format"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not a manifest of format {FORMAT}.") from error
+    manifest: dict[str, Any] = read_json(file)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise InputError(f"{file} is not a manifest of format {FORMAT}.")
+    check_content(str(file), manifest, _MANIFEST)
+    unlisted = [name for name in manifest["reduced_precision"] if name not in manifest["files"]]
+    if unlisted or not manifest["files"]:
+        raise InputError(f"{file} does not list {unlisted[0] if unlisted else 'any file'}.")
     return manifest
 
 

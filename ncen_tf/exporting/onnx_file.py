@@ -4,7 +4,6 @@ import json
 import logging
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import onnx
 import onnxruntime
@@ -79,7 +78,7 @@ def check_onnx(model: onnx.ModelProto) -> None:
 
 
 def open_session(
-    model: bytes | Path, providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    model: bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",)
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session on exactly these execution providers.
 
@@ -95,8 +94,7 @@ def open_session(
     if hasattr(os, "sched_getaffinity"):
         # onnxruntime counts the machine's cores: on a share of them its threads would wait for one another.
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    source = str(model) if isinstance(model, Path) else model
-    session = onnxruntime.InferenceSession(source, options, providers=list(providers))
+    session = onnxruntime.InferenceSession(model, options, providers=list(providers))
     # onnxruntime falls back to the CPU with no more than a log line.
     if session.get_providers()[: len(providers)] != list(providers):
         raise InputError(f"{providers[0]} did not start; onnxruntime chose {session.get_providers()[0]}.")

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ncen_tf.data.loading import Split
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.onnx_file import open_session
+from ncen_tf.exporting.onnx_input import read_model
 from ncen_tf.exporting.serving import IMAGE, PROBABILITIES
 from ncen_tf.models.ensemble import Ensemble
 
@@ -57,7 +58,7 @@ def file_predictor(path: Path) -> Predict:
     """
     try:
         if path.suffix == ".onnx":
-            session = open_session(path)
+            session = open_session(read_model(path).SerializeToString())
             return lambda images: session.run([PROBABILITIES], {IMAGE: images})[0]
         serve: Any = tf.saved_model.load(str(path)).signatures["serving_default"]
         return lambda images: serve(image=tf.constant(images))[PROBABILITIES].numpy()

@@ -4,7 +4,10 @@ import dataclasses
 import itertools
 from typing import Any
 
-from ncen_tf.masking.symptoms import LARGE_EPS, Symptoms
+from ncen_tf.attacks.suites import Suite
+from ncen_tf.errors import InputError
+from ncen_tf.masking.symptoms import EXAMPLES, LARGE_EPS, Images, Labels, Symptoms, measure_symptoms
+from ncen_tf.targets.target import Target
 
 TOLERATED = 0.02
 """Share of the examples that a comparison may go the wrong way on: two attacks differ by luck."""
@@ -80,6 +83,29 @@ def all_falling(radii: dict[float, float]) -> bool:
     """Whether accuracy never rises with the radius, up to luck."""
     shares = [share for _, share in sorted(radii.items())]
     return all(later <= earlier + TOLERATED for earlier, later in itertools.pairwise(shares))
+
+
+def examine(target: Target, suite: Suite, images: Images, labels: Labels, seed: int) -> dict[str, Any]:
+    """The verdict on a target's gradients, at the smallest Linf radius of a suite.
+
+    Args:
+        target: what the suite attacks.
+        suite: its radii and batch size are taken.
+        images: float32 [N, H, W, C] in [0, 1]; the first :data:`EXAMPLES` are used.
+        labels: int32 [N].
+        seed: in [0, 2^31).
+
+    Raises:
+        InputError: a suite without a gradient attack in Linf, or a target that is never right.
+    """
+    radii = [attack.eps for attack in suite.attacks if attack.norm == "Linf" and not attack.gradient_free]
+    if not radii:
+        raise InputError(f"--check_gradients needs a gradient attack in Linf; suite {suite.name!r} has none.")
+    batch_size = min(suite.batch_size, EXAMPLES)
+    symptoms = measure_symptoms(
+        target, images[:EXAMPLES], labels[:EXAMPLES], min(radii), batch_size=batch_size, seed=seed
+    )
+    return describe_verdict(symptoms)
 
 
 def describe_verdict(symptoms: Symptoms) -> dict[str, Any]:

@@ -3,5 +3,6 @@
 from ncen_tf.onnx_grad import rules
 from ncen_tf.onnx_grad.differentiation import gradient_model
 from ncen_tf.onnx_grad.registry import UnsupportedOpError, supported_ops
+from ncen_tf.onnx_grad.splitting import split_gradient_model
 
-__all__ = ["UnsupportedOpError", "gradient_model", "rules", "supported_ops"]
+__all__ = ["UnsupportedOpError", "gradient_model", "rules", "split_gradient_model", "supported_ops"]

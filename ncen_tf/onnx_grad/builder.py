@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from ncen_tf.onnx_grad.facts import GraphFacts, Shape
 
 _END = np.iinfo(np.int64).max  # of a Slice: up to the last entry
+_LARGEST_MATRIX = 2**22  # entries
 
 
 class GraphBuilder:
@@ -162,7 +163,8 @@ class GraphBuilder:
         merged = tuple(None if size is None else size * step for size, step in zip(shape, steps, strict=True))
         *other, rows, columns = steps
         width = shape[-1]
-        if width is not None and shape[-2] is not None and set(other) <= {1}:
+        entries = (width or 0) ** 2 * rows * columns
+        if width is not None and shape[-2] is not None and set(other) <= {1} and entries <= _LARGEST_MATRIX:
             # Each row times a matrix of 0 and 1, [width, rows * width * columns], becomes a row with
             # its zeros and the rows of zeros under it: ten times as fast as Pad in onnxruntime.
             place = np.zeros((width, rows * width * columns), dtype)

@@ -99,17 +99,17 @@ def _depend_on(facts: GraphFacts, nodes: list[onnx.NodeProto], image: str) -> se
     """Float tensors that depend on the image through float tensors."""
     active = {image}
     for node in nodes:
-        if active.intersection(_reads(node)):
+        if active.intersection(nodes_read(node)):
             active.update(name for name in node.output if name and facts.is_float(name))
     return active
 
 
-def _reads(node: onnx.NodeProto) -> set[str]:
+def nodes_read(node: onnx.NodeProto) -> set[str]:
     """Tensors that a node reads, in its subgraphs (If, Loop) too."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
-            names.update(name for inner in graph.node for name in _reads(inner))
+            names.update(name for inner in graph.node for name in nodes_read(inner))
             names.update(value.name for value in graph.output)
     return names
 

@@ -1,5 +1,6 @@
 """What can be known about a graph before it runs: shapes, element types, constant values."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class GraphFacts:
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {name: node for node in graph.node for name in node.output if name}
         self._constants: dict[str, NDArray[np.generic] | None] = {}
+        self._computed = 0  # bytes of those that are no initializers
         first, second = (_infer(model, batch) for batch in _PROBES)
         self._types = {name: element_type for name, (element_type, _) in first.items()}
         self._shapes: dict[str, Shape] = {}
@@ -71,16 +73,26 @@ class GraphFacts:
         if name not in self._producers:
             return None
         node = self._producers[name]
-        if any(attribute.type in _SUBGRAPHS for attribute in node.attribute):
+        if _has_subgraph(node):
             return None
         feeds: dict[str, Any] = {name: self.constant(name) for name in node.input if name}
         if any(value is None for value in feeds.values()):
             return None
-        return _run(self._model, node, feeds, name)
+        value = _run(self._model, node, feeds, name)
+        self._computed += value.nbytes
+        if self._computed > _MOST_COMPUTED:
+            raise ValueError(f"the model computes more than {_MOST_COMPUTED:,} bytes of constants")
+        return value
 
 
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
+_LARGE = 2**20  # entries that no shape and no index has
+_MOST_COMPUTED = 2**28
+
+
+def _has_subgraph(node: onnx.NodeProto) -> bool:
+    return any(attribute.type in _SUBGRAPHS for attribute in node.attribute)
 
 
 def _infer(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, tuple[int, ...] | None]]:
@@ -127,7 +139,8 @@ def _fold_shape_arithmetic(
     }
     folded = False
     for node in model.graph.node:
-        if len(node.output) != 1 or facts.get(node.output[0], (0, None))[0] not in _INTEGERS:
+        element_type, shape = facts.get(node.output[0], (0, None)) if len(node.output) == 1 else (0, None)
+        if element_type not in _INTEGERS or _has_subgraph(node) or math.prod(shape or ()) > _LARGE:
             continue
         if node.op_type == "Shape":
             shape = facts.get(node.input[0], (0, None))[1]
@@ -139,6 +152,8 @@ def _fold_shape_arithmetic(
         else:
             continue
         value = values[node.output[0]] = _run(model, node, feeds, node.output[0])
+        if sum(known.size for known in values.values()) > 16 * _LARGE:
+            raise ValueError("the model computes more integers than shapes and indices have")
         if node.op_type != "Constant":
             constant = numpy_helper.from_array(value)
             node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, value=constant))

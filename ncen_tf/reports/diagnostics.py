@@ -42,6 +42,9 @@ def diagnostics_figure(histories: dict[str, History]) -> bytes:
             raise InputError(
                 f"{name} was measured by an older version: its epochs lack {', '.join(missing)}."
             )
+        for key in PANELS:
+            if len({np.shape(line["test"][key]) for line in history if key in line["test"]}) > 1:
+                raise InputError(f"{name} has {key} for another number of members in some epochs.")
     figure = Figure(figsize=(13, 7), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
         for color, (name, history) in enumerate(histories.items()):

@@ -15,20 +15,35 @@ def accuracy_curve(report: dict[str, Any], norm: str) -> bytes:
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     attacks = [row for row in report["attacks"] if row["norm"] == norm]
-    clean = report["ace"]["value"]
     for name in dict.fromkeys(row["attack"] for row in attacks):
         rows = sorted((row for row in attacks if row["attack"] == name), key=lambda row: row["eps"])
-        measured = [row["robust_accuracy"] for row in rows]
+        measured = [report["ace"], *(row["robust_accuracy"] for row in rows)]
         radii = [0.0, *(row["eps"] for row in rows)]
-        values = [clean, *(m["value"] for m in measured)]
-        intervals = [report["ace"]["interval"], *(m["interval"] for m in measured)]
-        # At 0 and 1 the value itself may lie a rounding error outside its interval.
-        errors = [[max(0, v - lo), max(0, hi - v)] for v, (lo, hi) in zip(values, intervals, strict=True)]
-        axes.errorbar(radii, values, yerr=np.transpose(errors), label=name, marker="o", ms=4, capsize=2)
+        values, errors = _with_errors(measured)
+        axes.errorbar(radii, values, yerr=errors, label=name, marker="o", ms=4, capsize=2)
     axes.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="robust accuracy", ylim=(0, 1), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
     axes.set_title(f"protocol {report['protocol']}, objective {report['objective']}", fontsize=10)
+    return png(figure)
+
+
+def standing_steps(report: dict[str, Any], norm: str) -> bytes:
+    """Robust accuracy after each attack of a cumulative suite, in their order, with 95 % intervals. PNG."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    attacks = [row for row in report["attacks"] if row["norm"] == norm]
+    for eps in dict.fromkeys(row["eps"] for row in attacks):
+        rows = [row for row in attacks if row["eps"] == eps]
+        measured = [report["ace"], *(row["robust_accuracy"] for row in rows)]
+        names = ["clean", *(row["attack"] for row in rows)]
+        values, errors = _with_errors(measured)
+        axes.errorbar(names, values, yerr=errors, label=f"eps {eps:.4g}", marker="o", ms=4, capsize=2)
+    axes.set(ylabel=f"robust accuracy ({norm})", ylim=(0, 1))
+    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper right", fontsize=8)
+    axes.set_title(f"protocol {report['protocol']}: accuracy after each attack", fontsize=10)
     return png(figure)
 
 
@@ -55,6 +70,15 @@ def example_grid(images: Images, adversarials: Images, captions: list[tuple[str,
             axes[row, column].set_title(title, fontsize=7, color="firebrick" if wrong else "black")
             axes[row, column].axis("off")
     return png(figure)
+
+
+def _with_errors(measured: list[dict[str, Any]]) -> tuple[list[float], npt.NDArray[np.float64]]:
+    """Values of proportions and, [2, n], how far their intervals reach below and above."""
+    values = [proportion["value"] for proportion in measured]
+    intervals = [proportion["interval"] for proportion in measured]
+    # At 0 and 1 the value itself may lie a rounding error outside its interval.
+    errors = [[max(0, v - lo), max(0, hi - v)] for v, (lo, hi) in zip(values, intervals, strict=True)]
+    return values, np.transpose(errors)
 
 
 def png(figure: Figure) -> bytes:

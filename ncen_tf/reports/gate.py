@@ -1,13 +1,13 @@
 """Thresholds that a report must reach."""
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ncen_tf.attacks.registry import ATTACKS
 from ncen_tf.errors import InputError
+from ncen_tf.input_files import read_toml
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Gate:
     agreement: float | None
     """Largest difference between the report's ACE and the one recorded when the model was trained."""
     robust_accuracy: tuple[Threshold, ...]
+    clean_gradients: bool = False
+    """Whether no sign of masked gradients is tolerated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +52,8 @@ def read_gate(file: Path) -> Gate:
     Raises:
         InputError: a file that is missing, no TOML, empty, or has a key or value that cannot be used.
     """
-    try:
-        content = tomllib.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"The gate file {file} cannot be read: {error}.") from error
-    _refuse_unknown(file, "", content, ("clean_accuracy", "agreement", "robust_accuracy"))
+    content = read_toml(file)
+    _refuse_unknown(file, "", content, ("clean_accuracy", "agreement", "robust_accuracy", "clean_gradients"))
     entries = content.get("robust_accuracy", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{file}: robust_accuracy is written as [[robust_accuracy]] tables.")
@@ -63,8 +62,11 @@ def read_gate(file: Path) -> Gate:
     clean_accuracy, agreement = (
         _share(file, key, content[key]) if key in content else None for key in ("clean_accuracy", "agreement")
     )
+    clean_gradients = content.get("clean_gradients", False)
+    if not isinstance(clean_gradients, bool):
+        raise InputError(f"{file}, clean_gradients is true or false; got {clean_gradients!r}.")
     thresholds = (_threshold(file, number, entry) for number, entry in enumerate(entries, start=1))
-    return Gate(file, clean_accuracy, agreement, tuple(thresholds))
+    return Gate(file, clean_accuracy, agreement, tuple(thresholds), clean_gradients)
 
 
 def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = None) -> list[Check]:
@@ -81,7 +83,8 @@ def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = 
         A check for every threshold; the gate is passed if all are.
 
     Raises:
-        InputError: the report lacks an attack, or no ACE is recorded where agreement with it is asked for.
+        InputError: the report lacks an attack or a verdict on gradients, or no ACE is recorded where agreement
+            with it is asked for.
     """
     ace = report["ace"]["value"]
     checks = []
@@ -101,6 +104,12 @@ def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = 
         # The same attack may be there with several settings: the strongest of them counts.
         measured = min(_robust_accuracies(gate, threshold, report))
         checks.append(_at_least(name, measured, threshold.minimum))
+    if gate.clean_gradients:
+        if "masked_gradients" not in report:
+            raise InputError(f"{gate.file}: clean_gradients needs an attack with --check_gradients.")
+        failed = [check["name"] for check in report["masked_gradients"]["checks"] if not check["passed"]]
+        message = f"masked gradients: {', '.join(failed) or 'no sign of them'}"
+        checks.append(Check("clean gradients", not failed, message))
     return checks
 
 

@@ -49,15 +49,24 @@ def write_html_page(
 
     title = f"Attack report: {report['dataset']}"
     body = [f"<h1>{_escape(title)}</h1>", *(f"<p>{_escape(line)}</p>" for line in table.describe(report))]
-    body += _table(table.COLUMNS, table.rows(report))
-    body += [f"<p><small>{_escape(note)}</small></p>" for note in table.NOTES]
+    body += _table(table.columns(report), table.rows(report))
+    body += [f"<p><small>{_escape(note)}</small></p>" for note in table.notes(report)]
+    body += [f"<p>{_escape(line)}</p>" for line in table.verdict(report) if line]
     for norm in dict.fromkeys(row["norm"] for row in report["attacks"]):
+        if report["cumulative"]:
+            steps = figures.standing_steps(report, norm)
+            body += [f"<h2>What still stands, {norm}</h2>", _image(steps, f"accuracy by attack, {norm}")]
+            continue
         curve = figures.accuracy_curve(report, norm)
         body += [f"<h2>Robust accuracy against eps, {norm}</h2>", _image(curve, f"accuracy curve, {norm}")]
     for number, attack in enumerate(result.attacks):
+        if not len(attack.shown):
+            continue
         name = f"{attack.settings['attack']}, {attack.settings['norm']} eps {attack.settings['eps']:g}"
-        captions = _captions(result, attack, class_names)
-        grid = figures.example_grid(images[: len(captions)], attack.shown, captions)
+        shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
+        grid = figures.example_grid(
+            images[shown], attack.shown, _captions(result, attack, shown, class_names)
+        )
         opened = " open" if number == 0 else ""
         body += [f"<details{opened}><summary>Examples: {_escape(name)}</summary>"]
         body += [_image(grid, f"examples, {name}"), "</details>"]
@@ -72,11 +81,10 @@ def write_html_page(
 
 
 def _captions(
-    result: SuiteResult, attack: AttackResult, class_names: Sequence[str]
+    result: SuiteResult, attack: AttackResult, shown: npt.NDArray[np.intp], class_names: Sequence[str]
 ) -> list[tuple[str, str, str]]:
-    shown = len(attack.shown)
     predictions = (result.labels, result.clean_predictions, attack.predictions)
-    names = [[class_names[label] for label in labels[:shown]] for labels in predictions]
+    names = [[class_names[label] for label in labels[shown]] for labels in predictions]
     return list(zip(*names, strict=True))
 
 

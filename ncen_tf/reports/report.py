@@ -1,6 +1,5 @@
 """What a suite measured, as one JSON file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from ncen_tf.attacks.suites import Suite
 from ncen_tf.environment import describe_environment
 from ncen_tf.errors import InputError
 from ncen_tf.files import write_json
+from ncen_tf.input_files import NUMBER, check_content, read_json
 from ncen_tf.reports.metrics import (
     Proportion,
     aae,
@@ -19,37 +19,38 @@ from ncen_tf.reports.metrics import (
 )
 from ncen_tf.targets.target import Target
 
-FORMAT = 1
+FORMAT = 2
 
-_NUMBER = (int, float)
-_PROPORTION = {"value": (*_NUMBER, type(None)), "count": int, "total": int, "interval": list}
-# What readers rely on: type, types, or the fields of a table.
-_FIELDS: dict[str, Any] = {
-    "format": int,
+PROPORTION = {"value": (*NUMBER, type(None)), "count": int, "total": int, "interval": [NUMBER, NUMBER]}
+_MEASURED = {"norm": str, "eps": NUMBER, "robust_accuracy": PROPORTION, "aae": PROPORTION}
+_ATTACK = {
+    "attack": str,
+    **_MEASURED,
+    "settings": dict,
+    "mean_l2_broken": (*NUMBER, type(None)),
+    "mean_linf_broken": (*NUMBER, type(None)),
+    "attacked": int,
+    "broken": int,
+    "queries": int,
+    "gradients": int,
+    "queries_per_image": NUMBER,
+    "gradients_per_image": NUMBER,
+    "seconds": NUMBER,
+}
+_REPORT = {
     "protocol": str,
     "objective": str,
     "dataset": str,
     "examples": int,
+    "cumulative": bool,
     "seed": int,
-    "target": {"description": str, "sha256": str, "members": int, "providers": list},
-    "ace": _PROPORTION,
-    "attacks": list,
-    "worst_case": list,
-    "seconds": _NUMBER,
+    "target": {"description": str, "sha256": str, "members": int, "providers": [str]},
+    "ace": PROPORTION,
+    "attacks": [_ATTACK],
+    "worst_case": [{"attacks": [str], **_MEASURED}],
+    "seconds": NUMBER,
     "environment": dict,
 }
-_MEASURED = {"norm": str, "eps": _NUMBER, "robust_accuracy": _PROPORTION, "aae": _PROPORTION}
-_ATTACK_FIELDS: dict[str, Any] = {
-    "attack": str,
-    **_MEASURED,
-    "settings": dict,
-    "mean_l2_broken": (*_NUMBER, type(None)),
-    "mean_linf_broken": (*_NUMBER, type(None)),
-    "queries_per_image": _NUMBER,
-    "gradients_per_image": _NUMBER,
-    "seconds": _NUMBER,
-}
-_WORST_FIELDS = {"attacks": list, **_MEASURED}
 
 
 def build_report(
@@ -62,6 +63,9 @@ def build_report(
     seed: int,
 ) -> dict[str, Any]:
     """The report of a suite's run, ready for JSON.
+
+    In a cumulative suite, accuracies of an attack are those under it and all before it at the same norm and
+    eps: what still stands after it.
 
     Args:
         target: what was attacked.
@@ -78,6 +82,7 @@ def build_report(
         "objective": objective,
         "dataset": dataset,
         "examples": len(labels),
+        "cumulative": suite.cumulative,
         "seed": seed,
         "target": {
             "description": target.description,
@@ -87,7 +92,7 @@ def build_report(
             "providers": list(target.providers),
         },
         "ace": _proportion(clean_accuracy(labels, clean)),
-        "attacks": [_attack_row(result, attack) for attack in result.attacks],
+        "attacks": [_attack_row(result, number, suite.cumulative) for number in range(len(result.attacks))],
         "worst_case": _worst_cases(result),
         "seconds": sum(attack.seconds for attack in result.attacks),
         "environment": describe_environment(),
@@ -105,43 +110,33 @@ def read_report(file: Path) -> dict[str, Any]:
     Raises:
         InputError: a file that is missing, no report, or from another version's format.
     """
-    try:
-        report = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"The report {file} cannot be read: {error}.") from error
+    report = read_json(file)
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise InputError(f"{file} is no attack report of format {FORMAT}: write it with ncen_tf.attack.")
-    _check_fields(f"{file}: ", report, _FIELDS)
-    for list_name, fields in (("attacks", _ATTACK_FIELDS), ("worst_case", _WORST_FIELDS)):
-        for number, row in enumerate(report[list_name]):
-            _check_fields(f"{file}: {list_name}[{number}].", row, fields)
+    check_content(str(file), report, _REPORT)
     return report
 
 
-def _check_fields(where: str, content: Any, fields: dict[str, Any]) -> None:
-    if not isinstance(content, dict):
-        raise InputError(f"{where.rstrip('.: ')} is not a table.")
-    for name, kind in fields.items():
-        if name not in content:
-            raise InputError(f"{where}{name} is missing.")
-        if isinstance(kind, dict):
-            _check_fields(f"{where}{name}.", content[name], kind)
-        elif not isinstance(content[name], kind):
-            raise InputError(f"{where}{name} has the wrong type, {type(content[name]).__name__}.")
-
-
-def _attack_row(result: SuiteResult, attack: AttackResult) -> dict[str, Any]:
+def _attack_row(result: SuiteResult, number: int, cumulative: bool) -> dict[str, Any]:
     labels, clean = result.labels, result.clean_predictions
+    attack = result.attacks[number]
     predictions, settings = attack.predictions, attack.settings
+    before = [other for other in result.attacks[:number] if cumulative and _ball(other) == _ball(attack)]
+    withstood = [*(other.predictions for other in before), predictions]
+    attacked = int(attack.attacked.sum())
     return {
         "attack": settings["attack"],
         "norm": settings["norm"],
         "eps": settings["eps"],
         "settings": {k: v for k, v in settings.items() if k not in ("attack", "norm", "eps")},
-        "robust_accuracy": _proportion(robust_accuracy(labels, clean, [predictions])),
-        "aae": _proportion(aae(labels, clean, [predictions])),
+        "robust_accuracy": _proportion(robust_accuracy(labels, clean, withstood)),
+        "aae": _proportion(aae(labels, clean, withstood)),
         "mean_l2_broken": mean_over_broken(labels, clean, predictions, attack.l2),
         "mean_linf_broken": mean_over_broken(labels, clean, predictions, attack.linf),
+        "attacked": attacked,
+        "broken": int(((clean == labels) & (predictions != labels)).sum()),
+        "queries": round(attack.queries_per_image * attacked),
+        "gradients": round(attack.gradients_per_image * attacked),
         "queries_per_image": attack.queries_per_image,
         "gradients_per_image": attack.gradients_per_image,
         "seconds": attack.seconds,
@@ -152,7 +147,7 @@ def _worst_cases(result: SuiteResult) -> list[dict[str, Any]]:
     """Per-example worst case over the attacks of the same norm and eps."""
     groups: dict[tuple[str, float], list[AttackResult]] = {}
     for attack in result.attacks:
-        groups.setdefault((attack.settings["norm"], attack.settings["eps"]), []).append(attack)
+        groups.setdefault(_ball(attack), []).append(attack)
     rows = []
     for (norm, eps), attacks in sorted(groups.items()):
         labels, clean = result.labels, result.clean_predictions
@@ -167,6 +162,10 @@ def _worst_cases(result: SuiteResult) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _ball(attack: AttackResult) -> tuple[str, float]:
+    return attack.settings["norm"], attack.settings["eps"]
 
 
 def _proportion(proportion: Proportion) -> dict[str, Any]:

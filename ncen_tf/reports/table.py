@@ -3,7 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
-COLUMNS = ("attack", "norm", "eps", "robust accuracy", "95 % interval", "AAE", "95 % interval", "gradients")
+_ACCURACIES = ("robust accuracy", "95 % interval", "AAE", "95 % interval")
+_NOTES = (
+    "robust accuracy: right clean and under attack, of all examples.",
+    "AAE: right under attack, of the examples that are right when clean (Luo et al.).",
+)
+_EACH_ALONE = "gradients: backward passes for each image."
+_CUMULATIVE = (
+    "An attack meets only the examples that are right when clean and under the attacks above it,",
+    "at the same norm and eps: its accuracies are what still stands after it.",
+    "gradients, queries: backward and forward passes of the attack, over all images that it met.",
+)
+_WORST_CASE = "worst case: each example under its strongest attack above."
 
 
 def format_table(report: dict[str, Any]) -> str:
@@ -12,14 +23,16 @@ def format_table(report: dict[str, Any]) -> str:
     Args:
         report: as :func:`ncen_tf.reports.report.build_report` makes it.
     """
-    return "\n".join([*describe(report), "", *_aligned([COLUMNS, *rows(report)]), "", *NOTES])
-
-
-NOTES = (
-    "robust accuracy: right clean and under attack, of all examples.",
-    "AAE: right under attack, of the examples that are right when clean (Luo et al.).",
-    "gradients: backward passes for each image. worst case: each example under its strongest attack above.",
-)
+    return "\n".join(
+        [
+            *describe(report),
+            "",
+            *_aligned([columns(report), *rows(report)]),
+            "",
+            *notes(report),
+            *verdict(report),
+        ]
+    )
 
 
 def describe(report: dict[str, Any]) -> list[str]:
@@ -35,13 +48,41 @@ def describe(report: dict[str, Any]) -> list[str]:
     ]
 
 
+def columns(report: dict[str, Any]) -> tuple[str, ...]:
+    """Titles of the cells that :func:`rows` gives."""
+    if report["cumulative"]:
+        return ("attack", "norm", "eps", "met", "broke", *_ACCURACIES, "gradients", "queries", "seconds")
+    return ("attack", "norm", "eps", *_ACCURACIES, "gradients")
+
+
 def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Cells of :data:`COLUMNS`: attacks, then worst cases over more than one attack."""
-    attacks = [
-        (row["attack"], *_measured(row), f"{row['gradients_per_image']:.0f}") for row in report["attacks"]
+    """Cells: attacks, then worst cases over more than one attack."""
+    attacks = [_attack_row(row, report["cumulative"]) for row in report["attacks"]]
+    gaps = (("", ""), ("", "", "")) if report["cumulative"] else ((), ("",))
+    worst = [
+        ("worst case", *_ball(row), *gaps[0], *_accuracies(row), *gaps[1])
+        for row in report["worst_case"]
+        if len(row["attacks"]) > 1
     ]
-    worst = [("worst case", *_measured(row), "") for row in report["worst_case"] if len(row["attacks"]) > 1]
     return attacks + worst
+
+
+def verdict(report: dict[str, Any]) -> list[str]:
+    """What was found on masked gradients, a line each; nothing where nobody looked."""
+    if "masked_gradients" not in report:
+        return []
+    found = report["masked_gradients"]
+    failed = [check for check in found["checks"] if not check["passed"]]
+    where = f"{found['examples']} examples, Linf {found['eps']:g}; docs/masked_gradients.md explains"
+    if not failed:
+        return ["", f"masked gradients: no sign of them ({where})."]
+    lines = [f"  {check['name']}: {check['finding']}" for check in failed]
+    return ["", f"MASKED GRADIENTS SUSPECTED: do not trust these accuracies ({where}).", *lines]
+
+
+def notes(report: dict[str, Any]) -> tuple[str, ...]:
+    """What the columns mean: the lines below a table."""
+    return (*_NOTES, *(_CUMULATIVE if report["cumulative"] else (_EACH_ALONE,)), _WORST_CASE)
 
 
 def percent(value: float | None) -> str:
@@ -55,16 +96,21 @@ def interval(proportion: dict[str, Any]) -> str:
     return f"[{100 * low:.2f}, {100 * high:.2f}]" if proportion["total"] else "n/a"
 
 
-def _measured(row: dict[str, Any]) -> tuple[str, ...]:
+def _attack_row(row: dict[str, Any], cumulative: bool) -> tuple[str, ...]:
+    if not cumulative:
+        return (row["attack"], *_ball(row), *_accuracies(row), f"{row['gradients_per_image']:.0f}")
+    counts = (f"{row['attacked']}", f"{row['broken']}")
+    cost = (f"{row['gradients']}", f"{row['queries']}", f"{row['seconds']:.0f}")
+    return (row["attack"], *_ball(row), *counts, *_accuracies(row), *cost)
+
+
+def _ball(row: dict[str, Any]) -> tuple[str, str]:
+    return row["norm"], f"{row['eps']:.4g}"
+
+
+def _accuracies(row: dict[str, Any]) -> tuple[str, ...]:
     robust, aae = row["robust_accuracy"], row["aae"]
-    return (
-        row["norm"],
-        f"{row['eps']:g}",
-        percent(robust["value"]),
-        interval(robust),
-        percent(aae["value"]),
-        interval(aae),
-    )
+    return percent(robust["value"]), interval(robust), percent(aae["value"]), interval(aae)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:

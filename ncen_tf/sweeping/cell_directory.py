@@ -1,16 +1,19 @@
 """A cell's folder: how far its stages got, and the record when all are done."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.errors import InputError
+from ncen_tf.exporting.manifest import read_manifest
 from ncen_tf.files import write_json
+from ncen_tf.input_files import NUMBER, check_content, read_json
 from ncen_tf.sweeping.record import read_record, write_record
 from ncen_tf.sweeping.stages import Stage
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.run_directory import RunDirectory
+
+
+_STAGES = {str: {"arguments": [str], "finished": bool, "seconds": NUMBER}}
 
 
 class CellDirectory:
@@ -78,27 +81,23 @@ class CellDirectory:
         Raises:
             InputError: a file is missing or damaged.
         """
-        outputs = {stage.name: _read_json(stage.output) for stage in stages}
-        summary, manifest = outputs.pop("train"), outputs.pop("export")
+        outputs = {stage.name: stage.output for stage in stages}
+        summary, manifest = read_json(outputs.pop("train")), read_manifest(outputs.pop("export").parent)
         onnx = manifest["files"].get("ensemble.onnx", {})
         known = self._read_stages()
         record = {
             "name": self.path.name,
             "run": summary,
             "export": {**manifest["accuracy"], "sha256": onnx.get("sha256")},
-            "reports": outputs,
+            "reports": {suite: read_json(file) for suite, file in outputs.items()},
             "seconds": {stage.name: round(known[stage.name]["seconds"], 1) for stage in stages},
         }
         write_record(self.result, record)
         return record
 
     def _read_stages(self) -> dict[str, Any]:
-        stages: dict[str, Any] = _read_json(self._stages_file) if self._stages_file.is_file() else {}
+        if not self._stages_file.is_file():
+            return {}
+        stages: dict[str, Any] = read_json(self._stages_file)
+        check_content(str(self._stages_file), stages, _STAGES)
         return stages
-
-
-def _read_json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{file} cannot be read: {error}.") from error

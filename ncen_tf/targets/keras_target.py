@@ -1,16 +1,14 @@
 """Keras ensembles as targets: of a run directory or a ``.keras`` file."""
 
-import zipfile
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
-from ncen_tf.errors import InputError
 from ncen_tf.files import sha256
 from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.ensemble import Ensemble
-from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.models.keras_file import read_ensemble
+from ncen_tf.training import nc_ensemble  # noqa: F401 -- Keras is to know the class
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.trained import load_trained
 
@@ -64,13 +62,6 @@ def open_keras_file(path: Path, batch_statistics: bool = False) -> KerasTarget:
     """An ensemble saved as ``.keras``, read in safe mode.
 
     Raises:
-        InputError: a damaged file, or no ensemble of this package.
+        InputError: a damaged or hostile file, or no ensemble of this package.
     """
-    try:
-        ensemble = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} cannot be read; it is damaged or not an ensemble.") from error
-    if not isinstance(ensemble, Ensemble):
-        known = f"{Ensemble.__name__} or {NCEnsemble.__name__}"
-        raise InputError(f"{path} holds a {type(ensemble).__name__}; a target is an {known} of ncen_tf.")
-    return KerasTarget(ensemble, f"keras {path}", sha256(path), batch_statistics)
+    return KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)

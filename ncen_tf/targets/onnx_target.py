@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import google.protobuf.message
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -13,9 +12,10 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.onnx_file import open_session
+from ncen_tf.exporting.onnx_input import image_input, noise, read_model
 from ncen_tf.exporting.serving import MEMBER_LOGITS
 from ncen_tf.files import sha256
-from ncen_tf.onnx_grad import gradient_model
+from ncen_tf.targets.onnx_reading import gradient_halves, tensor_dtype
 
 LAYOUTS = ("NHWC", "NCHW")
 OUTPUTS = ("logits", "probabilities")
@@ -76,49 +76,63 @@ class OnnxTarget:
     ) -> None:
         self._interface = interface or OnnxInterface()
         self.gives_logits = self._interface.output == "logits"
-        model = _read_model(path)
-        image, output = _image_input(path, model), self._choose_output(path, model)
-        gradient = _gradient_model(path, model, output.name, image.name) if differentiable else None
+        model = read_model(path)
+        image, output = image_input(path, model), self._choose_output(path, model)
+        parts = gradient_halves(path, model, output.name, image.name) if differentiable else ()
         try:
-            self._forward = open_session(path, providers)
-            self._backward = open_session(gradient.SerializeToString(), providers) if gradient else None
+            self._session = open_session(model.SerializeToString(), providers)
+            self._halves = [open_session(part.SerializeToString(), providers) for part in parts]
         except InputError:
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
             raise InputError(f"{path} does not load: {' '.join(str(error).split())[:300]}") from error
-        self._names = (image.name, output.name, gradient.graph.input[-1].name if gradient else "")
-        self.providers = tuple(self._forward.get_providers())
+        self._image, self._output = image.name, output.name
+        self._kept = [tensor_dtype(value) for value in parts[1].graph.input[:-1]] if parts else []
+        self.providers = tuple(self._session.get_providers())
         self.description = f"onnx {path}"
         self.sha256 = sha256(path)
-        self.image_shape = self._image_shape(path, image)
+        self.image_shape = self._image_shape(image)
         self.members, self.classes = self._probe(path)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
         @tf.custom_gradient
         def run(inputs: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            output, *kept = tf.numpy_function(self._run_forward, [inputs], [tf.float32, *self._kept])
+
             def backward(cotangent: tf.Tensor) -> tf.Tensor:
-                if self._backward is None:
+                if not self._halves:
                     raise InputError(f"{self.description} was opened without its gradient.")
-                gradient = tf.numpy_function(self._run_backward, [inputs, cotangent], tf.float32)
+                gradient = tf.numpy_function(self._run_backward, [*kept, cotangent], tf.float32)
                 return tf.ensure_shape(gradient, inputs.shape)
 
-            return tf.numpy_function(self._run_forward, [inputs], tf.float32), backward
+            return output, backward
 
-        output = run(self._as_model_input(images))
+        return self._as_logits(run(self._as_model_input(images)))
+
+    def answer(self, images: tf.Tensor) -> tf.Tensor:
+        """The same by the file itself, which keeps nothing for a gradient."""
+        inputs = self._as_model_input(images)
+        return self._as_logits(tf.numpy_function(self._run_file, [inputs], tf.float32))
+
+    def _run_file(self, inputs: Array) -> Array:
+        result: Array = self._session.run([self._output], {self._image: inputs})[0]
+        return result
+
+    def _run_forward(self, inputs: Array) -> list[Array]:
+        session = self._halves[0] if self._halves else self._session
+        names = None if self._halves else [self._output]
+        results: list[Array] = session.run(names, {self._image: inputs})
+        return results
+
+    def _run_backward(self, *kept_and_cotangent: Array) -> Array:
+        names = (value.name for value in self._halves[1].get_inputs())
+        result: Array = self._halves[1].run(None, dict(zip(names, kept_and_cotangent, strict=True)))[0]
+        return result
+
+    def _as_logits(self, output: tf.Tensor) -> tf.Tensor:
         output = tf.reshape(output, [-1, self.members, self.classes])
         # The least normal float keeps the logarithm finite; its derivative is still that of p > 0.
         return output if self.gives_logits else tf.math.log(tf.maximum(output, np.finfo(np.float32).tiny))
-
-    def _run_forward(self, inputs: Array) -> Array:
-        image, output, _ = self._names
-        result: Array = self._forward.run([output], {image: inputs})[0]
-        return result
-
-    def _run_backward(self, inputs: Array, cotangent: Array) -> Array:
-        image, _, cotangent_name = self._names
-        assert self._backward is not None  # noqa: S101 -- checked where the gradient is asked for
-        result: Array = self._backward.run(None, {image: inputs, cotangent_name: cotangent})[0]
-        return result
 
     def _as_model_input(self, images: tf.Tensor) -> tf.Tensor:
         normalized = images
@@ -136,10 +150,8 @@ class OnnxTarget:
             raise InputError(f"{path} has {asked}: choose one with --output_name={'|'.join(outputs)}.")
         return outputs[name]
 
-    def _image_shape(self, path: Path, image: onnx.ValueInfoProto) -> tuple[int, int, int]:
+    def _image_shape(self, image: onnx.ValueInfoProto) -> tuple[int, int, int]:
         sizes = [dim.dim_value for dim in image.type.tensor_type.shape.dim]
-        if len(sizes) != 4 or min(sizes[1:]) < 1:
-            raise InputError(f"{path}: its input has shape {sizes}, not [N, H, W, C] with only N free.")
         if self._interface.layout == "NCHW":
             sizes = [sizes[0], sizes[2], sizes[3], sizes[1]]
         for flag, values in (("mean", self._interface.mean), ("std", self._interface.std)):
@@ -149,16 +161,16 @@ class OnnxTarget:
 
     def _probe(self, path: Path) -> tuple[int, int]:
         """Members and classes, read off what the model answers to noise."""
-        images = np.random.default_rng(0).uniform(size=(2, *self.image_shape)).astype(np.float32)
+        images = noise((2, *self.image_shape))
         try:
-            output = self._run_forward(self._as_model_input(tf.constant(images)).numpy())
+            output = self._run_file(self._as_model_input(tf.constant(images)).numpy())
         except Exception as error:
             raise InputError(
                 f"{path} does not run on images: {' '.join(str(error).split())[:300]}"
             ) from error
         if output.ndim not in (2, 3) or len(output) != 2:
             raise InputError(
-                f"{path}: output {self._names[1]} has shape {list(output.shape)}, neither [N, classes] "
+                f"{path}: output {self._output} has shape {list(output.shape)}, neither [N, classes] "
                 "nor [N, members, classes]."
             )
         sums_to_one = bool((output >= 0).all() and np.allclose(output.sum(-1), 1, atol=1e-3))
@@ -167,34 +179,3 @@ class OnnxTarget:
         if not sums_to_one and not self.gives_logits and np.isfinite(output).all():
             raise InputError(f"{path} does not give probabilities: pass --output=logits.")
         return (1 if output.ndim == 2 else output.shape[1]), output.shape[-1]
-
-
-def _read_model(path: Path) -> onnx.ModelProto:
-    try:
-        model = onnx.load(path, load_external_data=False)
-        onnx.checker.check_model(model)
-    except (google.protobuf.message.DecodeError, onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(f"{path} is not an ONNX model, or is damaged.") from error
-    return model
-
-
-def _gradient_model(path: Path, model: onnx.ModelProto, output: str, image: str) -> onnx.ModelProto:
-    try:
-        with_gradient = gradient_model(model, output, image)
-    except (ValueError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-    del with_gradient.graph.output[:-1]  # of the outputs, the backward pass needs the gradient alone
-    return with_gradient
-
-
-def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    weights = {initializer.name for initializer in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    if len(inputs) != 1:
-        raise InputError(f"{path} has {len(inputs)} inputs; a classifier has one, the image.")
-    first = inputs[0].type.tensor_type.shape.dim[:1]
-    if first and first[0].dim_value:
-        raise InputError(
-            f"{path} takes exactly {first[0].dim_value} images at a time: export it with a dynamic batch."
-        )
-    return inputs[0]

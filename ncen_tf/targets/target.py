@@ -6,7 +6,11 @@ import tensorflow as tf
 
 
 class Target(Protocol):
-    """A classifier, single or ensemble, that attacks can query and differentiate."""
+    """A classifier, single or ensemble, that attacks can query and differentiate.
+
+    One that is faster when no gradient will be asked for has a method ``answer`` too, which does what
+    ``member_logits`` does and need not be differentiable.
+    """
 
     @property
     def description(self) -> str:

@@ -13,7 +13,7 @@ REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
 ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
 ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
-STRATEGIES = ("auto", "one_device", "mirrored")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class TrainingConfig:
             )
         if not 0 <= self.seed < 2**31:
             raise InputError(f"--seed is in [0, 2^31); got {self.seed}.")
-        if self.virtual_devices > 1 and self.strategy == "one_device":
+        if self.virtual_devices > 1 and self.strategy in ("one_device", "multi_worker"):
             raise InputError("--virtual_devices above 1 needs --strategy=auto or mirrored.")
         if self.sync_batch_norm and self.jit_compile and self.strategy != "one_device":
             raise InputError(
@@ -116,6 +116,11 @@ class TrainingConfig:
         """Every setting as the text of its flag; settings that are ``None`` are left out."""
         values = dataclasses.asdict(self)
         return {name: _flag_text(value) for name, value in values.items() if value is not None}
+
+
+def default_at_step_size(eps: float, steps: int) -> float:
+    """Step of an adversary that states none: 1.25 eps of a single one, 2.5 eps / steps of more."""
+    return 1.25 * eps if steps == 1 else 2.5 * eps / max(steps, 1)
 
 
 _PARSERS: dict[object, Callable[[str], Any]] = {

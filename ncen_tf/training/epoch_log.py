@@ -7,9 +7,14 @@ import tensorflow as tf
 from ncen_tf.training.nc_ensemble import NCEnsemble
 
 
-def readings(ensemble: NCEnsemble, epoch: int, epochs: int, rate: float) -> dict[str, str]:
+def running_means(ensemble: NCEnsemble) -> dict[str, float]:
+    """Means over the current epoch so far, over all replicas."""
+    return {metric.name: float(metric.result()) for metric in ensemble.metrics}
+
+
+def readings(means: dict[str, float], epoch: int, epochs: int, rate: float) -> dict[str, str]:
     """Running means of the current epoch, as the progress bar shows them."""
-    values = {metric.name: f"{float(metric.result()):.4f}" for metric in ensemble.metrics}
+    values = {name: f"{value:.4f}" for name, value in means.items()}
     return {"epoch": f"{epoch + 1}/{epochs}"} | values | {"lr": f"{rate:g}"}
 
 

@@ -1,6 +1,7 @@
 """The training loop of a run: resumable at every step, interruptible, logged."""
 
 import dataclasses
+import logging
 import sys
 import time
 from typing import Any
@@ -9,16 +10,21 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from ncen_tf.data.loading import Dataset
-from ncen_tf.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.errors import InputError
-from ncen_tf.training.checkpoint import RunCheckpoint
+from ncen_tf.training.checkpoint import NonFiniteStateError, RunCheckpoint
 from ncen_tf.training.config import TrainingConfig
-from ncen_tf.training.epoch_log import epoch_line, readings, write_events
+from ncen_tf.training.divergence import require_finite, trace_divergence
+from ncen_tf.training.epoch_log import epoch_line, readings, running_means, write_events
 from ncen_tf.training.evaluation import Evaluator
-from ncen_tf.training.interrupt import InterruptedRunError, deferred_interrupt
+from ncen_tf.training.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.schedule import learning_rate
+from ncen_tf.training.steps import TrainingSteps
+from ncen_tf.workers.connection import any_worker, has_several_workers
+
+logger = logging.getLogger(__name__)
 
 STEPS_BETWEEN_READINGS = 10
 
@@ -30,6 +36,7 @@ def fit_run(
     run: RunDirectory,
     strategy: tf.distribute.Strategy,
     checkpoint_every: int,
+    show_progress: bool = True,
 ) -> list[dict[str, Any]]:
     """Train to the last epoch, from the newest checkpoint if there is one.
 
@@ -43,77 +50,108 @@ def fit_run(
         run: where checkpoints and metrics go.
         strategy: what the steps run under.
         checkpoint_every: steps between two checkpoints, besides the one after each epoch.
+        show_progress: whether to show a bar and a line an epoch.
 
     Returns:
         The lines of ``metrics.jsonl``.
 
     Raises:
         InterruptedRunError: Ctrl-C, after saving.
-        InputError: the last batch of an epoch has fewer images than there are replicas.
+        InputError: the last batch of an epoch has fewer images than there are replicas, the folder cannot be
+            written, or the training diverged.
     """
-    steps = steps_per_epoch(len(dataset.train), config.batch_size)
-    last_batch = 2 * len(dataset.train) - (steps - 1) * config.batch_size
-    if last_batch < strategy.num_replicas_in_sync:
-        raise InputError(
-            f"The last batch of an epoch has {last_batch} images for "
-            f"{strategy.num_replicas_in_sync} replicas: choose another --batch_size."
-        )
-    checkpoint = RunCheckpoint(ensemble, run.checkpoints)
-    checkpoint.restore()
+    steps = TrainingSteps(ensemble, config, dataset, strategy)
+    checkpoint = RunCheckpoint(ensemble, run.checkpoints, steps.per_epoch)
+    if checkpoint.restore():
+        logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
+    else:
+        # Now, not after hours, it shows whether the folder can be written; a divergence is traced from here.
+        checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
     evaluator = Evaluator(ensemble)
-    train_step = _distributed_step(ensemble, strategy)
     writer = tf.summary.create_file_writer(str(run.tensorboard))
-    done = checkpoint.epoch * steps + checkpoint.step
     with (
         deferred_interrupt() as interrupt,
-        progress_bar(config.epochs * steps, done) as bar,
+        _progress_bar(config.epochs * steps.per_epoch, checkpoint.number, show_progress) as bar,
     ):
-        for epoch in range(checkpoint.epoch, config.epochs):
-            rate = learning_rate(epoch, config.learning_rate, config.decay_every, config.min_learning_rate)
-            ensemble.optimizer.learning_rate = rate
-            batches = training_batches(
-                dataset.train,
-                dataset.spec,
-                config.batch_size,
-                epoch=epoch,
-                seed=config.seed,
-                noise_eps=config.noise_eps,
-                skip_steps=checkpoint.step,
-            )
-            started, first_step = time.perf_counter(), checkpoint.step
-            for batch in strategy.experimental_distribute_dataset(batches):
-                train_step(batch)
-                checkpoint.step += 1
-                bar.update()
-                if checkpoint.step % STEPS_BETWEEN_READINGS == 0:
-                    bar.set_postfix(readings(ensemble, epoch, config.epochs, rate), refresh=False)
-                if interrupt.requested:
-                    checkpoint.save()
-                    raise InterruptedRunError
-                if checkpoint.step % checkpoint_every == 0 and checkpoint.step < steps:
-                    checkpoint.save()
-            seconds = time.perf_counter() - started
-            evaluation = evaluator.measure(evaluation_batches(dataset.test))
-            train = {metric.name: float(metric.result()) for metric in ensemble.metrics}
-            line = {
-                "epoch": epoch + 1,
-                "learning_rate": rate,
-                "train": train,
-                "test": dataclasses.asdict(evaluation),
-                "seconds_per_step": seconds / max(checkpoint.step - first_step, 1),
-            }
-            history.append(line)
-            run.write_metrics(history)
-            write_events(writer, line)
-            bar.write(epoch_line(line, config.epochs))
-            ensemble.reset_metrics()
-            checkpoint.epoch, checkpoint.step = epoch + 1, 0
-            checkpoint.save()
+        loop = _EpochLoop(ensemble, config, steps, checkpoint, checkpoint_every, strategy, interrupt, bar)
+        try:
+            while checkpoint.epoch < config.epochs:
+                epoch = checkpoint.epoch
+                rate = learning_rate(
+                    epoch, config.learning_rate, config.decay_every, config.min_learning_rate
+                )
+                seconds_per_step = loop.train(rate)
+                train = running_means(ensemble)
+                test = dataclasses.asdict(evaluator.measure(evaluation_batches(dataset.test)))
+                require_finite(train | test)
+                line = {
+                    "epoch": epoch + 1,
+                    "learning_rate": rate,
+                    "train": train,
+                    "test": test,
+                    "seconds_per_step": seconds_per_step,
+                }
+                history.append(line)
+                run.write_metrics(history)
+                write_events(writer, line)
+                if show_progress:
+                    bar.write(epoch_line(line, config.epochs))
+                ensemble.reset_metrics()
+                checkpoint.epoch, checkpoint.step = epoch + 1, 0
+                checkpoint.save()
+        except NonFiniteStateError as symptom:
+            raise InputError(
+                trace_divergence(ensemble, steps, checkpoint, symptom, STEPS_BETWEEN_READINGS)
+            ) from symptom
     return history
 
 
-def progress_bar(total: int, initial: int) -> "tqdm[None]":
+@dataclasses.dataclass(frozen=True)
+class _EpochLoop:
+    """The steps of one epoch after another, and what happens between two of them."""
+
+    ensemble: NCEnsemble
+    config: TrainingConfig
+    steps: TrainingSteps
+    checkpoint: RunCheckpoint
+    checkpoint_every: int
+    strategy: tf.distribute.Strategy
+    interrupt: Interrupt
+    bar: "tqdm[None]"
+
+    def train(self, rate: float) -> float:
+        """Take the rest of the current epoch's steps at a learning rate; the mean seconds of a step."""
+        checkpoint, first_step, started = self.checkpoint, self.checkpoint.step, time.perf_counter()
+        self.ensemble.optimizer.learning_rate = rate
+        for images, labels in self.steps.batches(checkpoint.epoch, first_step):
+            self.steps.take(images, labels)
+            checkpoint.step += 1
+            self.bar.update()
+            if checkpoint.step % STEPS_BETWEEN_READINGS == 0:
+                self._read(rate)
+            if self._must_stop():
+                checkpoint.save()
+                raise InterruptedRunError
+            if checkpoint.step % self.checkpoint_every == 0 and checkpoint.step < self.steps.per_epoch:
+                checkpoint.save()
+        return (time.perf_counter() - started) / max(checkpoint.step - first_step, 1)
+
+    def _read(self, rate: float) -> None:
+        means = running_means(self.ensemble)
+        require_finite(means)
+        shown = readings(means, self.checkpoint.epoch, self.config.epochs, rate)
+        self.bar.set_postfix(shown, refresh=False)
+
+    def _must_stop(self) -> bool:
+        # Workers stop after the same step, and asking one another takes time.
+        several = has_several_workers(self.strategy)
+        if several and self.checkpoint.step % STEPS_BETWEEN_READINGS:
+            return False
+        return any_worker(self.strategy, self.interrupt.requested) if several else self.interrupt.requested
+
+
+def _progress_bar(total: int, initial: int, show: bool) -> "tqdm[None]":
     """A bar with an estimate; a log file gets a line every half minute instead of every step."""
     interval = 0.1 if sys.stderr.isatty() else 30
     return tqdm(
@@ -123,12 +161,5 @@ def progress_bar(total: int, initial: int) -> "tqdm[None]":
         mininterval=interval,
         maxinterval=interval,
         dynamic_ncols=True,
+        disable=not show,
     )
-
-
-def _distributed_step(ensemble: NCEnsemble, strategy: tf.distribute.Strategy) -> Any:
-    @tf.function(reduce_retracing=True)
-    def step(batch: Any) -> None:
-        strategy.run(ensemble.train_step, args=(batch,))
-
-    return step

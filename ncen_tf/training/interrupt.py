@@ -1,4 +1,4 @@
-"""Ctrl-C that waits until the work in hand can be saved."""
+"""Ctrl-C, or a scheduler's SIGTERM, that waits until the work in hand can be saved."""
 
 import contextlib
 import signal
@@ -6,26 +6,30 @@ from collections.abc import Iterator
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C: what was done is saved and can be resumed."""
+    """Ctrl-C or SIGTERM: what was done is saved and can be resumed."""
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed."""
+    """Whether this process was asked to stop."""
 
     requested = False
 
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Let Ctrl-C wait for the end of the step; a second one interrupts at once."""
+    """Let Ctrl-C and SIGTERM wait for the end of the step; a second one interrupts at once."""
     interrupt = Interrupt()
 
     def request(signum: int, frame: object) -> None:
         interrupt.requested = True
-        signal.signal(signal.SIGINT, previous)
+        restore()
 
-    previous = signal.signal(signal.SIGINT, request)
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
-        signal.signal(signal.SIGINT, previous)
+        restore()

@@ -64,9 +64,7 @@ class NCEnsemble(Ensemble):
         self.adversarial_training = adversarial_training
         self.seed = seed
         self._compiled_gradients = (
-            tf.function(self._loss_and_gradients, jit_compile=True)
-            if jit_compile
-            else self._loss_and_gradients
+            tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
         )
         terms = list(self.regularizer.term_names) if self.regularizer else []
         if adversarial_training is not None and adversarial_training.form == "trades":
@@ -123,9 +121,20 @@ class NCEnsemble(Ensemble):
         outputs = [member(x, training=training) for member, x in zip(self.members, images, strict=True)]
         return tf.stack(outputs, axis=1)
 
-    def _loss_and_gradients(
+    def loss_and_gradients(
         self, images: tf.Tensor, labels: tf.Tensor, global_batch: tf.Tensor, key: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """What a training step computes before it changes the weights.
+
+        Args:
+            images: float32 [N, H, W, C].
+            labels: integer [N].
+            global_batch: number of images over all replicas.
+            key: :meth:`attack_key` of the replica.
+
+        Returns:
+            Gradients of the weights, loss [N], its named parts, and logits [N, k, classes].
+        """
         scheme, trained_on = self.adversarial_training, [images] * len(self.members)
         attacked = scheme.attack(self.members, images, labels, key) if scheme else trained_on
         if scheme is not None and scheme.form == "pgd":
@@ -140,13 +149,17 @@ class NCEnsemble(Ensemble):
             loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
         return tape.gradient(loss, self.trainable_variables), losses, parts, logits
 
+    def attack_key(self, replica: tf.Tensor | int) -> tf.Tensor:
+        """Decides the adversary's starts: by seed, step and replica alone, so a resumed run repeats them."""
+        return tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
+
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         images, labels = self._unpack(data)
         global_batch = tf.distribute.get_replica_context().all_reduce("SUM", tf.shape(images)[0])
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        # Nothing but seed, step and replica decides the adversary's starts, so a resumed run repeats them.
-        key = tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
-        gradients, losses, parts, logits = self._compiled_gradients(images, labels, global_batch, key)
+        gradients, losses, parts, logits = self._compiled_gradients(
+            images, labels, global_batch, self.attack_key(replica)
+        )
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._track(losses, parts, logits, labels)
 

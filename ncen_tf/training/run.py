@@ -1,7 +1,6 @@
-"""A whole training run: devices, ensemble, fit, and what is left in the run directory."""
+"""A whole training run: ensemble, fit, and what is left in the run directory."""
 
 import dataclasses
-import logging
 from typing import Any
 
 import keras
@@ -18,39 +17,37 @@ from ncen_tf.training.fit import fit_run
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.objective import make_adversarial_training, make_regularizer
 from ncen_tf.training.run_directory import RunDirectory
-from ncen_tf.training.strategy import make_strategy, split_device
-
-logger = logging.getLogger(__name__)
+from ncen_tf.workers.connection import has_several_workers, refuse_different_data
 
 
 def train_ensemble(
-    config: TrainingConfig, dataset: Dataset, run: RunDirectory, checkpoint_every: int
+    config: TrainingConfig,
+    dataset: Dataset,
+    run: RunDirectory,
+    strategy: tf.distribute.Strategy,
+    checkpoint_every: int,
+    show_progress: bool = True,
 ) -> dict[str, Any]:
     """Train, or go on training, and leave ``ensemble.keras`` and ``summary.json`` in the run directory.
-
-    Call it once in a process, before TensorFlow is used: it sets devices, precision and seeds.
 
     Args:
         config: settings of the run.
         dataset: what to train and measure on.
         run: an opened run directory.
+        strategy: what :func:`ncen_tf.training.strategy.set_up_tensorflow` made of the settings.
         checkpoint_every: steps between two checkpoints.
+        show_progress: whether to show a bar and a line an epoch.
 
     Returns:
         The content of ``summary.json``.
 
     Raises:
         InterruptedRunError: Ctrl-C, after saving.
-        InputError: settings that this machine or dataset cannot serve.
+        InputError: settings that this machine or dataset cannot serve, a folder that cannot be written, or a
+            training that diverged.
     """
-    if config.virtual_devices > 1:
-        split_device(config.virtual_devices)
-    if config.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-    strategy = make_strategy(config.strategy)
-    logger.info("%s, %d replica(s)", type(strategy).__name__, strategy.num_replicas_in_sync)
+    if has_several_workers(strategy):
+        refuse_different_data(strategy, dataset)
     with strategy.scope():
         ensemble = build_ensemble(
             config.architecture,
@@ -69,7 +66,7 @@ def train_ensemble(
             jit_compile=config.jit_compile,
         )
         ensemble.optimizer.build(ensemble.trainable_variables)
-    history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every)
+    history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every, show_progress)
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)
     evaluation = Evaluator(ensemble).measure(evaluation_batches(dataset.test))

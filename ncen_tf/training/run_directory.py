@@ -1,13 +1,26 @@
 """A run's folder: what it was asked to do, how far it got, what came out."""
 
+import fcntl
 import json
+import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ncen_tf.errors import InputError
-from ncen_tf.files import replacing, write_json
+from ncen_tf.files import remove_leftovers, replacing, write_json
+from ncen_tf.input_files import NUMBER, check_content, parse_json, read_text
 from ncen_tf.training.config import TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+_EPOCH = {
+    "epoch": int,
+    "learning_rate": NUMBER,
+    "train": {str: NUMBER},
+    "test": {str: (*NUMBER, [NUMBER])},
+    "seconds_per_step": NUMBER,
+}
 
 
 class RunDirectory:
@@ -26,6 +39,7 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self.model_file = path / "ensemble.keras"
         self.summary_file = path / "summary.json"
+        self._lock_file: IO[str] | None = None
 
     @property
     def is_complete(self) -> bool:
@@ -38,23 +52,57 @@ class RunDirectory:
             config: what the run is asked to do.
             overwrite: delete an earlier run in this folder, whatever its settings.
 
+        A run that is to be trained stays locked until this process ends, however it ends.
+
         Raises:
-            InputError: the folder holds a run with other settings, or files that are no run.
+            InputError: the folder holds a run with other settings, or files that are no run; it cannot be
+                written; or another process trains in it.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: choose another --run_dir.")
-        if self.path.is_dir() and any(self.path.iterdir()):
-            if not self.flagfile.is_file():
-                raise InputError(f"{self.path} is not empty and holds no run: choose another --run_dir.")
+        if self.path.is_dir() and not self.flagfile.is_file() and self._holds_files():
+            raise InputError(f"{self.path} is not empty and holds no run: choose another --run_dir.")
+        if overwrite or not self.is_complete:
+            self._lock()
             if overwrite:
-                shutil.rmtree(self.path)
-            else:
-                self._refuse_other_flags(config)
-        self.path.mkdir(parents=True, exist_ok=True)
-        if not self.flagfile.exists():
+                self._clear()
+            remove_leftovers(self.path)
+            remove_leftovers(self.checkpoints)
+        if self.flagfile.is_file():
+            self._refuse_other_flags(config)
+        else:
             lines = [f"--{name}={value}" for name, value in config.to_flags().items()]
             with replacing(self.flagfile) as temporary:
                 temporary.write_text("\n".join(lines) + "\n")
+
+    def _holds_files(self) -> bool:
+        """Whether there is more than what a process leaves that was killed before it wrote its flags."""
+        return any(not entry.name.startswith(".") for entry in self.path.iterdir())
+
+    def _lock(self) -> None:
+        """Keep other processes out; the kernel lets go of the lock when this one ends or is killed."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock_file = (self.path / ".lock").open("a")
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be written ({error.strerror}): choose another --run_dir."
+            ) from error
+        try:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise InputError(
+                f"Another process trains in {self.path}: wait for it, or choose another --run_dir."
+            ) from error
+        except OSError as error:
+            logger.warning("%s cannot be locked (%s): start one process only.", self.path, error.strerror)
+
+    def _clear(self) -> None:
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != ".lock":
+                entry.unlink()
 
     def read_flags(self) -> dict[str, str]:
         """The flags that the run was started with, by name.
@@ -64,7 +112,7 @@ class RunDirectory:
         """
         if not self.flagfile.is_file():
             raise InputError(f"{self.path} is not a run directory: it has no {self.flagfile.name}.")
-        lines = self.flagfile.read_text().splitlines()
+        lines = read_text(self.flagfile).splitlines()
         pairs = [line.removeprefix("--").partition("=") for line in lines if line.startswith("--")]
         return {name: value for name, _, value in pairs}
 
@@ -82,12 +130,27 @@ class RunDirectory:
                 "choose another --run_dir or pass --overwrite."
             )
 
+    def state_files(self) -> list[Path]:
+        """What another process needs to go on with this run: see :mod:`ncen_tf.workers.roll_call`."""
+        small = [self.flagfile, self.metrics_file, self.summary_file]
+        newest = sorted(self.checkpoints.glob("step-*/*"))
+        return [file for file in (*small, *newest) if file.is_file()]
+
     def read_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl`` for the first ``epochs`` epochs; later ones are to be repeated."""
+        """Lines of ``metrics.jsonl`` for the first ``epochs`` epochs; later ones are to be repeated.
+
+        Raises:
+            InputError: a line that is not that of an epoch.
+        """
         if not self.metrics_file.exists():
             return []
-        lines = [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
-        return [line for line in lines if line["epoch"] <= epochs]
+        history = []
+        for number, text in enumerate(read_text(self.metrics_file).splitlines(), start=1):
+            where = f"{self.metrics_file}, line {number}"
+            line = parse_json(where, text)
+            check_content(where, line, _EPOCH)
+            history.append(line)
+        return [line for line in history if line["epoch"] <= epochs]
 
     def write_metrics(self, history: list[dict[str, Any]]) -> None:
         """Replace ``metrics.jsonl``."""

@@ -1,10 +1,42 @@
 """Devices and the tf.distribute strategy over them."""
 
+import logging
+
+import keras
 import tensorflow as tf
 
 from ncen_tf.errors import InputError
+from ncen_tf.training.config import TrainingConfig
+from ncen_tf.workers.cluster import Cluster
+from ncen_tf.workers.connection import connect_workers
+
+logger = logging.getLogger(__name__)
 
 VIRTUAL_GPU_MEMORY_MB = 4096
+
+
+def set_up_tensorflow(config: TrainingConfig, cluster: Cluster | None = None) -> tf.distribute.Strategy:
+    """Set devices, kernels, precision and seeds, and make the strategy that a run trains under.
+
+    Call it once in a process, before TensorFlow is used, which includes reading a dataset.
+
+    Args:
+        config: settings of the run.
+        cluster: the workers of ``--strategy=multi_worker``, who have answered the roll call.
+
+    Raises:
+        InputError: devices that cannot be split.
+        LostWorkerError: a worker went away.
+    """
+    if config.virtual_devices > 1:
+        split_device(config.virtual_devices)
+    if config.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    strategy = make_strategy(config.strategy) if cluster is None else connect_workers(cluster)
+    logger.info("%s, %d replica(s)", type(strategy).__name__, strategy.num_replicas_in_sync)
+    return strategy
 
 
 def split_device(virtual_devices: int) -> None:
@@ -41,4 +73,4 @@ def make_strategy(name: str) -> tf.distribute.Strategy:
         return tf.distribute.MirroredStrategy(devices)
     if name in ("auto", "one_device"):
         return tf.distribute.get_strategy()
-    raise InputError(f"--strategy is auto, one_device or mirrored; got {name!r}.")
+    raise InputError(f"--strategy is auto, one_device or mirrored on one machine; got {name!r}.")

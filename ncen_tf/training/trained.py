@@ -2,16 +2,15 @@
 
 import dataclasses
 import hashlib
-import zipfile
 
-import keras
 import tensorflow as tf
 
 from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import Ensemble, build_ensemble
+from ncen_tf.models.keras_file import read_weights
+from ncen_tf.training.checkpoint import checkpoint_path, newest_intact
 from ncen_tf.training.config import TrainingConfig
-from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.run_directory import RunDirectory
 
 
@@ -47,20 +46,15 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     ensemble = build_ensemble(config.architecture, spec.image_shape, len(spec.class_names))
     epochs_done = len(run.read_metrics(config.epochs))
     if run.model_file.is_file():
-        try:
-            saved = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
-            if not isinstance(saved, NCEnsemble):
-                raise TypeError(type(saved))
-            ensemble.set_weights(saved.get_weights())
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            raise InputError(f"{run.model_file} cannot be read; it is damaged or not an ensemble.") from error
+        read_weights(ensemble, run.model_file)
         return TrainedEnsemble(ensemble, config, epochs_done, finished=True)
-    newest = tf.train.latest_checkpoint(str(run.checkpoints))
-    if newest is None:
+    number = newest_intact(run.checkpoints)
+    if number is None:
         raise InputError(f"{run.path} has neither {run.model_file.name} nor a checkpoint yet.")
+    path = checkpoint_path(run.checkpoints, number)
     checkpoint = tf.train.Checkpoint(weights=[variable.value for variable in ensemble.variables])
     try:
-        checkpoint.restore(newest).assert_existing_objects_matched().expect_partial()
+        checkpoint.read(str(path)).assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
-        raise InputError(f"Checkpoint {newest} cannot be read; it is damaged or of another run.") from error
+        raise InputError(f"Checkpoint {path.parent} is not of this run's ensemble.") from error
     return TrainedEnsemble(ensemble, config, epochs_done, finished=False)

@@ -1,6 +1,5 @@
 """transfer.json: what a transfer run measured."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,38 +8,38 @@ from ncen_tf.attacks.attack import Attack
 from ncen_tf.environment import describe_environment
 from ncen_tf.errors import InputError
 from ncen_tf.files import write_json
+from ncen_tf.input_files import NUMBER, check_content, read_json
 from ncen_tf.reports.metrics import clean_accuracy
-from ncen_tf.reports.report import _NUMBER, _PROPORTION, _check_fields, _proportion
+from ncen_tf.reports.report import PROPORTION, _proportion
 from ncen_tf.targets.target import Target
 from ncen_tf.transferability.matrix import MEASURES, summarize, transfer_matrix
 from ncen_tf.transferability.run import TransferResult
 
 FORMAT = 1
 
-_FIELDS: dict[str, Any] = {
-    "format": int,
+_MEMBER = {"description": str, "sha256": str, "providers": [str], "ace": PROPORTION}
+# Each member is right on some clean image: only a transfer rate may have counted nothing.
+_CELLS = {
+    measure: [[PROPORTION if measure == "transfer_rate" else {**PROPORTION, "value": NUMBER}]]
+    for measure in MEASURES
+}
+_TRANSFER = {
     "dataset": str,
     "examples": int,
     "seed": int,
     "batch_size": int,
-    "members": list,
-    "attacks": list,
+    "members": [_MEMBER],
+    "attacks": [
+        {
+            "attack": str,
+            "norm": str,
+            "eps": NUMBER,
+            "settings": {str: NUMBER},
+            **_CELLS,
+            "summary": dict.fromkeys(("mean_diagonal", "mean_off_diagonal", "difference"), NUMBER),
+        }
+    ],
     "environment": dict,
-}
-_MEMBER_FIELDS = {"description": str, "sha256": str, "providers": list, "ace": _PROPORTION}
-# Each member is right on some clean image: only a transfer rate may have counted nothing.
-_CELL_FIELDS = {
-    measure: _PROPORTION if measure == "transfer_rate" else {**_PROPORTION, "value": _NUMBER}
-    for measure in MEASURES
-}
-_SUMMARY = dict.fromkeys(("mean_diagonal", "mean_off_diagonal", "difference"), _NUMBER)
-_ATTACK_FIELDS: dict[str, Any] = {
-    "attack": str,
-    "norm": str,
-    "eps": _NUMBER,
-    "settings": dict,
-    **dict.fromkeys(MEASURES, list),
-    "summary": _SUMMARY,
 }
 
 
@@ -98,20 +97,13 @@ def read_transfer(file: Path) -> dict[str, Any]:
     Raises:
         InputError: a file that is missing, no transfer.json, or of another format.
     """
-    try:
-        transfer = json.loads(file.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"The transfer file {file} cannot be read: {error}.") from error
+    transfer = read_json(file)
     if not isinstance(transfer, dict) or transfer.get("format") != FORMAT:
         raise InputError(f"{file} is no transfer file of format {FORMAT}: write it with ncen_tf.transfer.")
-    _check_fields(f"{file}: ", transfer, _FIELDS)
-    for number, member in enumerate(transfer["members"]):
-        _check_fields(f"{file}: members[{number}].", member, _MEMBER_FIELDS)
+    check_content(str(file), transfer, _TRANSFER)
     for number, row in enumerate(transfer["attacks"]):
-        _check_fields(f"{file}: attacks[{number}].", row, _ATTACK_FIELDS)
         for measure in MEASURES:
-            where = f"{file}: attacks[{number}].{measure}"
-            _check_square(where, row[measure], len(transfer["members"]), _CELL_FIELDS[measure])
+            _check_square(f"{file}: attacks[{number}].{measure}", row[measure], len(transfer["members"]))
     return transfer
 
 
@@ -134,9 +126,6 @@ def _attack_tables(attack: Attack, result: TransferResult, index: int) -> dict[s
     }
 
 
-def _check_square(where: str, table: list[Any], size: int, fields: dict[str, Any]) -> None:
-    if len(table) != size or any(not isinstance(row, list) or len(row) != size for row in table):
+def _check_square(where: str, table: list[list[Any]], size: int) -> None:
+    if len(table) != size or any(len(row) != size for row in table):
         raise InputError(f"{where} is not a table of {size} x {size} cells, one for each pair of members.")
-    for i, row in enumerate(table):
-        for j, cell in enumerate(row):
-            _check_fields(f"{where}[{i}][{j}].", cell, fields)

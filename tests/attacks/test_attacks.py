@@ -30,12 +30,28 @@ TABLE: dict[str, tuple[dict[str, Any], int, str]] = {
     "BIM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
     "DIM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
     "SGM": ({"eps": 0.1, "steps": 8, "step_size": 0.02}, 8, "cleverhans"),
-    "Square": ({"eps": 0.1, "queries": 100}, 8, "cleverhans"),
+    "PGD-restarts": ({"eps": 0.1, "steps": 8, "step_size": 0.02, "restarts": 2}, 8, "tensorflow"),
+    "APGD-CE": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
+    "APGD-DLR": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
+    "APGD-T": ({"eps": 0.1, "steps": 8, "targets": 3}, 8, "tensorflow"),
+    "Transfer-mean-logit": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
+    "Transfer-members": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
+    "Square": ({"eps": 0.1, "queries": 100}, 8, "tensorflow"),
     "DeepFool": ({"eps": 3.0, "steps": 20}, 8, "foolbox"),
     "CW": ({"eps": 3.0, "steps": 60, "binary_search_steps": 3, "step_size": 0.05}, 8, "foolbox"),
     "ZOO": ({"eps": 5.0, "iterations": 20, "step_size": 0.2}, 3, "art"),
     "Boundary": ({"eps": 8.0, "iterations": 40}, 3, "art"),
     "HopSkipJump": ({"eps": 5.0, "iterations": 2, "evaluations": 200}, 3, "art"),
+}
+# Changes to the settings of attacks that know both norms.
+IN_L2: dict[str, dict[str, Any]] = {
+    "MI-FGSM": {"norm": "L2", "eps": 2.0, "step_size": 0.3},
+    "PGD-restarts": {"norm": "L2", "eps": 2.0, "step_size": 0.5},
+    "APGD-CE": {"norm": "L2", "eps": 2.0},
+    "APGD-DLR": {"norm": "L2", "eps": 2.0},
+    "APGD-T": {"norm": "L2", "eps": 2.0},
+    "Transfer-members": {"norm": "L2", "eps": 2.0},
+    "Square": {"norm": "L2", "eps": 4.0},
 }
 
 
@@ -53,14 +69,19 @@ def test_the_table_is_complete() -> None:
     assert TABLE.keys() == ATTACKS.keys()
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in TABLE), *IN_L2.items()])
 def test_every_attack_breaks_images_inside_its_ball(
-    name: str, residual_target: ResidualTarget, examples: Examples
+    name: str,
+    changes: dict[str, Any],
+    residual_target: ResidualTarget,
+    target: KerasTarget,
+    examples: Examples,
 ) -> None:
     settings, count, module = TABLE[name]
     pytest.importorskip(module)
-    attack = ATTACKS[name](**settings)
-    objective = Objective(residual_target, "member_average")
+    attack = ATTACKS[name](**(settings | changes))
+    several = name.startswith("Transfer")  # a single classifier has no stand-ins to attack
+    objective = Objective(target if several else residual_target, "member_average")
     images, labels = right_examples(objective, examples, count)
     batch = tf.constant(images), tf.constant(labels, tf.int32)
     found = np.asarray(attack(objective, *batch, seed=5))
@@ -162,9 +183,11 @@ def test_diverse_input_shrinks_and_shifts(examples: Examples) -> None:
         ("DIM", {"eps": 0.1, "probability": 1.5}, "probability is at most 1"),
         ("SGM", {"eps": 0.1, "gamma": 2.0}, "gamma is at most 1"),
         ("Square", {"eps": 0.1, "initial_area": 1.5}, "initial_area is at most 1"),
+        ("APGD-CE", {"eps": 0.1, "norm": "L1"}, "APGD-CE: norm is Linf or L2; got 'L1'"),
+        ("APGD-T", {"eps": 0.1, "targets": 0}, "targets is a finite number above 0"),
     ],
 )
-def test_impossible_settings_are_refused(attack: str, settings: dict[str, float], says: str) -> None:
+def test_impossible_settings_are_refused(attack: str, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         ATTACKS[attack](**settings)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf.attacks.attack import Attack, Norm
+from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.objectives import Objective
 from ncen_tf.attacks.runner import replay
 from ncen_tf.errors import InputError
@@ -90,7 +90,6 @@ class Faulty(Attack):
     """Adds a constant."""
 
     name: ClassVar[str] = "Faulty"
-    norm: ClassVar[Norm] = "Linf"
     added: float
 
     def __post_init__(self) -> None:

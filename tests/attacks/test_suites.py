@@ -94,7 +94,7 @@ def test_a_wrong_file_names_itself_and_the_entry(content: str, says: str, tmp_pa
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known are paper, released, blackbox, quick"):
+    with pytest.raises(InputError, match="known are paper, released, strict, blackbox, quick"):
         load_suite("papr", "fashion_mnist")
     with pytest.raises(InputError, match="no radii for 'mnist'"):
         load_suite("paper", "mnist")

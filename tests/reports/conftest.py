@@ -35,7 +35,8 @@ def attack_result(name: str, norm: str, eps: float, predictions: Any) -> AttackR
     settings = {"attack": name, "norm": norm, "eps": eps, "steps": 2}
     sizes = np.arange(10, dtype=np.float32)
     shown = np.full((8, 4, 4, 1), 0.75, np.float32)
-    return AttackResult(settings, predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5)
+    attacked = np.ones(10, bool)
+    return AttackResult(settings, attacked, predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5)
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_round_trip(report: Report, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda r: r.update(format=2), "no attack report of format 1"),
+        (lambda r: r.update(format=1), "no attack report of format 2"),
         (lambda r: r.pop("protocol"), "protocol is missing"),
         (lambda r: r.update(examples="10"), "examples has the wrong type, str"),
         (lambda r: r["target"].pop("sha256"), r"target\.sha256 is missing"),

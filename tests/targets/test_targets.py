@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attacks.basic_iterative import BasicIterative
+from ncen_tf.attacks.objectives import Objective
 from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attacks.runner import run_suite
 from ncen_tf.attacks.suites import Suite
@@ -122,6 +123,22 @@ def torch_pgd(network: Any, images: Array, labels: Array, start: Array, eps: flo
         x = torch.clamp(torch.minimum(torch.maximum(x, original - eps), original + eps), 0, 1)
     with torch.no_grad():
         return network((x - 0.2) / 0.5).argmax(1).numpy()
+
+
+def test_answers_without_a_gradient_are_the_same(torch_resnet: Any, tmp_path: Path) -> None:
+    """The file as it is, and its half that keeps what a gradient needs."""
+    target = open_target(
+        export_torch(torch_resnet, tmp_path / "x.onnx"), interface=OnnxInterface(layout="NCHW")
+    ).target
+    objective = Objective(target, "ensemble")
+    images = tf.constant(np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        differentiable = objective.log_probabilities(images)
+    np.testing.assert_allclose(objective.answer(images), differentiable, atol=1e-4)
+    assert (objective.queries, objective.gradients) == (8, 0)
+    assert np.abs(tape.gradient(differentiable[:, 0], images)).max() > 0
+    assert (objective.queries, objective.gradients) == (8, 4)
 
 
 def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Average and maximum over sliding windows."""
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 from itertools import product
@@ -9,6 +10,8 @@ import numpy as np
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 from ncen_tf.onnx_grad.rules.window import Window, transposed, window
+
+_LARGEST_TABLE = 2**24  # entries
 
 
 @rule("AveragePool")
@@ -52,6 +55,9 @@ def max_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 
 def _scatter_windows(g: GraphBuilder, dy: str, indices: str, w: Window, x: str) -> str:
     """Overlapping windows: one channel per position in the window, then a transposed convolution."""
+    count = math.prod(w.kernel)
+    if count * max(count, math.prod(w.outputs)) > _LARGEST_TABLE:
+        raise ValueError(f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large")
     taps = list(product(*map(range, w.kernel)))
     reads = [w.reads(axis) for axis in range(len(w.kernel))]
     positions = np.stack(

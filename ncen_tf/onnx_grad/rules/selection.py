@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 
+_LARGEST_TABLE = 2**24  # entries
 _UNBOUNDED = 10**9  # how tf2onnx writes the end of an axis; others write still more
 
 
@@ -125,6 +126,8 @@ def _scatter(
     g: GraphBuilder, dy: str, source: NDArray[Any], axis: int, rank: int, size: int, like: str
 ) -> str:
     """Adds entry i of `axis` to entry `source[i]` of an axis of `size`: a product with 0s and 1s."""
+    if size * max(size, source.size) > _LARGEST_TABLE:
+        raise ValueError(f"picking {source.size} of {size} entries of an axis has too large a gradient")
     one_hot = g.like(np.eye(size)[source], like)
     order = [*range(axis), *range(axis + 1, rank), axis]
     last = g.op("MatMul", g.op("Transpose", dy, perm=order), one_hot)

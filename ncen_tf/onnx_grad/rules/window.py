@@ -1,5 +1,6 @@
 """Sliding windows: the geometry that convolution and pooling share, and its transpose."""
 
+import math
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -9,6 +10,10 @@ from numpy.typing import NDArray
 
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node
+
+
+_LARGEST_WINDOW = 2**20
+_LARGEST_MATRIX = 2**22  # entries; beyond, what a matrix product saves is not worth the matrix
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,10 @@ def window(g: GraphBuilder, node: Node, kernel: tuple[int, ...], big: str, small
     """Window of a node that slides over `big` to make `small`, automatic padding resolved.
 
     Raises:
-        UnsupportedOpError: a spatial size is dynamic.
+        UnsupportedOpError: a spatial size is dynamic, or the window is larger than any image.
     """
+    if math.prod(kernel) > _LARGEST_WINDOW:
+        raise node.unsupported(f"slides a window of {math.prod(kernel):,} entries")
     inputs, outputs = (tuple(size for size in g.shape(name)[2:] if size is not None) for name in (big, small))
     if not len(inputs) == len(outputs) == len(kernel):
         raise node.unsupported("slides over an image of dynamic height or width")
@@ -146,7 +153,7 @@ def _points(g: GraphBuilder, dy: str, kernel: NDArray[Any], w: Window, group: in
 
 
 def _sub_pixel(g: GraphBuilder, dy: str, kernel: NDArray[Any], w: Window, group: int) -> str | None:
-    """One stride in both directions; None if the padding exceeds the kernel.
+    """One stride in both directions; None if the padding exceeds the kernel, or the stride by far.
 
     Input position s q + r receives dy[q + t] kernel[r + before - s t] for every t that exists.
     """
@@ -158,6 +165,8 @@ def _sub_pixel(g: GraphBuilder, dy: str, kernel: NDArray[Any], w: Window, group:
     if max(low) > 0 or min(after) < 0:
         return None
     swapped = _swap_channels(kernel, group)
+    if s * s * math.prod(taps) > 16 * math.prod(w.kernel):
+        return None
     weights = np.zeros((swapped.shape[0], s, s, swapped.shape[1], *taps), kernel.dtype)
     for r, t in product(product(range(s), repeat=2), product(*map(range, taps))):
         at = [r[i] + w.before[i] - s * (t[i] + low[i]) for i in range(2)]
@@ -183,6 +192,8 @@ def _interleave(
     What DepthToSpace does in mode CRD, in half the time in onnxruntime: whole rows are moved by a
     transpose, the entries of a row by a permutation matrix.
     """
+    if (s * columns) ** 2 > _LARGEST_MATRIX:
+        return g.op("DepthToSpace", phases, blocksize=s, mode="CRD")
     moved = g.op("Transpose", g.reshape(phases, (None, s * s, rows, columns)), perm=[0, 2, 1, 3])
     r, q = np.divmod(np.arange(s * columns), columns)
     permutation = np.zeros((s * columns, s * columns), dtype)
