@@ -10,8 +10,8 @@ from ncen_tf.errors import InputError
 
 Kind = Any
 """What a value has to be: a type; ``{"name": kind}``, a table with these fields and maybe others;
-``{str: kind}``, a table with any names; ``[kind]``, a list; ``[kind, kind]``, a list of just these; a tuple of
-kinds, any of them."""
+``{str: kind}``, a table with any names; ``[kind]``, a list; ``[kind, kind]``, a list of just these; a tuple
+of kinds, any of them."""
 
 NUMBER: Kind = (int, float)
 
@@ -45,7 +45,9 @@ def parse_json(where: str, text: str) -> Any:
     """
     try:
         content = json.loads(text)
-        json.dumps(content, ensure_ascii=False).encode()  # fails on half a surrogate pair, as later output would
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # fails on half a surrogate pair, as later output would
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where} cannot be read: {error}.") from error
     return content

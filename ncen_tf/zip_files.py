@@ -29,7 +29,9 @@ def check_zip(file: Path) -> dict[str, int]:
     for member in members:
         for path in (PurePosixPath(member.filename), PureWindowsPath(member.filename)):
             if path.anchor or ".." in path.parts:
-                raise InputError(f"{file} has a member {member.filename!r}, which lies outside: do not trust it.")
+                raise InputError(
+                    f"{file} has a member {member.filename!r}, which lies outside: do not trust it."
+                )
     unpacked = sum(member.file_size for member in members)
     if unpacked > max(ROOM, MOST_EXPANSION * size):
         raise InputError(f"{file} has {size:,} bytes and would unpack to {unpacked:,}: do not trust it.")

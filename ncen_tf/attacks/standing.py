@@ -11,7 +11,7 @@ from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
 Loss = Callable[[tf.Tensor, Rows], tf.Tensor]
-"""Member logits, float64 [n, k, C], and which n examples of the batch they belong to -> losses [n] to raise."""
+"""Member logits, float64 [n, k, C], and which n examples of the batch they are of -> losses [n] to raise."""
 
 
 class Standing:

@@ -1,4 +1,4 @@
-"""ONNX files as input: a stranger's, too, is read without reaching elsewhere or taking more than it should."""
+"""ONNX files as input: a stranger's, too, is read without reaching elsewhere or taking too much."""
 
 import functools
 import math
@@ -33,7 +33,8 @@ def read_model(path: Path) -> onnx.ModelProto:
         tensors = [message for message in _messages(model) if isinstance(message, onnx.TensorProto)]
         if any(tensor.external_data or tensor.data_location for tensor in tensors):
             raise InputError(
-                f"{path} has weights in other files: make it a single file, as onnx.save(onnx.load(...), ...) does."
+                f"{path} has weights in other files: make it a single file, as "
+                "onnx.save(onnx.load(...), ...) does."
             )
         if _written_out(model) > NODES:
             raise InputError(f"{path} has more than {NODES} nodes or deeply nested functions.")
@@ -69,7 +70,9 @@ def image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
     if len(sizes) != 4 or min(sizes[1:]) < 1:
         raise InputError(f"{path}: its input has shape {sizes}, not [N, H, W, C] with only N free.")
     if math.prod(sizes[1:]) > PIXELS:
-        raise InputError(f"{path}: its images have {math.prod(sizes[1:]):,} values; at most {PIXELS:,} are read.")
+        raise InputError(
+            f"{path}: its images have {math.prod(sizes[1:]):,} values; at most {PIXELS:,} are read."
+        )
     return inputs[0]
 
 
@@ -92,7 +95,9 @@ def _written_out(model: onnx.ModelProto) -> float:
         return count(functions[name], calls) if calls < CALLS else math.inf
 
     def count(inside: Message, calls: int) -> float:
-        called = [(m.domain, m.op_type, m.overload) for m in _messages(inside) if isinstance(m, onnx.NodeProto)]
+        called = [
+            (m.domain, m.op_type, m.overload) for m in _messages(inside) if isinstance(m, onnx.NodeProto)
+        ]
         return len(called) + sum(nodes(name, calls + 1) for name in called if name in functions)
 
     return count(model.graph, 0)

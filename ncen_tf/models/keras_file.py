@@ -116,4 +116,6 @@ def _check_interface(file: Path, ensemble: Ensemble) -> None:
     (images, logits), *others = interfaces or {((), ())}
     sizes = (*images[1:], *logits[1:])
     if others or (len(images), len(logits)) != (4, 2) or not all(isinstance(n, int) and n > 0 for n in sizes):
-        raise InputError(f"{file}: its members do not all take [N, H, W, C] and give [N, classes], or not the same.")
+        raise InputError(
+            f"{file}: its members do not all take [N, H, W, C] and give [N, classes], or not the same."
+        )

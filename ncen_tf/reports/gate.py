@@ -83,8 +83,8 @@ def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = 
         A check for every threshold; the gate is passed if all are.
 
     Raises:
-        InputError: the report lacks an attack or a verdict on gradients, or no ACE is recorded where agreement
-            with it is asked for.
+        InputError: the report lacks an attack or a verdict on gradients, or no ACE is recorded where
+            agreement with it is asked for.
     """
     ace = report["ace"]["value"]
     checks = []

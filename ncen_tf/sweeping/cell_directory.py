@@ -12,7 +12,6 @@ from ncen_tf.sweeping.stages import Stage
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.run_directory import RunDirectory
 
-
 _STAGES = {str: {"arguments": [str], "finished": bool, "seconds": NUMBER}}
 
 

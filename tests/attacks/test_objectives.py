@@ -122,5 +122,5 @@ def test_uses_are_counted_for_each_image(target: KerasTarget, examples: Examples
 
 
 def test_unknown_objective_is_refused(target: KerasTarget) -> None:
-    with pytest.raises(InputError, match="ensemble, .*; got 'averaged'"):
+    with pytest.raises(InputError, match=r"ensemble, .*; got 'averaged'"):
         Objective(target, "averaged")  # type: ignore[arg-type]

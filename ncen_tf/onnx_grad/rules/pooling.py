@@ -57,7 +57,9 @@ def _scatter_windows(g: GraphBuilder, dy: str, indices: str, w: Window, x: str) 
     """Overlapping windows: one channel per position in the window, then a transposed convolution."""
     count = math.prod(w.kernel)
     if count * max(count, math.prod(w.outputs)) > _LARGEST_TABLE:
-        raise ValueError(f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large")
+        raise ValueError(
+            f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large"
+        )
     taps = list(product(*map(range, w.kernel)))
     reads = [w.reads(axis) for axis in range(len(w.kernel))]
     positions = np.stack(

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node
 
-
 _LARGEST_WINDOW = 2**20
 _LARGEST_MATRIX = 2**22  # entries; beyond, what a matrix product saves is not worth the matrix
 
