@@ -43,7 +43,7 @@ def newest_intact(folder: Path) -> int | None:
     for number in reversed(numbers):
         try:
             _read_back(checkpoint_path(folder, number))
-        except (tf.errors.OpError, NonFiniteStateError, OSError, ValueError):
+        except (tf.errors.OpError, NonFiniteStateError, IndexError, OSError, ValueError):
             logger.warning(
                 "Checkpoint %s is damaged: trying the one before it.", folder / f"{_FOLDER}{number}"
             )

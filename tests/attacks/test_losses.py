@@ -1,14 +1,17 @@
 """Losses against their formulas, example by example, in float64."""
 
 import math
+from decimal import Decimal, localcontext
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from ncen_tf.attacks.losses import log_odds, logit_ratio, targeted_logit_ratio
-from ncen_tf.attacks.objectives import ensemble_log_probabilities
+from ncen_tf.attacks.losses import ensemble_log_odds, log_odds, logit_ratio, targeted_logit_ratio
+from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities
+from ncen_tf.attacks.standing import Standing
+from tests.attacks.linear import LinearTarget
 
 Array = npt.NDArray[np.float64]
 
@@ -45,28 +48,59 @@ def test_logit_ratios_forget_shift_and_scale() -> None:
         )
 
 
-def directions(dtype: npt.DTypeLike, logits: Array, labels: npt.NDArray[np.int64]) -> tuple[Array, Array]:
-    z = tf.constant(logits.astype(dtype))
+def exact_log_odds(logits: list[list[Decimal]], label: int) -> Decimal:
+    """Of the mean of the members' probabilities, with 300 digits."""
+    right = wrong = Decimal(0)
+    for member in logits:
+        exponentials = [z.exp() for z in member]
+        right += exponentials[label] / sum(exponentials)
+        wrong += (sum(exponentials) - exponentials[label]) / sum(exponentials)
+    return (wrong / right).ln()
+
+
+@pytest.mark.parametrize(
+    "margins", [(0, 0, 0), (20, 30, 25), (300, 280, 310), (40, -40, -40), (-90, 120, 119)]
+)
+def test_log_odds_of_an_ensemble_are_exact_however_sure_its_members(margins: tuple[int, ...]) -> None:
+    """Members that are sure of different classes leave the ensemble's cross-entropy without a slope."""
+    z = np.random.default_rng(3).normal(size=(1, 3, 4))
+    z[0, :, 2] += margins
+    logits = tf.constant(z)
     with tf.GradientTape() as tape:
-        tape.watch(z)
-        losses = log_odds(ensemble_log_probabilities(z), labels)
-    gradients = tape.gradient(losses, z).numpy()
-    return losses.numpy(), gradients / np.linalg.norm(gradients, axis=(1, 2), keepdims=True)
+        tape.watch(logits)
+        found = ensemble_log_odds(logits, tf.constant([2]))
+    gradient = tape.gradient(found, logits).numpy()
+    with localcontext() as context:
+        context.prec = 300
+        precise = [[Decimal(float(value)) for value in member] for member in z[0]]
+        assert float(found[0]) == pytest.approx(float(exact_log_odds(precise, 2)), rel=1e-10)
+        step = Decimal("1e-60")
+        for i, c in np.ndindex(3, 4):
+            up, down = ([list(member) for member in precise] for _ in range(2))
+            up[i][c] += step
+            down[i][c] -= step
+            slope = float((exact_log_odds(up, 2) - exact_log_odds(down, 2)) / (2 * step))
+            assert gradient[0, i, c] == pytest.approx(slope, rel=1e-9, abs=0)
 
 
-@pytest.mark.parametrize("margin", [0.0, 20.0, 100.0, 1000.0])
-def test_the_most_confident_members_have_a_direction_in_float32(margin: float) -> None:
-    """Their cross-entropy is exactly 0 from a margin of about 100 on, in value and gradient."""
-    labels = np.arange(5) % 4
-    logits = np.random.default_rng(3).normal(size=(5, 3, 4))
-    logits[np.arange(5), :, labels] += margin
-    losses, found = directions(np.float32, logits, labels)
-    exact_losses, exact = directions(np.float64, logits, labels)
-    np.testing.assert_allclose(losses, exact_losses, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found, exact, atol=2e-4)
-    if margin >= 100:
-        ce = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.constant(logits[:, 0], tf.float32))
-        assert np.all(ce.numpy() == 0)
+def test_directions_of_sure_members_reach_the_image() -> None:
+    """In float32 all the way, the gradient of this ensemble is 0."""
+    weights = np.random.default_rng(0).normal(size=(2, 12, 3))
+    target = LinearTarget(weights, np.zeros(3))
+    image = np.full((1, 4, 3, 1), 0.5, np.float32)
+    weights[:, 0] += 2 * np.array([[60, 0, 0], [0, 60, 0]]) / 0.5  # one sure of class 0, one of class 1
+    x = tf.constant(image)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        scores = ensemble_log_probabilities(target.member_logits(x))
+        naive = tf.nn.sparse_softmax_cross_entropy_with_logits([0], scores)
+    assert not np.any(tape.gradient(naive, x))
+    standing = Standing(Objective(target, "ensemble"), x, tf.constant([int(np.argmax(scores))]))
+    _, gradients, kept = standing.differentiate(
+        image, lambda z, rows: ensemble_log_odds(z, standing.labels[rows])
+    )
+    assert kept.all()
+    assert 1e-3 < np.abs(gradients).max() < 1e4
 
 
 def test_log_odds_rise_with_the_cross_entropy() -> None:

@@ -45,8 +45,8 @@ def test_an_example_costs_nothing_more_once_it_is_broken() -> None:
 
 
 def test_certainty_is_no_defence() -> None:
-    """Scaling logits moves no boundary, but leaves cross-entropy in float32 without a gradient."""
-    plain = linear_target(members=2)
+    """Scaled logits move no boundary of one classifier, but take the gradient off its cross-entropy."""
+    plain = linear_target(members=1)
     images, labels = images_and_predictions(plain, 60)
     certain = LinearTarget(1000 * plain.weights, plain.bias)
     naive = BasicIterative(eps=0.1, steps=20, step_size=0.02)
@@ -60,7 +60,7 @@ def test_certainty_is_no_defence() -> None:
         RestartedPgd(eps=0.1, step_size=0.02, steps=20, restarts=1),
     ):
         broken, broken_certain = (passes(attack, t, images, labels)[2] for t in (plain, certain))
-        assert broken_certain >= 0.8 * broken > 2 * by_naive
+        assert broken_certain == broken > 5 * by_naive
 
 
 @pytest.mark.parametrize(

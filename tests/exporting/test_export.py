@@ -145,9 +145,9 @@ def test_damaged_runs_are_refused(tiny_run: Path, tmp_path: Path, refuse: Callab
     model.write_bytes(model.read_bytes()[:50_000])
     refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="ensemble.keras cannot be read")
     model.unlink()
-    data = next((run / "checkpoints").glob("ckpt-2.data-*"))
-    data.write_bytes(data.read_bytes()[:50_000])
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="ckpt-2 cannot be read")
+    for data in (run / "checkpoints").glob("step-*/state.data-*"):
+        data.write_bytes(data.read_bytes()[:50_000])
+    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="can be read: all 2 are damaged")
     shutil.rmtree(run / "checkpoints")
     refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="nor a checkpoint yet")
     assert list(tmp_path.iterdir()) == [run]

@@ -36,7 +36,14 @@ def record(
                 "examples": 10,
                 "ace": {"value": ace},
                 "attacks": [
-                    {"attack": "FGSM", "eps": 0.1 * number, "aae": {"value": value}}
+                    {
+                        "attack": "FGSM",
+                        "settings": {},
+                        "norm": "Linf",
+                        "eps": 0.1 * number,
+                        "aae": {"value": value},
+                        "robust_accuracy": {"value": value},
+                    }
                     for number, value in enumerate(aae)
                 ],
                 "worst_case": [],

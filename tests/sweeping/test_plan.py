@@ -39,8 +39,11 @@ class Sweep:
                 "dataset": {"name": config.dataset, "train_examples": 1, "test_examples": 2},
             },
             "export": {
-                "accuracy": {"ace": 0.5, "test_examples": 2},
-                "files": {"ensemble.onnx": {"sha256": "ab"}},
+                "format": 1,
+                "training_flags": config.to_flags(),
+                "accuracy": {"ace": 0.5, "test_examples": 2, "predictions_sha256": "cd"},
+                "reduced_precision": {},
+                "files": {"ensemble.onnx": {"size": 1, "sha256": "ab"}},
             },
         }
         report = {"objective": "ensemble", "dataset": config.dataset, "examples": 2, "ace": {"value": 0.5}}

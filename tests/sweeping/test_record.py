@@ -14,7 +14,8 @@ from ncen_tf.sweeping.table import format_records
 @pytest.fixture
 def record() -> dict[str, Any]:
     def case(eps: float, value: float) -> dict[str, Any]:
-        return {"norm": "Linf", "eps": eps, "robust_accuracy": {"value": value}}
+        share = {"value": value}
+        return {"attacks": ["PGD"], "norm": "Linf", "eps": eps, "robust_accuracy": share, "aae": share}
 
     return {
         "name": "regularizer=nce,seed=0",
