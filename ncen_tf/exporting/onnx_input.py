@@ -119,7 +119,9 @@ def _try(path: Path, model: onnx.ModelProto, image: onnx.ValueInfoProto) -> None
         )
         session.run(None, {image.name: noise(sizes).astype(dtype)})
     except Exception as error:  # onnxruntime's errors have no public base class
-        raise InputError(f"{path} does not run on images: {str(error)[:300]}") from error
+        large = "Available memory" in str(error)
+        reason = f"it takes more than {MEMORY:,} bytes" if large else str(error)[:300]
+        raise InputError(f"{path} does not run on two images: {reason}.") from error
 
 
 @functools.cache

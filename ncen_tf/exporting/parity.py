@@ -13,6 +13,7 @@ from ncen_tf.data.loading import Split
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.onnx_file import open_session
 from ncen_tf.exporting.onnx_input import read_model
+from ncen_tf.exporting.saved_model import load_saved_model
 from ncen_tf.exporting.serving import IMAGE, PROBABILITIES
 from ncen_tf.models.ensemble import Ensemble
 
@@ -60,7 +61,7 @@ def file_predictor(path: Path) -> Predict:
         if path.suffix == ".onnx":
             session = open_session(read_model(path).SerializeToString())
             return lambda images: session.run([PROBABILITIES], {IMAGE: images})[0]
-        serve: Any = tf.saved_model.load(str(path)).signatures["serving_default"]
+        serve: Any = load_saved_model(path).signatures["serving_default"]
         return lambda images: serve(image=tf.constant(images))[PROBABILITIES].numpy()
     except InputError:
         raise

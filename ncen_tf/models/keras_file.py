@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import keras
+import numpy as np
 import tensorflow as tf
 
 from ncen_tf.errors import InputError
@@ -41,6 +42,7 @@ def read_ensemble(file: Path) -> Ensemble:
             ensemble = keras.saving.load_model(file, compile=False, safe_mode=True)
         if isinstance(ensemble, Ensemble):
             _check_interface(file, ensemble)
+            _check_finite(file, ensemble)
             return ensemble
     except InputError:
         raise
@@ -58,6 +60,7 @@ def read_weights(ensemble: Ensemble, file: Path) -> None:
     try:
         with _unpacked(file) as (_, weights):
             ensemble.load_weights(weights)
+        _check_finite(file, ensemble)
     except InputError:
         raise
     except Exception as error:
@@ -119,3 +122,10 @@ def _check_interface(file: Path, ensemble: Ensemble) -> None:
         raise InputError(
             f"{file}: its members do not all take [N, H, W, C] and give [N, classes], or not the same."
         )
+
+
+def _check_finite(file: Path, ensemble: Ensemble) -> None:
+    """Refuse NaN and infinity: nothing that is computed with them means anything."""
+    for index, member in enumerate(ensemble.members):
+        if not all(np.isfinite(weight).all() for weight in member.get_weights()):
+            raise InputError(f"{file}: the weights of member {index} hold NaN or infinity.")

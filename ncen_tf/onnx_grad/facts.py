@@ -107,7 +107,8 @@ def _infer(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, tuple[int
         if dims and not dims[0].HasField("dim_value"):
             dims[0].dim_value = batch
     while True:
-        facts = _read(onnx.shape_inference.infer_shapes(probe, data_prop=True).graph)
+        # Without ONNX's own propagation of integers, whose memory knows no bounds.
+        facts = _read(onnx.shape_inference.infer_shapes(probe).graph)
         if not _fold_shape_arithmetic(probe, facts):
             return facts
 
@@ -137,7 +138,7 @@ def _fold_shape_arithmetic(
         for tensor in model.graph.initializer
         if tensor.data_type in _INTEGERS
     }
-    folded = False
+    folded, computed = False, 0
     for node in model.graph.node:
         element_type, shape = facts.get(node.output[0], (0, None)) if len(node.output) == 1 else (0, None)
         if element_type not in _INTEGERS or _has_subgraph(node) or math.prod(shape or ()) > _LARGE:
@@ -152,7 +153,8 @@ def _fold_shape_arithmetic(
         else:
             continue
         value = values[node.output[0]] = _run(model, node, feeds, node.output[0])
-        if sum(known.size for known in values.values()) > 16 * _LARGE:
+        computed += value.size
+        if computed > 16 * _LARGE:
             raise ValueError("the model computes more integers than shapes and indices have")
         if node.op_type != "Constant":
             constant = numpy_helper.from_array(value)

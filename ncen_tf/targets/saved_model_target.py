@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.manifest import describe_files
+from ncen_tf.exporting.saved_model import load_saved_model
 from ncen_tf.exporting.serving import IMAGE, MEMBER_LOGITS
 
 
@@ -26,20 +27,21 @@ class SavedModelTarget:
     providers: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
+        self._loaded = load_saved_model(path)
         try:
-            self._loaded = tf.saved_model.load(str(path))
             self._serve: Any = self._loaded.signatures["serving_default"]
             (image,) = self._serve.structured_input_signature[1].values()
-            logits = self._serve.structured_outputs[MEMBER_LOGITS]
-        except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+            height, width, channels = map(int, image.shape[1:])
+            members, classes = map(int, self._serve.structured_outputs[MEMBER_LOGITS].shape[1:])
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise InputError(
-                f"{path} cannot be used: it is damaged, or has no signature {IMAGE} -> {MEMBER_LOGITS}."
+                f"{path} cannot be used: it has no signature {IMAGE} [N, H, W, C] -> "
+                f"{MEMBER_LOGITS} [N, members, classes]."
             ) from error
         self.description = f"SavedModel {path}"
         self.sha256 = hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest()
-        height, width, channels = image.shape[1:]
         self.image_shape = (height, width, channels)
-        self.members, self.classes = logits.shape[1:]
+        self.members, self.classes = members, classes
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._serve(**{IMAGE: images})[MEMBER_LOGITS]

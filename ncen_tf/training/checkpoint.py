@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 """Should the newest be damaged, there is the one before."""
 _FOLDER, _FILES = "step-", "state"
+_FAILURES = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
+"""What TensorFlow makes of files that it cannot write or read."""
 
 
 class NonFiniteStateError(ArithmeticError):
@@ -33,6 +35,12 @@ def checkpoint_path(folder: Path, number: int) -> Path:
     return folder / f"{_FOLDER}{number}" / _FILES
 
 
+def checkpoint_epoch(folder: Path, number: int) -> int:
+    """Epochs that were complete when a checkpoint was written."""
+    path = checkpoint_path(folder, number)
+    return int(tf.train.load_variable(str(path), "position/0/.ATTRIBUTES/VARIABLE_VALUE"))
+
+
 def newest_intact(folder: Path) -> int | None:
     """Number of the newest checkpoint that can be read whole; ``None`` if there is none at all.
 
@@ -43,7 +51,7 @@ def newest_intact(folder: Path) -> int | None:
     for number in reversed(numbers):
         try:
             _read_back(checkpoint_path(folder, number))
-        except (tf.errors.OpError, NonFiniteStateError, IndexError, OSError, ValueError):
+        except (*_FAILURES, NonFiniteStateError):
             logger.warning(
                 "Checkpoint %s is damaged: trying the one before it.", folder / f"{_FOLDER}{number}"
             )
@@ -60,7 +68,7 @@ def _read_back(path: Path) -> None:
     for name, dtype in reader.get_variable_to_dtype_map().items():
         tensor = reader.get_tensor(name)
         if dtype.is_floating and not np.isfinite(tensor).all():
-            raise NonFiniteStateError(name)
+            raise NonFiniteStateError(name.partition("/")[0])
 
 
 class RunCheckpoint:
@@ -118,13 +126,19 @@ class RunCheckpoint:
             with replacing_directory(path.parent) as temporary:
                 self._checkpoint.write(str(temporary / _FILES))
                 _read_back(temporary / _FILES)
-        except (tf.errors.OpError, OSError) as error:
+        except _FAILURES as error:
             raise InputError(
-                f"{path.parent} cannot be written: {' '.join(str(error).split())[:200]}; earlier checkpoints "
-                "are intact: once the folder can be written again, the same command resumes."
+                f"{path.parent} cannot be written ({_reason(error)}); earlier checkpoints are intact: once the "
+                "folder can be written, the same command resumes."
             ) from error
         self._remove(checkpoint_steps(self._folder)[:-KEPT])
 
     def _remove(self, numbers: list[int]) -> None:
         for number in numbers:
             shutil.rmtree(self._folder / f"{_FOLDER}{number}", ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said; TensorFlow wraps it in names of operations and files."""
+    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    return " ".join(text.rpartition("; ")[2].partition("[Op:")[0].split())[:200]

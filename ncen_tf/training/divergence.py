@@ -44,8 +44,9 @@ def trace_divergence(
     Returns:
         One sentence.
     """
-    failed = checkpoint.number
+    failed, rate = checkpoint.number, ensemble.optimizer.learning_rate.numpy()
     checkpoint.restore()
+    ensemble.optimizer.learning_rate = rate  # the checkpoint has that of the epoch before
     first, cause = checkpoint.step, None
     failed -= checkpoint.epoch * steps.per_epoch  # each epoch begins with a checkpoint
     for step, (images, labels) in enumerate(steps.batches(checkpoint.epoch, first), first + 1):
@@ -80,16 +81,19 @@ def explain_divergence(ensemble: NCEnsemble, images: tf.Tensor, labels: tf.Tenso
     _, ce, image_gradients = input_gradients(ensemble.members, views, labels, ensemble.ce_on, training=True)
     of_variable = {id(v): g for v, g in zip(ensemble.trainable_variables, weight_gradients, strict=True)}
     of_member = [[of_variable[id(v)] for v in member.trainable_variables] for member in ensemble.members]
+    squares = tf.square(image_gradients)  # overflow before the gradients do
     # A term that compares members makes the weight gradients of all of them NaN: look there last.
-    symptoms = (tf.unstack(ce, axis=1), tf.unstack(image_gradients, axis=1), of_member)
+    symptoms = (tf.unstack(ce, axis=1), tf.unstack(squares, axis=1), of_member)
     found = ([i for i, values in enumerate(members) if not _finite(values)] for members in symptoms)
     members = next(filter(None, found), [])
     names = [name for name, values in parts.items() if not _finite(values)]
     if not members and not names:
         return None
-    what = " and ".join(names) or "the gradient of the loss"
+    what = (
+        f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'}" if names else "the loss's gradient is"
+    )
     source = f", because of member {' and '.join(map(str, members))}" if members else ""
-    return f"{what} is not finite{source}"
+    return f"{what} not finite{source}"
 
 
 def _finite(values: Any) -> bool:

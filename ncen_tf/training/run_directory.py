@@ -48,11 +48,11 @@ class RunDirectory:
     def open(self, config: TrainingConfig, overwrite: bool = False) -> None:
         """Claim the folder for these settings; the same settings again continue what is there.
 
+        A run that is to be trained stays locked until this process ends, however it ends.
+
         Args:
             config: what the run is asked to do.
             overwrite: delete an earlier run in this folder, whatever its settings.
-
-        A run that is to be trained stays locked until this process ends, however it ends.
 
         Raises:
             InputError: the folder holds a run with other settings, or files that are no run; it cannot be

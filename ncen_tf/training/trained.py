@@ -9,7 +9,7 @@ from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import Ensemble, build_ensemble
 from ncen_tf.models.keras_file import read_weights
-from ncen_tf.training.checkpoint import checkpoint_path, newest_intact
+from ncen_tf.training.checkpoint import checkpoint_epoch, checkpoint_path, newest_intact
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.run_directory import RunDirectory
 
@@ -44,10 +44,9 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     config = TrainingConfig.from_flags(run.read_flags())
     spec = DATASETS[config.dataset]
     ensemble = build_ensemble(config.architecture, spec.image_shape, len(spec.class_names))
-    epochs_done = len(run.read_metrics(config.epochs))
     if run.model_file.is_file():
         read_weights(ensemble, run.model_file)
-        return TrainedEnsemble(ensemble, config, epochs_done, finished=True)
+        return TrainedEnsemble(ensemble, config, config.epochs, finished=True)
     number = newest_intact(run.checkpoints)
     if number is None:
         raise InputError(f"{run.path} has neither {run.model_file.name} nor a checkpoint yet.")
@@ -55,6 +54,7 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     checkpoint = tf.train.Checkpoint(weights=[variable.value for variable in ensemble.variables])
     try:
         checkpoint.read(str(path)).assert_existing_objects_matched().expect_partial()
+        epochs_done = checkpoint_epoch(run.checkpoints, number)
     except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
         raise InputError(f"Checkpoint {path.parent} is not of this run's ensemble.") from error
     return TrainedEnsemble(ensemble, config, epochs_done, finished=False)
