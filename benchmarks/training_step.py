@@ -21,7 +21,7 @@ BATCH = 64
 
 def main() -> None:
     dataset = load_dataset("fashion_mnist_sample")
-    settings = {"epoch": 0, "seed": 0, "noise_eps": DATASETS["fashion_mnist"].noise_eps}
+    settings = {"epoch": 0, "seed": 0, "noise_eps": DATASETS["fashion_mnist"].noise_eps, "crop_padding": 4}
     batches = training_batches(dataset.train, dataset.spec, BATCH, **settings)
     batch = next(iter(batches))
     steps = {}

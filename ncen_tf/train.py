@@ -14,6 +14,7 @@ from ncen_tf.training.config import (
     ADVERSARY_LOSSES,
     PRECISIONS,
     REGULARIZERS,
+    SCHEDULES,
     STRATEGIES,
     TrainingConfig,
     default_at_step_size,
@@ -60,8 +61,10 @@ TRADES_BETA = flags.DEFINE_float("trades_beta", 6.0, "trades: weight of the dive
 EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step, over all replicas")
 LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Adam's initial rate")
-DECAY_EVERY = flags.DEFINE_integer("decay_every", 15, "epochs between divisions of the rate by 10")
+SCHEDULE = flags.DEFINE_enum("schedule", "steps", SCHEDULES, "how the rate falls: in steps, or as a cosine")
+DECAY_EVERY = flags.DEFINE_integer("decay_every", 15, "steps: epochs between divisions of the rate by 10")
 MIN_LEARNING_RATE = flags.DEFINE_float("min_learning_rate", 1e-5, "floor of the rate")
+CROP_PADDING = flags.DEFINE_integer("crop_padding", 4, "random crops shift images by up to this, in pixels")
 NOISE_EPS = flags.DEFINE_float("noise_eps", None, "bound of D_noise (default: the dataset's)")
 SEED = flags.DEFINE_integer("seed", 0, "initial weights, order, augmentation and noise")
 
@@ -116,8 +119,10 @@ def config_from_flags() -> TrainingConfig:
         epochs=int(default(EPOCHS.value, spec.epochs)),
         batch_size=BATCH_SIZE.value,
         learning_rate=LEARNING_RATE.value,
+        schedule=SCHEDULE.value,
         decay_every=DECAY_EVERY.value,
         min_learning_rate=MIN_LEARNING_RATE.value,
+        crop_padding=CROP_PADDING.value,
         noise_eps=default(NOISE_EPS.value, spec.noise_eps),
         seed=SEED.value,
         precision=PRECISION.value,

@@ -6,8 +6,6 @@ import tensorflow as tf
 from ncen_tf.data.datasets import DatasetSpec
 from ncen_tf.data.loading import Split
 
-CROP_PADDING = 4
-
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
     """Batches in an epoch, which sees every example twice: in D and in D_noise."""
@@ -22,11 +20,12 @@ def training_batches(
     epoch: int,
     seed: int,
     noise_eps: float,
+    crop_padding: int,
     skip_steps: int = 0,
 ) -> tf.data.Dataset:
     """One epoch over D and D_noise, shuffled together (Luo et al., section IV-A).
 
-    D is the split, augmented: random crops after padding by 4 zero pixels, and mirror images where the
+    D is the split, augmented: random crops after padding by zeros, and mirror images where the
     dataset's specification says so. D_noise adds truncated normal noise to D, of deviation
     noise_eps / 2, cut at two deviations, and clips to [0, 1]. Order, augmentation and noise depend
     on seed, epoch and step alone, so an epoch can be entered at any step.
@@ -38,6 +37,7 @@ def training_batches(
         epoch: number of the epoch, from 0.
         seed: in [0, 2^31).
         noise_eps: bound of the noise, >= 0.
+        crop_padding: pixels on each side, >= 0; the paper's released code has 4.
         skip_steps: leave out this many batches at the start.
 
     Returns:
@@ -52,7 +52,7 @@ def training_batches(
         batch = tf.cast(tf.gather(images, drawn % count), tf.float32) / 255.0
         key = tf.random.fold_in(tf.constant([seed, epoch]), step)
         crop_key, flip_key, noise_key = tf.unstack(tf.random.split(key, 3))
-        batch = random_crop(batch, crop_key)
+        batch = random_crop(batch, crop_key, crop_padding)
         if spec.flip:
             batch = random_flip(batch, flip_key)
         batch = tf.where(
@@ -66,12 +66,12 @@ def training_batches(
     return steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-def random_crop(images: tf.Tensor, key: tf.Tensor) -> tf.Tensor:
-    """Shift each image by up to 4 pixels in each direction, zeros coming in. [B, H, W, C]."""
+def random_crop(images: tf.Tensor, key: tf.Tensor, most: int) -> tf.Tensor:
+    """Shift each image by up to ``most`` pixels in each direction, zeros coming in. [B, H, W, C]."""
     shape = tf.shape(images)
     count, height, width = shape[0], shape[1], shape[2]
-    padding = [0, 0], [CROP_PADDING] * 2, [CROP_PADDING] * 2, [0, 0]
-    corners = tf.random.stateless_uniform([count, 2], key, maxval=2 * CROP_PADDING + 1, dtype=tf.int32)
+    padding = [0, 0], [most] * 2, [most] * 2, [0, 0]
+    corners = tf.random.stateless_uniform([count, 2], key, maxval=2 * most + 1, dtype=tf.int32)
     rows = corners[:, :1] + tf.range(height)
     columns = corners[:, 1:] + tf.range(width)
     padded = tf.gather(tf.pad(images, padding), rows, axis=1, batch_dims=1)

@@ -13,6 +13,7 @@ REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
 ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
 ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
+SCHEDULES = ("steps", "cosine")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 
@@ -50,8 +51,10 @@ class TrainingConfig:
     test_examples: int | None = None
     batch_size: int = 64
     learning_rate: float = 1e-3
+    schedule: str = "steps"
     decay_every: int = 15
     min_learning_rate: float = 1e-5
+    crop_padding: int = 4
     seed: int = 0
     precision: str = "float32"
     jit_compile: bool = False
@@ -68,6 +71,7 @@ class TrainingConfig:
             "ce_on": ("logits", "probabilities"),
             "adversarial_training": ADVERSARIAL_TRAININGS,
             "at_loss": ADVERSARY_LOSSES,
+            "schedule": SCHEDULES,
             "precision": PRECISIONS,
             "strategy": STRATEGIES,
         }
@@ -77,6 +81,8 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
+        if self.crop_padding < 0:
+            raise InputError(f"--crop_padding is at least 0; got {self.crop_padding}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")

@@ -44,9 +44,8 @@ def trace_divergence(
     Returns:
         One sentence.
     """
-    failed, rate = checkpoint.number, ensemble.optimizer.learning_rate.numpy()
+    failed = checkpoint.number
     checkpoint.restore()
-    ensemble.optimizer.learning_rate = rate  # the checkpoint has that of the epoch before
     first, cause = checkpoint.step, None
     failed -= checkpoint.epoch * steps.per_epoch  # each epoch begins with a checkpoint
     for step, (images, labels) in enumerate(steps.batches(checkpoint.epoch, first), first + 1):
@@ -54,7 +53,7 @@ def trace_divergence(
             cause = explain_divergence(ensemble, images, labels)
         if cause or step >= failed:
             break
-        steps.take(images, labels)
+        steps.take(images, labels, steps.learning_rate(checkpoint.epoch, step - 1))
     when = f"at step {step}" if cause else f"by step {failed}"
     return (
         f"Training diverged {when} of epoch {checkpoint.epoch + 1}: {cause or f'{symptom} is not finite'}. "

@@ -20,7 +20,6 @@ from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.run_directory import RunDirectory
-from ncen_tf.training.schedule import learning_rate
 from ncen_tf.training.steps import TrainingSteps
 from ncen_tf.workers.connection import any_worker, has_several_workers
 
@@ -78,16 +77,13 @@ def fit_run(
         try:
             while checkpoint.epoch < config.epochs:
                 epoch = checkpoint.epoch
-                rate = learning_rate(
-                    epoch, config.learning_rate, config.decay_every, config.min_learning_rate
-                )
-                seconds_per_step = loop.train(rate)
+                seconds_per_step = loop.train()
                 train = running_means(ensemble)
                 test = dataclasses.asdict(evaluator.measure(evaluation_batches(dataset.test)))
                 require_finite(train | test)
                 line = {
                     "epoch": epoch + 1,
-                    "learning_rate": rate,
+                    "learning_rate": steps.learning_rate(epoch, steps.per_epoch - 1),
                     "train": train,
                     "test": test,
                     "seconds_per_step": seconds_per_step,
@@ -120,12 +116,12 @@ class _EpochLoop:
     interrupt: Interrupt
     bar: "tqdm[None]"
 
-    def train(self, rate: float) -> float:
-        """Take the rest of the current epoch's steps at a learning rate; the mean seconds of a step."""
+    def train(self) -> float:
+        """Take the rest of the current epoch's steps; the mean seconds of a step."""
         checkpoint, first_step, started = self.checkpoint, self.checkpoint.step, time.perf_counter()
-        self.ensemble.optimizer.learning_rate = rate
         for images, labels in self.steps.batches(checkpoint.epoch, first_step):
-            self.steps.take(images, labels)
+            rate = self.steps.learning_rate(checkpoint.epoch, checkpoint.step)
+            self.steps.take(images, labels, rate)
             checkpoint.step += 1
             self.bar.update()
             if checkpoint.step % STEPS_BETWEEN_READINGS == 0:

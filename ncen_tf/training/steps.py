@@ -10,6 +10,7 @@ from ncen_tf.data.pipeline import steps_per_epoch, training_batches
 from ncen_tf.errors import InputError
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.schedule import cosine_rate, stepped_rate
 
 
 class TrainingSteps:
@@ -33,6 +34,7 @@ class TrainingSteps:
         strategy: tf.distribute.Strategy,
     ) -> None:
         self._config = config
+        self._ensemble = ensemble
         self._dataset = dataset
         self.per_epoch = steps_per_epoch(len(dataset.train), config.batch_size)
         replicas = strategy.num_replicas_in_sync
@@ -69,11 +71,21 @@ class TrainingSteps:
             epoch=epoch,
             seed=self._config.seed,
             noise_eps=self._config.noise_eps,
+            crop_padding=self._config.crop_padding,
             skip_steps=first,
         )
 
-    def take(self, images: tf.Tensor, labels: tf.Tensor) -> None:
-        """One optimizer step on a batch over all replicas."""
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Of a step (from 0) of an epoch (from 0)."""
+        config = self._config
+        if config.schedule == "cosine":
+            done = (epoch * self.per_epoch + step) / (config.epochs * self.per_epoch)
+            return cosine_rate(done, config.learning_rate, config.min_learning_rate)
+        return stepped_rate(epoch, config.learning_rate, config.decay_every, config.min_learning_rate)
+
+    def take(self, images: tf.Tensor, labels: tf.Tensor, rate: float) -> None:
+        """One optimizer step on a batch over all replicas, at a learning rate."""
+        self._ensemble.optimizer.learning_rate = rate
         self._take(images, labels)
 
 

@@ -30,7 +30,7 @@ def numbered_split(examples: int) -> Split:
 
 
 def epoch(split: Split, noise_eps: float = 0.0, **where: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    settings = {"epoch": 0, "seed": 0} | where
+    settings = {"epoch": 0, "seed": 0, "crop_padding": 4} | where
     batches = list(training_batches(split, SPEC, 16, noise_eps=noise_eps, **settings))
     return [images.numpy() for images, _ in batches], [labels.numpy() for _, labels in batches]
 
@@ -85,7 +85,7 @@ def test_noisy_images_stay_in_range() -> None:
 
 def test_crops_shift_by_up_to_four_pixels_and_bring_in_zeros() -> None:
     image = np.random.default_rng(0).uniform(0.1, 1, (9, 11, 2)).astype(np.float32)
-    crops = random_crop(tf.repeat(image[None], 2000, 0), KEY).numpy()
+    crops = random_crop(tf.repeat(image[None], 2000, 0), KEY, 4).numpy()
     padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
     candidates = {padded[i : i + 9, j : j + 11].tobytes(): (i, j) for i in range(9) for j in range(9)}
     seen = [candidates[crop.tobytes()] for crop in crops]
