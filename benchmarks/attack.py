@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from ncen_tf.attacks.basic_iterative import BasicIterative
-from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities
+from ncen_tf.attacks.objectives import Objective
 from ncen_tf.data.loading import load_dataset
 from ncen_tf.environment import describe_environment
+from ncen_tf.models.ensemble import log_mean_probabilities
 from ncen_tf.targets.opening import open_target
 
 EPS, STEP, STEPS, IMAGES = 0.1, 0.01, 40, 50
@@ -26,7 +27,7 @@ def main(run: Path, export: Path) -> None:
     keras_target = open_target(run).target
 
     def prediction(z: tf.Tensor) -> tf.Tensor:
-        return ensemble_log_probabilities(keras_target.member_logits(z))
+        return log_mean_probabilities(keras_target.member_logits(z))
 
     def ours(path: Path) -> object:
         objective = Objective(open_target(path).target, "ensemble")

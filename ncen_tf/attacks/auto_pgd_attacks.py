@@ -38,9 +38,9 @@ class AutoPgdLogitRatio(AutoPgd):
 
     def losses(self, standing: Standing) -> Iterable[Loss]:
         from ncen_tf.attacks.losses import logit_ratio
-        from ncen_tf.attacks.objectives import ensemble_log_probabilities
+        from ncen_tf.models.ensemble import log_mean_probabilities
 
-        yield lambda logits, rows: logit_ratio(ensemble_log_probabilities(logits), standing.labels[rows])
+        yield lambda logits, rows: logit_ratio(log_mean_probabilities(logits), standing.labels[rows])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,11 +57,11 @@ class AutoPgdTargeted(AutoPgd):
 
     def losses(self, standing: Standing) -> Iterable[Loss]:
         from ncen_tf.attacks.losses import targeted_logit_ratio
-        from ncen_tf.attacks.objectives import ensemble_log_probabilities
+        from ncen_tf.models.ensemble import log_mean_probabilities
 
         def towards(targets: Labels) -> Loss:
             return lambda logits, rows: targeted_logit_ratio(
-                ensemble_log_probabilities(logits), standing.labels[rows], targets[rows]
+                log_mean_probabilities(logits), standing.labels[rows], targets[rows]
             )
 
         scores = np.array(standing.objective.answer(standing.clean))

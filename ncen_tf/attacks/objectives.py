@@ -1,14 +1,13 @@
 """What attacks see of a target: one callable whose softmax cross-entropy they maximise."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import tensorflow as tf
 
 from ncen_tf.errors import InputError
-from ncen_tf.models.ensemble import mean_probabilities
+from ncen_tf.models.ensemble import log_mean_probabilities, mean_probabilities
 from ncen_tf.targets.target import Target
 
 ObjectiveName = Literal["member_average", "ensemble", "stacked_softmax"]
@@ -36,12 +35,6 @@ def member_average_columns(member_logits: tf.Tensor) -> tf.Tensor:
     return tf.concat([log_mean, tf.math.log(rest)], axis=1)
 
 
-def ensemble_log_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
-    """Log of the mean of the members' softmax: [N, k, C] -> [N, C]."""
-    log_probabilities = tf.nn.log_softmax(member_logits)
-    return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
-
-
 def stacked_softmax(member_logits: tf.Tensor) -> tf.Tensor:
     """Softmax of the mean of the members' softmax, which the authors' released code attacks as logits.
 
@@ -59,7 +52,7 @@ def stacked_softmax(member_logits: tf.Tensor) -> tf.Tensor:
 
 _COLUMNS: dict[ObjectiveName, Callable[[tf.Tensor], tf.Tensor]] = {
     "member_average": member_average_columns,
-    "ensemble": ensemble_log_probabilities,
+    "ensemble": log_mean_probabilities,
     "stacked_softmax": stacked_softmax,
 }
 
@@ -115,11 +108,11 @@ class Objective:
 
     def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """The ensemble's prediction: log-probabilities [N, C]."""
-        return ensemble_log_probabilities(self._member_logits(images))
+        return log_mean_probabilities(self._member_logits(images))
 
     def answer(self, images: tf.Tensor) -> tf.Tensor:
         """The same, faster on some targets, where no gradient is asked for."""
-        return ensemble_log_probabilities(self._answers(images))
+        return log_mean_probabilities(self._answers(images))
 
     def count(self, queries: int, gradients: int) -> None:
         """Add passes that were made through another callable on behalf of this one."""

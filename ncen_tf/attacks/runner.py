@@ -76,7 +76,7 @@ def run_suite(
     """
     check_examples(target, images, labels, batch_size)
     attacked = Objective(target, objective)
-    clean = _predict(attacked, images, batch_size, "clean images")
+    clean = predict(attacked, images, batch_size, "clean images")
     context: list[str | int] = [
         target.description,
         target.sha256,
@@ -103,7 +103,7 @@ def run_suite(
         else:
             shown = images[met], labels[met]
             size = _even_batch_size(len(shown[1]), batch_size) if suite.cumulative else batch_size
-            adversarials, among_met = _run_attack(attack, attacked, *shown, size, seed)
+            adversarials, among_met = run_attack(attack, attacked, *shown, size, seed)
             result = among_met.among(met, clean)
             if saved is not None:
                 images_made = SavedAdversarials(shown[0], adversarials, shown[1], result.settings)
@@ -130,16 +130,32 @@ def replay(target: Target, file: Path, batch_size: int = 64) -> SuiteResult:
     check_examples(target, saved.images, saved.labels, batch_size)
     started = time.perf_counter()
     shown_to = Objective(target, "ensemble")
-    clean = _predict(shown_to, saved.images, batch_size, "clean images")
-    predictions = _predict(shown_to, saved.adversarials, batch_size, "adversarial images")
+    clean = predict(shown_to, saved.images, batch_size, "clean images")
+    predictions = predict(shown_to, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
     result = _result(saved.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
     return SuiteResult(saved.labels, clean, [result], 0)
 
 
-def _run_attack(
+def run_attack(
     attack: Attack, objective: Objective, images: Images, labels: Labels, batch_size: int, seed: int
 ) -> tuple[Images, AttackResult]:
+    """Make adversarial images batch by batch, with a progress bar, and see what they do.
+
+    Args:
+        attack: what makes them.
+        objective: what it attacks.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
+        batch_size: images at once.
+        seed: of the attack's random choices, with the batch's number.
+
+    Returns:
+        Adversarial images like ``images``, and what came of them.
+
+    Raises:
+        InputError: images that leave the attack's ball or are not finite, or answers that are not finite.
+    """
     started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
     adversarials = np.empty_like(images)
     with tqdm(total=len(images), desc=attack.label, unit="image", disable=None) as progress:
@@ -152,7 +168,7 @@ def _run_attack(
     check_adversarials(attack, images, adversarials)
     attacked = max(1, -(-len(images) // batch_size)) * batch_size
     passes = (objective.queries - queries) / attacked, (objective.gradients - gradients) / attacked
-    predictions = _predict(objective, adversarials, batch_size, attack.label)
+    predictions = predict(objective, adversarials, batch_size, attack.label)
     seconds = time.perf_counter() - started
     return adversarials, _result(attack.settings(), images, adversarials, predictions, passes, seconds)
 
@@ -171,7 +187,12 @@ def _result(
     return AttackResult(settings, attacked, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
 
 
-def _predict(objective: Objective, images: Images, batch_size: int, what: str) -> Labels:
+def predict(objective: Objective, images: Images, batch_size: int, what: str) -> Labels:
+    """Classes that a target's ensemble predicts: int32 [N] for images [N, H, W, C].
+
+    Raises:
+        InputError: an answer is not finite; ``what`` names the images in the message.
+    """
     predictions = np.empty(len(images), np.int32)
     for part, indices in _padded_batches(len(images), batch_size):
         scores = np.asarray(objective.answer(tf.constant(images[indices])))

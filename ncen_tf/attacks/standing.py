@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities
+from ncen_tf.attacks.objectives import Objective
+from ncen_tf.models.ensemble import log_mean_probabilities
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -69,7 +70,7 @@ class Standing:
         largest = tf.reduce_max(tf.abs(slopes), axis=[1, 2], keepdims=True)
         slopes = tf.cast(tf.math.divide_no_nan(slopes, largest), tf.float32)
         gradients = through_target.gradient(logits, point, output_gradients=slopes)
-        kept = self._drop_broken(x, ensemble_log_probabilities(logits))
+        kept = self._drop_broken(x, log_mean_probabilities(logits))
         return losses.numpy()[kept], gradients.numpy()[kept], kept
 
     def leave(self, x: Array) -> None:

@@ -49,7 +49,7 @@ def mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
 
 
 def log_mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
-    """Logarithm of :func:`mean_probabilities`, accurate where it is close to 0 or far below."""
+    """Logarithm of :func:`mean_probabilities`, accurate however small: [N, k, classes] -> [N, classes]."""
     log_probabilities = tf.nn.log_softmax(member_logits)
     return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
 

@@ -91,7 +91,7 @@ def build_report(
             "gives_logits": target.gives_logits,
             "providers": list(target.providers),
         },
-        "ace": _proportion(clean_accuracy(labels, clean)),
+        "ace": proportion_as_json(clean_accuracy(labels, clean)),
         "attacks": [_attack_row(result, number, suite.cumulative) for number in range(len(result.attacks))],
         "worst_case": _worst_cases(result),
         "seconds": sum(attack.seconds for attack in result.attacks),
@@ -129,8 +129,8 @@ def _attack_row(result: SuiteResult, number: int, cumulative: bool) -> dict[str,
         "norm": settings["norm"],
         "eps": settings["eps"],
         "settings": {k: v for k, v in settings.items() if k not in ("attack", "norm", "eps")},
-        "robust_accuracy": _proportion(robust_accuracy(labels, clean, withstood)),
-        "aae": _proportion(aae(labels, clean, withstood)),
+        "robust_accuracy": proportion_as_json(robust_accuracy(labels, clean, withstood)),
+        "aae": proportion_as_json(aae(labels, clean, withstood)),
         "mean_l2_broken": mean_over_broken(labels, clean, predictions, attack.l2),
         "mean_linf_broken": mean_over_broken(labels, clean, predictions, attack.linf),
         "attacked": attacked,
@@ -157,8 +157,8 @@ def _worst_cases(result: SuiteResult) -> list[dict[str, Any]]:
                 "attacks": [attack.settings["attack"] for attack in attacks],
                 "norm": norm,
                 "eps": eps,
-                "robust_accuracy": _proportion(robust_accuracy(labels, clean, predictions)),
-                "aae": _proportion(aae(labels, clean, predictions)),
+                "robust_accuracy": proportion_as_json(robust_accuracy(labels, clean, predictions)),
+                "aae": proportion_as_json(aae(labels, clean, predictions)),
             }
         )
     return rows
@@ -168,7 +168,8 @@ def _ball(attack: AttackResult) -> tuple[str, float]:
     return attack.settings["norm"], attack.settings["eps"]
 
 
-def _proportion(proportion: Proportion) -> dict[str, Any]:
+def proportion_as_json(proportion: Proportion) -> dict[str, Any]:
+    """A proportion as reports hold it: ``{"value", "count", "total", "interval"}``."""
     return {
         "value": proportion.value,
         "count": proportion.count,

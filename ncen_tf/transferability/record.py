@@ -10,7 +10,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.files import write_json
 from ncen_tf.input_files import NUMBER, check_content, read_json
 from ncen_tf.reports.metrics import clean_accuracy
-from ncen_tf.reports.report import PROPORTION, _proportion
+from ncen_tf.reports.report import PROPORTION, proportion_as_json
 from ncen_tf.targets.target import Target
 from ncen_tf.transferability.matrix import MEASURES, summarize, transfer_matrix
 from ncen_tf.transferability.run import TransferResult
@@ -77,7 +77,7 @@ def build_transfer(
                 "description": member.description,
                 "sha256": member.sha256,
                 "providers": list(member.providers),
-                "ace": _proportion(clean_accuracy(result.labels, clean)),
+                "ace": proportion_as_json(clean_accuracy(result.labels, clean)),
             }
             for member, clean in zip(members, result.clean, strict=True)
         ],
@@ -115,7 +115,7 @@ def _attack_tables(attack: Attack, result: TransferResult, index: int) -> dict[s
         **{key: settings.pop(key) for key in ("attack", "norm", "eps")},
         "settings": settings,
         **{
-            measure: [[_proportion(getattr(cell, measure)) for cell in row] for row in matrix]
+            measure: [[proportion_as_json(getattr(cell, measure)) for cell in row] for row in matrix]
             for measure in MEASURES
         },
         "summary": {

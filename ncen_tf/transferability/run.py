@@ -19,7 +19,7 @@ from ncen_tf.attacks.results import (
     result_key,
     write_adversarials,
 )
-from ncen_tf.attacks.runner import _predict, _run_attack
+from ncen_tf.attacks.runner import predict, run_attack
 from ncen_tf.errors import InputError
 from ncen_tf.targets.target import Target
 
@@ -77,7 +77,7 @@ def run_transfer(
     objectives = [Objective(member, "ensemble") for member in members]
 
     def predictions(shown: Images, what: str) -> Labels:
-        return np.stack([_predict(objective, shown, batch_size, what) for objective in objectives])
+        return np.stack([predict(objective, shown, batch_size, what) for objective in objectives])
 
     clean = predictions(images, "clean images")
     _check_some_right(members, clean == labels)
@@ -96,7 +96,7 @@ def run_transfer(
             if made is not None:
                 logger.info("%s: made by an earlier run", attack.label)
             else:
-                made, result = _run_attack(attack, objective, images, labels, batch_size, seed)
+                made, result = run_attack(attack, objective, images, labels, batch_size, seed)
                 write_adversarials(file, SavedAdversarials(images, made, labels, result.settings))
             shown[source] = predictions(made, attack.label)
     return TransferResult(labels, clean, adversarial, resumed)

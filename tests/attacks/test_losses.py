@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attacks.losses import ensemble_log_odds, log_odds, logit_ratio, targeted_logit_ratio
-from ncen_tf.attacks.objectives import Objective, ensemble_log_probabilities
+from ncen_tf.attacks.objectives import Objective
 from ncen_tf.attacks.standing import Standing
+from ncen_tf.models.ensemble import log_mean_probabilities
 from tests.attacks.linear import LinearTarget
 
 Array = npt.NDArray[np.float64]
@@ -92,7 +93,7 @@ def test_directions_of_sure_members_reach_the_image() -> None:
     x = tf.constant(image)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        scores = ensemble_log_probabilities(target.member_logits(x))
+        scores = log_mean_probabilities(target.member_logits(x))
         naive = tf.nn.sparse_softmax_cross_entropy_with_logits([0], scores)
     assert not np.any(tape.gradient(naive, x))
     standing = Standing(Objective(target, "ensemble"), x, tf.constant([int(np.argmax(scores))]))

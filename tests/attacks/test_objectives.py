@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from ncen_tf.attacks.objectives import (
     Objective,
-    ensemble_log_probabilities,
     member_average_columns,
     stacked_softmax,
 )
 from ncen_tf.errors import InputError
+from ncen_tf.models.ensemble import log_mean_probabilities
 from tests.attacks.conftest import Examples
 from tests.attacks.stand_in import KerasTarget
 
@@ -61,7 +61,7 @@ def released_ce(z: Array, labels: npt.NDArray[np.int64]) -> Array:
 
 CASES: list[tuple[Columns, Expected]] = [
     (member_average_columns, averaged_ce),
-    (ensemble_log_probabilities, ensemble_ce),
+    (log_mean_probabilities, ensemble_ce),
     (stacked_softmax, released_ce),
 ]
 
