@@ -31,14 +31,12 @@ def main() -> None:
     paths = [Path(name) for name in RUNS.value]
     if len(paths) > 1 and not OUT.value:
         raise InputError("--out names the PNG file for several runs.")
-    from ncen_tf.files import replacing
-    from ncen_tf.reports.diagnostics import diagnostics_figure, diagnostics_table
+    from ncen_tf.reports.diagnostics import diagnostics_table, write_diagnostics
+    from ncen_tf.training.run_directory import RunDirectory
 
     histories = {str(path): read_history(path) for path in paths}
-    figure = diagnostics_figure(histories)
-    out = Path(OUT.value) if OUT.value else paths[0] / "diagnostics.png"
-    with replacing(out) as temporary:
-        temporary.write_bytes(figure)
+    out = Path(OUT.value) if OUT.value else RunDirectory(paths[0]).plot_file
+    write_diagnostics(out, histories)
     print(diagnostics_table(histories))
     print(f"\nPlot: {out}")
 

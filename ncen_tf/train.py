@@ -146,6 +146,7 @@ def main() -> int | None:
         raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
     cluster = Cluster.from_environment() if config.strategy == "multi_worker" else None
     path = Path(RUN_DIR.value) if RUN_DIR.value else default_run_dir(config)
+    from ncen_tf.reports.diagnostics import write_diagnostics
     from ncen_tf.training.claim import claimed_run
     from ncen_tf.training.interrupt import InterruptedRunError
     from ncen_tf.training.run import train_ensemble
@@ -165,6 +166,8 @@ def main() -> int | None:
             )
             show = cluster is None or cluster.is_chief
             summary = train_ensemble(config, dataset, run, strategy, CHECKPOINT_EVERY.value, show)
+            if show:
+                write_diagnostics(run.plot_file, {str(path): run.read_metrics(config.epochs)})
     except InterruptedRunError:
         print(f"Interrupted; the run is saved in {path}. The same command resumes it.")
         return program.INTERRUPTED
@@ -173,7 +176,7 @@ def main() -> int | None:
     members = ", ".join(f"{ace:.4f}" for ace in summary["test"]["member_ace"])
     print(
         f"ACE {summary['test']['ace']:.4f} on {summary['dataset']['test_examples']} test images "
-        f"(members {members}).\nRun: {path}\n"
+        f"(members {members}).\nRun: {path}, how members relate: {run.plot_file.name}\n"
         f"Next: python -m ncen_tf.export --run={path} --out=exports/{path.name}"
     )
     return None

@@ -1,5 +1,6 @@
 """How members' input gradients relate over the epochs of training runs, as a plot and a table."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ncen_tf.errors import InputError
+from ncen_tf.files import replacing
 from ncen_tf.reports.figures import png
 
 History = list[dict[str, Any]]
@@ -21,6 +23,13 @@ PANELS = {
     "gradient_norm": "|g_i|",
 }
 """Keys of an evaluation on the test set, and what they are."""
+
+
+def write_diagnostics(file: Path, histories: dict[str, History]) -> None:
+    """Write :func:`diagnostics_figure` at once."""
+    figure = diagnostics_figure(histories)
+    with replacing(file) as temporary:
+        temporary.write_bytes(figure)
 
 
 def diagnostics_figure(histories: dict[str, History]) -> bytes:

@@ -1,18 +1,15 @@
 """A whole training run: ensemble, fit, and what is left in the run directory."""
 
-import dataclasses
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from ncen_tf.data.loading import Dataset
-from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.environment import describe_environment
 from ncen_tf.files import replacing
 from ncen_tf.models.ensemble import build_ensemble
 from ncen_tf.training.config import TrainingConfig
-from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.fit import fit_run
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.objective import make_adversarial_training, make_regularizer
@@ -69,10 +66,9 @@ def train_ensemble(
     history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every, show_progress)
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)
-    evaluation = Evaluator(ensemble).measure(evaluation_batches(dataset.test))
     seconds = sorted(line["seconds_per_step"] for line in history)
     summary = {
-        "test": dataclasses.asdict(evaluation),
+        "test": history[-1]["test"],
         "train": history[-1]["train"],
         "parameters": sum(v.shape.num_elements() for v in ensemble.trainable_variables),
         "median_seconds_per_step": seconds[len(seconds) // 2],

@@ -27,8 +27,8 @@ class RunDirectory:
     """Paths and small files of one training run.
 
     ``flags.cfg`` (resolved flagfile), ``metrics.jsonl`` (a line an epoch), ``checkpoints/``,
-    ``tensorboard/``, ``ensemble.keras`` and ``summary.json``; the last is written last, so it marks a
-    complete run.
+    ``tensorboard/``, ``ensemble.keras`` and ``summary.json``; the last marks a complete run.
+    ``diagnostics.png`` can be drawn again from the metrics.
     """
 
     def __init__(self, path: Path) -> None:
@@ -39,6 +39,7 @@ class RunDirectory:
         self.tensorboard = path / "tensorboard"
         self.model_file = path / "ensemble.keras"
         self.summary_file = path / "summary.json"
+        self.plot_file = path / "diagnostics.png"
         self._lock_file: IO[str] | None = None
 
     @property
