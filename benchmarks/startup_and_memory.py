@@ -1,0 +1,132 @@
+"""Start-up time of every program, speed of the input pipeline, peak memory of a training and of an attack.
+
+python -m benchmarks.startup_and_memory --out=docs/benchmarks/startup_and_memory.json
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+import ncen_tf
+from benchmarks.report import ROUNDS, Row, Table, publish, timing_rows
+from ncen_tf import program
+from ncen_tf.errors import InputError
+
+ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "members that are trained and attacked")
+TRAINED = flags.DEFINE_integer("train_examples", 600, "images of an epoch of training", lower_bound=10)
+ATTACKED = flags.DEFINE_integer("attacked_examples", 100, "attacked images", lower_bound=10)
+MEMORY_ROUNDS = flags.DEFINE_integer("memory_rounds", 3, "trainings and attacks", lower_bound=1)
+BATCH = 64
+
+ABOUT = f"""Start-up is the wall-clock time of `python -m ncen_tf.NAME --help` as a process of its own,
+beside an empty Python and one that imports TensorFlow. The input pipeline gives batches of {BATCH} from
+the embedded sample, augmented and with noise, to nobody. Memory is the most that a process ever held
+(`ru_maxrss`), the median over processes: an epoch with NCE of the members and number of images given, its
+export not counted; the suite `quick` on the ONNX file that came out of it."""
+
+
+def main() -> None:
+    publish(
+        "startup_and_memory",
+        "Start-up, input pipeline, memory",
+        ABOUT,
+        [startup(), pipeline(), memory()],
+    )
+
+
+def startup() -> Table:
+    """``--help`` of every program."""
+    from benchmarks.timing import Candidate, interleaved
+
+    commands = {"python, nothing": ["-c", ""], "python, TensorFlow": ["-c", "import tensorflow"]}
+    for file in sorted(Path(ncen_tf.__path__[0]).glob("*.py")):
+        if "program.run(main)" in file.read_text(encoding="utf-8"):
+            commands[f"ncen_tf.{file.stem}"] = ["-m", f"ncen_tf.{file.stem}", "--help"]
+    candidates: dict[str, Candidate] = {
+        name: functools.partial(functools.partial, child, arguments) for name, arguments in commands.items()
+    }
+    return Table("Start-up", timing_rows(interleaved(candidates, ROUNDS.value)))
+
+
+def pipeline() -> Table:
+    """Epochs of batches without a training."""
+    from benchmarks.timing import Run, interleaved
+    from ncen_tf.data.datasets import DATASETS
+    from ncen_tf.data.loading import load_dataset
+    from ncen_tf.data.pipeline import training_batches
+
+    dataset = load_dataset("fashion_mnist_sample")
+    noise_eps = DATASETS["fashion_mnist"].noise_eps
+
+    def ready() -> Run:
+        batches = training_batches(
+            dataset.train, dataset.spec, BATCH, epoch=0, seed=0, noise_eps=noise_eps, crop_padding=4
+        )
+        return lambda: sum(1 for _ in batches)
+
+    outcomes = interleaved({f"batches of {BATCH}": ready}, ROUNDS.value)
+    return Table("Input pipeline, an epoch", timing_rows(outcomes, 2 * len(dataset.train)))
+
+
+def memory() -> Table:
+    """Peak memory of whole programs."""
+    data = "--dataset=fashion_mnist_sample"
+    measured: dict[str, list[tuple[float, float]]] = {}
+    for _ in range(MEMORY_ROUNDS.value):
+        with tempfile.TemporaryDirectory() as folder:
+            run, export = f"{folder}/run", f"{folder}/export"
+            train = [
+                data,
+                f"--architecture={','.join(ARCHITECTURE.value)}",
+                "--epochs=1",
+                "--test_examples=100",
+            ]
+            train += [f"--train_examples={TRAINED.value}", f"--run_dir={run}"]
+            attack = [data, f"--target={export}", f"--num_examples={ATTACKED.value}", "--suite=quick"]
+            attack += [f"--out={folder}/report"]
+            commands = {
+                "python, TensorFlow": ["-c", "import tensorflow"],
+                f"train, {TRAINED.value} images": ["-m", "ncen_tf.train", *train],
+                "export": ["-m", "ncen_tf.export", f"--run={run}", f"--out={export}"],
+                f"attack, {ATTACKED.value} images": ["-m", "ncen_tf.attack", *attack],
+            }
+            for name, arguments in commands.items():
+                measured.setdefault(name, []).append(child(arguments))
+    rows: list[Row] = []
+    for name, values in measured.items():
+        peaks, seconds = zip(*values, strict=True)
+        rows.append({"": name, "peak MiB": statistics.median(peaks), "seconds": statistics.median(seconds)})
+    return Table(f"Peak memory, {' + '.join(ARCHITECTURE.value)}", rows)
+
+
+def child(arguments: Sequence[str]) -> tuple[float, float]:
+    """Run Python to its end; its peak memory in MiB and its seconds.
+
+    Raises:
+        InputError: the process failed.
+    """
+    started = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output)  # noqa: S603
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        # absl's --help ends with 1
+        if process.returncode and "--help" not in arguments:
+            output.seek(0)
+            raise InputError(f"{' '.join(arguments)} failed: {output.read()[-500:]}")
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return usage.ru_maxrss / unit, time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    program.run(main)
