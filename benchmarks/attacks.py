@@ -3,26 +3,28 @@
 python -m benchmarks.attacks --target=runs/NAME --out=docs/benchmarks/attacks.json
 """
 
-from __future__ import annotations
-
 import functools
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
+import tensorflow as tf
 from absl import flags
 
-from benchmarks.report import ROUNDS, Row, Table, publish, timing_rows
-from benchmarks.target import balanced_images
+from benchmarks.ceiling import ceiling
+from benchmarks.peers.attack_libraries import LIBRARIES, Images, Task
+from benchmarks.report import ROUNDS, publish
+from benchmarks.table import Row, Table, timing_rows
+from benchmarks.target import balanced_images, open_ensemble, write_onnx
+from benchmarks.timing import Candidate, Failure, Outcome, Run, Timing, interleaved
 from ncen_tf import program
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-    from benchmarks.peers.attack_libraries import Task
-    from benchmarks.timing import Candidate, Outcome, Run
-    from ncen_tf.targets.target import Target
+from ncen_tf.attacks.basic_iterative import BasicIterative
+from ncen_tf.attacks.momentum_iterative import MomentumIterative
+from ncen_tf.attacks.objectives import Objective
+from ncen_tf.targets.keras_target import KerasTarget
+from ncen_tf.targets.onnx_target import OnnxTarget
+from ncen_tf.targets.target import Target
 
 IMAGES = flags.DEFINE_integer(
     "images", 100, "class-balanced test images, attacked as one batch", lower_bound=10
@@ -39,12 +41,9 @@ manuals say; torchattacks gets a PyTorch ensemble with the same weights."""
 
 
 def main() -> None:
-    from benchmarks.target import open_ensemble
 
     ensemble, name = open_ensemble()
     images, labels = balanced_images(IMAGES.value)
-    from benchmarks.ceiling import ceiling
-    from benchmarks.peers.attack_libraries import Task
 
     settings = (ensemble, images, labels, EPS.value, STEP_SIZE.value, STEPS.value)
     kinds: tuple[Literal["PGD", "MI-FGSM"], ...] = ("PGD", "MI-FGSM")
@@ -58,9 +57,6 @@ def main() -> None:
 
 def compare(task: Task, folder: Path) -> Table:
     """Time every side on one attack."""
-    from benchmarks.peers.attack_libraries import LIBRARIES
-    from benchmarks.timing import interleaved
-
     candidates: dict[str, Candidate] = {
         "ncen_tf, Keras": functools.partial(ours_on_keras, task),
         "ncen_tf, ONNX": functools.partial(ours_on_onnx, task, folder),
@@ -71,38 +67,24 @@ def compare(task: Task, folder: Path) -> Table:
         row | strength(task, outcome)
         for row, outcome in zip(timing_rows(outcomes, len(task.images)), outcomes.values(), strict=True)
     ]
-    fastest = min((o.median for o in outcomes.values() if hasattr(o, "median")), default=0.0)
-    for row in rows:
-        median = row.get("median ms")
-        if isinstance(median, float):
-            row["/ fastest"] = median / 1e3 / fastest
+    fastest = min(o.median for o in outcomes.values() if isinstance(o, Timing))
+    for row, outcome in zip(rows, outcomes.values(), strict=True):
+        row["/ fastest"] = outcome.median / fastest if isinstance(outcome, Timing) else None
     return Table(f"{task.attack}-{task.steps}, Linf {task.eps:g}, {len(task.images)} images", rows)
 
 
 def ours_on_keras(task: Task) -> Run:
     """This package on the Keras ensemble."""
-    from ncen_tf.targets.keras_target import KerasTarget
-
     return ours(task, KerasTarget(task.ensemble, "Keras", sha256=""))
 
 
 def ours_on_onnx(task: Task, folder: Path) -> Run:
     """This package on its ONNX export."""
-    from benchmarks.target import write_onnx
-    from ncen_tf.targets.onnx_target import OnnxTarget
-
     return ours(task, OnnxTarget(write_onnx(task.ensemble, folder)))
 
 
 def ours(task: Task, target: Target) -> Run:
     """This package's attack."""
-    import numpy as np
-    import tensorflow as tf
-
-    from ncen_tf.attacks.basic_iterative import BasicIterative
-    from ncen_tf.attacks.momentum_iterative import MomentumIterative
-    from ncen_tf.attacks.objectives import Objective
-
     kind = BasicIterative if task.attack == "PGD" else MomentumIterative
     attack = kind(eps=task.eps, steps=task.steps, step_size=task.step_size)
     objective = Objective(target, "ensemble")
@@ -112,8 +94,6 @@ def ours(task: Task, target: Target) -> Run:
 
 def strength(task: Task, outcome: Outcome) -> Row:
     """What one side's images do, and how far they are from the originals."""
-    from benchmarks.timing import Failure
-
     if isinstance(outcome, Failure):
         return {}
     found = outcome.result
@@ -124,10 +104,8 @@ def strength(task: Task, outcome: Outcome) -> Row:
     }
 
 
-def accuracy(task: Task, images: npt.NDArray[np.float32]) -> float:
+def accuracy(task: Task, images: Images) -> float:
     """Of the Keras ensemble."""
-    import numpy as np
-
     predicted = np.asarray(task.ensemble.predict_probabilities(images)).argmax(1)
     return float((predicted == task.labels).mean())
 

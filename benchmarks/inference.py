@@ -3,30 +3,26 @@
 python -m benchmarks.inference --target=runs/NAME --out=docs/benchmarks/inference.json
 """
 
-from __future__ import annotations
-
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 from absl import flags
 
-from benchmarks.report import ROUNDS, Table, publish, timing_rows, whole_numbers
+from benchmarks.ceiling import ceiling
+from benchmarks.report import ROUNDS, publish, whole_numbers
+from benchmarks.table import Table, timing_rows
 from benchmarks.target import open_ensemble, write_onnx
+from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
+from ncen_tf.exporting.parity import Predict, file_predictor, keras_predictor
+from ncen_tf.exporting.saved_model import save_saved_model
+from ncen_tf.models.ensemble import Ensemble
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from benchmarks.timing import Candidate, Outcome, Run
-    from ncen_tf.exporting.parity import Predict
-    from ncen_tf.models.ensemble import Ensemble
-
-    Side = Callable[[Ensemble, Path], Predict]
+Side = Callable[[Ensemble, Path], Predict]
 
 BATCHES = flags.DEFINE_list("batches", ["1", "64", "256"], "images a call")
 CALLS = flags.DEFINE_integer("calls", 10, "calls in a row each time", lower_bound=1)
@@ -41,7 +37,6 @@ what was timed."""
 def main() -> None:
     batches = whole_numbers(BATCHES)
     ensemble, name = open_ensemble()
-    from benchmarks.ceiling import ceiling
 
     with tempfile.TemporaryDirectory() as folder:
         tables = [compare(ensemble, batch, Path(folder)) for batch in batches]
@@ -52,10 +47,6 @@ def main() -> None:
 
 def compare(ensemble: Ensemble, batch: int, folder: Path) -> Table:
     """Time every side at one batch size."""
-    import numpy as np
-
-    from benchmarks.timing import interleaved, ratio
-
     shape = (batch, *ensemble.members[0].input_shape[1:])
     images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
     sides = {"ONNX": onnx, "SavedModel": saved_model, "Keras": keras, "PyTorch": torch}
@@ -77,16 +68,11 @@ def ready(make: Side, ensemble: Ensemble, folder: Path, images: npt.NDArray[np.f
 
 def onnx(ensemble: Ensemble, folder: Path) -> Predict:
     """As ``ncen_tf.export`` writes it, in onnxruntime."""
-    from ncen_tf.exporting.parity import file_predictor
-
     return file_predictor(write_onnx(ensemble, folder))
 
 
 def saved_model(ensemble: Ensemble, folder: Path) -> Predict:
     """As ``ncen_tf.export`` writes it, in TensorFlow."""
-    from ncen_tf.exporting.parity import file_predictor
-    from ncen_tf.exporting.saved_model import save_saved_model
-
     out = folder / "saved_model"
     if not out.exists():
         save_saved_model(ensemble, ensemble.members[0].input_shape[1:], out)
@@ -95,8 +81,6 @@ def saved_model(ensemble: Ensemble, folder: Path) -> Predict:
 
 def keras(ensemble: Ensemble, folder: Path) -> Predict:
     """As it was trained."""
-    from ncen_tf.exporting.parity import keras_predictor
-
     return keras_predictor(ensemble)
 
 
@@ -113,7 +97,6 @@ def check_same_answers(outcomes: dict[str, Outcome]) -> None:
     Raises:
         RuntimeError: they did not.
     """
-    from benchmarks.timing import Timing
 
     answers = {name: o.result for name, o in outcomes.items() if isinstance(o, Timing)}
     first = next(iter(answers.values()), None)

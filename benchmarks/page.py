@@ -1,7 +1,5 @@
 """The BENCHMARKS page: python -m benchmarks.page --results=docs/benchmarks --out=docs/BENCHMARKS.md"""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from pathlib import Path
@@ -9,8 +7,10 @@ from typing import Any
 
 from absl import flags
 
+from benchmarks.table import cells
 from ncen_tf import program
 from ncen_tf.errors import InputError
+from ncen_tf.files import replacing
 
 RESULTS = flags.DEFINE_string("results", None, "folder with the JSON files that benchmarks wrote with --out")
 OUT = flags.DEFINE_string("out", None, "file to write (default: standard output)")
@@ -19,16 +19,15 @@ ORDER = ("training_step", "attacks", "inference", "startup_and_memory", "scaling
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page` from the JSON files in `{folder}/`; the programs in `benchmarks/` write
-those and say in their first lines how they are run. All sides of a table are timed in turn in one run, so that what
-else the machine does hits all alike. Times are medians, with quartiles beside them; the last table of a
-section says what the machine can do at all.
+those and say in their first lines how they are run. All sides of a table are timed in turn in one run, so
+that whatever else the machine does hits all alike. Times are medians, with quartiles beside them; the last
+table of a section says what the machine can do at all.
 """
 
 
 def main() -> None:
     if not RESULTS.value:
         raise InputError("--results names the folder with the JSON files of the benchmarks.")
-    from ncen_tf.files import replacing
 
     text = page(Path(RESULTS.value))
     if not OUT.value:
@@ -95,8 +94,6 @@ def _plain(value: object) -> str:
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """A table in GitHub-flavoured Markdown."""
-    from benchmarks.report import cells
-
     head, *lines = [[text.replace("|", "\\|") for text in line] for line in cells(rows)]
     rules = ["---"] + ["---:"] * (len(head) - 1)
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rules, *lines))

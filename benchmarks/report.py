@@ -3,14 +3,14 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
-from benchmarks.timing import Failure, Outcome
+from benchmarks.table import Table, cells
 from ncen_tf.environment import describe_environment
 from ncen_tf.errors import InputError
 from ncen_tf.files import write_json
@@ -19,41 +19,6 @@ PEERS = ("torch", "adversarial-robustness-toolbox", "foolbox", "torchattacks")
 
 OUT = flags.DEFINE_string("out", None, "JSON file of the results, for benchmarks.page")
 ROUNDS = flags.DEFINE_integer("rounds", 15, "times that each side is timed, in turn", lower_bound=1)
-
-Row = dict[str, str | float | None]
-"""Column -> text or number; a column that other rows have may be missing."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of measurements; the first column of each names it."""
-
-    title: str
-    rows: Sequence[Row]
-
-
-def timing_rows(
-    outcomes: Mapping[str, Outcome], items: float | None = None, unit: str = "images"
-) -> list[Row]:
-    """Median and quartiles in milliseconds of each side, and what it does a second.
-
-    Args:
-        outcomes: name -> timing.
-        items: done by one call; ``None`` where there is nothing to count.
-        unit: of the items.
-    """
-    rows: list[Row] = []
-    for name, outcome in outcomes.items():
-        row: Row = {"": name}
-        if isinstance(outcome, Failure):
-            row["failed"] = outcome.reason
-        else:
-            lower, median, upper = outcome.quartiles
-            row |= {"median ms": 1e3 * median, "25 % ms": 1e3 * lower, "75 % ms": 1e3 * upper}
-            if items is not None:
-                row[f"{unit}/s"] = items / median
-        rows.append(row)
-    return rows
 
 
 def publish(name: str, title: str, about: str, tables: Sequence[Table]) -> None:
@@ -100,18 +65,6 @@ def whole_numbers(flag: "flags.FlagHolder[list[str] | None]") -> list[int]:
     if not values or min(values) < 1:
         raise InputError(f"--{flag.name} lists whole numbers of at least 1; got {flag.value}.")
     return values
-
-
-def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Text of a header line and of every row."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    return [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
-
-
-def _text(value: str | float | None) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
 def environment() -> dict[str, Any]:

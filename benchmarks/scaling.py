@@ -3,19 +3,24 @@
 python -m benchmarks.scaling --out=docs/benchmarks/scaling.json
 """
 
-from __future__ import annotations
-
 import functools
-from typing import TYPE_CHECKING
 
+import keras
+import tensorflow as tf
 from absl import flags
 
-from benchmarks.report import ROUNDS, Table, publish, timing_rows, whole_numbers
+from benchmarks.ceiling import ceiling
+from benchmarks.report import ROUNDS, publish, whole_numbers
+from benchmarks.table import Table, timing_rows
+from benchmarks.timing import Candidate, Run, interleaved, ratio
 from ncen_tf import program
-
-if TYPE_CHECKING:
-    from benchmarks.timing import Candidate, Run
-    from ncen_tf.data.loading import Dataset
+from ncen_tf.data.loading import Dataset, load_dataset
+from ncen_tf.models.ensemble import build_ensemble
+from ncen_tf.regularizers.nce import NCE
+from ncen_tf.training.config import TrainingConfig
+from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.steps import TrainingSteps
+from ncen_tf.training.strategy import make_strategy, split_device
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "the members")
 BATCHES = flags.DEFINE_list("batches", ["64", "128", "256", "512", "1024"], "images a step, over all devices")
@@ -28,10 +33,6 @@ cores of one machine: what they cost is shown here, not what a second machine wo
 
 def main() -> None:
     batches = whole_numbers(BATCHES)
-    from benchmarks.ceiling import ceiling
-    from benchmarks.timing import interleaved, ratio
-    from ncen_tf.data.loading import load_dataset
-    from ncen_tf.training.strategy import split_device
 
     split_device(len(STRATEGIES))
     dataset = load_dataset("fashion_mnist_sample")
@@ -51,16 +52,6 @@ def main() -> None:
 
 def step(strategy_name: str, batch: int, dataset: Dataset) -> Run:
     """A step of a run under a strategy."""
-    import keras
-    import tensorflow as tf
-
-    from ncen_tf.models.ensemble import build_ensemble
-    from ncen_tf.regularizers.nce import NCE
-    from ncen_tf.training.config import TrainingConfig
-    from ncen_tf.training.nc_ensemble import NCEnsemble
-    from ncen_tf.training.steps import TrainingSteps
-    from ncen_tf.training.strategy import make_strategy
-
     nce = NCE()
     config = TrainingConfig(
         dataset="fashion_mnist_sample",

@@ -3,8 +3,6 @@
 python -m benchmarks.startup_and_memory --out=docs/benchmarks/startup_and_memory.json
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import statistics
@@ -18,8 +16,13 @@ from pathlib import Path
 from absl import flags
 
 import ncen_tf
-from benchmarks.report import ROUNDS, Row, Table, publish, timing_rows
+from benchmarks.report import ROUNDS, publish
+from benchmarks.table import Row, Table, timing_rows
+from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.pipeline import training_batches
 from ncen_tf.errors import InputError
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "members that are trained and attacked")
@@ -46,8 +49,6 @@ def main() -> None:
 
 def startup() -> Table:
     """``--help`` of every program."""
-    from benchmarks.timing import Candidate, interleaved
-
     commands = {"python, nothing": ["-c", ""], "python, TensorFlow": ["-c", "import tensorflow"]}
     for file in sorted(Path(ncen_tf.__path__[0]).glob("*.py")):
         if "program.run(main)" in file.read_text(encoding="utf-8"):
@@ -60,11 +61,6 @@ def startup() -> Table:
 
 def pipeline() -> Table:
     """Epochs of batches without a training."""
-    from benchmarks.timing import Run, interleaved
-    from ncen_tf.data.datasets import DATASETS
-    from ncen_tf.data.loading import load_dataset
-    from ncen_tf.data.pipeline import training_batches
-
     dataset = load_dataset("fashion_mnist_sample")
     noise_eps = DATASETS["fashion_mnist"].noise_eps
 

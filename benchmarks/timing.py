@@ -4,12 +4,13 @@ import dataclasses
 import gc
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
+Name = TypeVar("Name", bound=Hashable)
 Run = Callable[[], Any]
 Candidate = Callable[[], Run]
 """Makes one side ready; what it gives back is timed."""
@@ -47,7 +48,7 @@ class Failure:
 Outcome = Timing | Failure
 
 
-def interleaved(candidates: Mapping[str, Candidate], rounds: int, *, calls: int = 1) -> dict[str, Outcome]:
+def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int = 1) -> dict[Name, Outcome]:
     """Time every candidate once a round, after one call that does not count.
 
     Args:
@@ -55,9 +56,9 @@ def interleaved(candidates: Mapping[str, Candidate], rounds: int, *, calls: int 
         rounds: times that each is timed, >= 1.
         calls: made in a row each time; for runs so short that what came before them would be felt.
     """
-    outcomes: dict[str, Outcome] = {}
-    ready: dict[str, Run] = {}
-    first: dict[str, float] = {}
+    outcomes: dict[Name, Outcome] = {}
+    ready: dict[Name, Run] = {}
+    first: dict[Name, float] = {}
     for name, make in tqdm(candidates.items(), desc="getting ready", disable=None):
         started = time.perf_counter()
         try:
@@ -69,8 +70,8 @@ def interleaved(candidates: Mapping[str, Candidate], rounds: int, *, calls: int 
             reason = " ".join(str(error).split())[:300]
             outcomes[name] = Failure(f"{type(error).__name__}: {reason}")
         first[name] = time.perf_counter() - started
-    seconds: dict[str, list[float]] = {name: [] for name in ready}
-    results: dict[str, Any] = {}
+    seconds: dict[Name, list[float]] = {name: [] for name in ready}
+    results: dict[Name, Any] = {}
     gc.collect()
     for _ in tqdm(range(rounds), desc="timing", unit="round", disable=None):
         for name, run in ready.items():
