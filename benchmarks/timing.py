@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import logging
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -56,6 +57,8 @@ def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int
         rounds: times that each is timed, >= 1.
         calls: made in a row each time; for runs so short that what came before them would be felt.
     """
+    # Every candidate is traced once, which TensorFlow takes for retracing and warns of.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     outcomes: dict[Name, Outcome] = {}
     ready: dict[Name, Run] = {}
     first: dict[Name, float] = {}
