@@ -81,13 +81,15 @@ def copy_member(member: keras.Model) -> TorchResNet:
     copy = TorchResNet(convolutions + 1, member.input_shape[-1], member.output_shape[-1])
     # Both list weights in the order of use, a normalisation's as gamma, beta, mean, variance.
     tensors = [tensor for name, tensor in copy.state_dict().items() if "num_batches" not in name]
+    orders = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+    moved = [torch.tensor(weight.transpose(orders[weight.ndim])) for weight in layers]
+    if [tensor.shape for tensor in tensors] != [weight.shape for weight in moved]:
+        raise ValueError(
+            f"{member.name} is no ResNet{convolutions + 1} of ncen_tf: its weights differ in shape."
+        )
     with torch.no_grad():
-        for tensor, weight in zip(tensors, layers, strict=True):
-            order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[weight.ndim]
-            moved = torch.tensor(weight.transpose(order))
-            if tensor.shape != moved.shape:
-                raise ValueError(f"A weight is {tuple(moved.shape)} in Keras and {tuple(tensor.shape)} here.")
-            tensor.copy_(moved)
+        for tensor, weight in zip(tensors, moved, strict=True):
+            tensor.copy_(weight)
     return copy
 
 
