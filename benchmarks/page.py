@@ -83,8 +83,8 @@ def environments(results: list[dict[str, Any]]) -> list[str]:
         found.setdefault(json.dumps(result["environment"]), []).append(result["program"])
     tables = []
     for text, programs in found.items():
-        rows = [{"": key, ", ".join(programs): _plain(value)} for key, value in json.loads(text).items()]
-        tables.append(markdown(rows))
+        head = ", ".join(programs) if len(found) > 1 else "of all"
+        tables.append(markdown([{"": key, head: _plain(value)} for key, value in json.loads(text).items()]))
     return tables
 
 

@@ -4,7 +4,6 @@ python -m benchmarks.startup_and_memory --out=docs/benchmarks/startup_and_memory
 """
 
 import functools
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,13 @@ TRAINED = flags.DEFINE_integer("train_examples", 600, "images of an epoch of tra
 ATTACKED = flags.DEFINE_integer("attacked_examples", 100, "attacked images", lower_bound=10)
 MEMORY_ROUNDS = flags.DEFINE_integer("memory_rounds", 3, "trainings and attacks", lower_bound=1)
 BATCH = 64
+# Linux counts to a process's peak what its parent held when it was started, and this one holds TensorFlow.
+LAUNCHER = """
+import resource, subprocess, sys
+done = subprocess.run([sys.executable, *sys.argv[1:]], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)
+"""
 
 ABOUT = f"""Start-up is the wall-clock time of `python -m ncen_tf.NAME --help` as a process of its own,
 beside an empty Python and one that imports TensorFlow. The input pipeline gives batches of {BATCH} from
@@ -49,13 +55,14 @@ def main() -> None:
 
 def startup() -> Table:
     """``--help`` of every program."""
-    commands = {"python, nothing": ["-c", ""], "python, TensorFlow": ["-c", "import tensorflow"]}
+    candidates: dict[str, Candidate] = {
+        "python, nothing": lambda: functools.partial(python, "-c", ""),
+        "python, TensorFlow": lambda: functools.partial(python, "-c", "import tensorflow"),
+    }
     for file in sorted(Path(ncen_tf.__path__[0]).glob("*.py")):
         if "program.run(main)" in file.read_text(encoding="utf-8"):
-            commands[f"ncen_tf.{file.stem}"] = ["-m", f"ncen_tf.{file.stem}", "--help"]
-    candidates: dict[str, Candidate] = {
-        name: functools.partial(functools.partial, child, arguments) for name, arguments in commands.items()
-    }
+            name = f"ncen_tf.{file.stem}"
+            candidates[name] = functools.partial(functools.partial, show_help, name)
     return Table("Start-up", timing_rows(interleaved(candidates, ROUNDS.value)))
 
 
@@ -91,13 +98,14 @@ def memory() -> Table:
             attack = [data, f"--target={export}", f"--num_examples={ATTACKED.value}", "--suite=quick"]
             attack += [f"--out={folder}/report"]
             commands = {
+                "python, nothing": ["-c", ""],
                 "python, TensorFlow": ["-c", "import tensorflow"],
                 f"train, {TRAINED.value} images": ["-m", "ncen_tf.train", *train],
                 "export": ["-m", "ncen_tf.export", f"--run={run}", f"--out={export}"],
                 f"attack, {ATTACKED.value} images": ["-m", "ncen_tf.attack", *attack],
             }
             for name, arguments in commands.items():
-                measured.setdefault(name, []).append(child(arguments))
+                measured.setdefault(name, []).append(peak_memory(arguments))
     rows: list[Row] = []
     for name, values in measured.items():
         peaks, seconds = zip(*values, strict=True)
@@ -105,23 +113,37 @@ def memory() -> Table:
     return Table(f"Peak memory, {' + '.join(ARCHITECTURE.value)}", rows)
 
 
-def child(arguments: Sequence[str]) -> tuple[float, float]:
+def show_help(name: str) -> None:
+    """Run a program's ``--help`` to its end.
+
+    Raises:
+        RuntimeError: it printed something else.
+    """
+    # absl ends --help with exit code 1, as a crash does
+    done = python("-m", name, "--help")
+    if "Try --helpfull" not in done.stdout:
+        raise RuntimeError(f"{name} --help failed: {done.stderr[-300:]}")
+
+
+def peak_memory(arguments: Sequence[str]) -> tuple[float, float]:
     """Run Python to its end; its peak memory in MiB and its seconds.
 
     Raises:
         InputError: the process failed.
     """
     started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output)  # noqa: S603
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        # absl's --help ends with 1
-        if process.returncode and "--help" not in arguments:
-            output.seek(0)
-            raise InputError(f"{' '.join(arguments)} failed: {output.read()[-500:]}")
+    done = python("-c", LAUNCHER, *arguments)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise InputError(f"{' '.join(arguments)} failed: {done.stderr[-300:]}")
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return usage.ru_maxrss / unit, time.perf_counter() - started
+    return int(done.stdout) / unit, seconds
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with arguments, as a process of its own."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 if __name__ == "__main__":
