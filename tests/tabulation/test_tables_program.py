@@ -53,7 +53,9 @@ def test_page(results: Path, run_program: Program, tmp_path: Path) -> None:
     preamble.write_text("# What we saw\n\nTwo runs, made up.\n\n", encoding="utf-8")
     done = run_program("tables", f"--results={results}", "--page", f"--preamble={preamble}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("# What we saw\n\nTwo runs, made up.\n\n## Protocol paper\n\n### AAE")
+    assert done.stdout.startswith(
+        "# What we saw\n\nTwo runs, made up.\n\n## Protocols side by side\n\n### Robust accuracy"
+    )
     headings = [line for line in done.stdout.splitlines() if line.startswith("#")]
     assert headings == [
         "# What we saw",
