@@ -59,6 +59,8 @@ def test_page(results: Path, run_program: Program, tmp_path: Path) -> None:
     headings = [line for line in done.stdout.splitlines() if line.startswith("#")]
     assert headings == [
         "# What we saw",
+        "## Protocols side by side",
+        "### Robust accuracy by protocol, fashion_mnist, k = 3",
         "## Protocol paper",
         "### AAE, protocol paper, fashion_mnist, k = 3",
         "### Robust accuracy, protocol paper, fashion_mnist, k = 3",
