@@ -99,7 +99,7 @@ class RunCheckpoint:
         return self.epoch * self._steps_per_epoch + self.step
 
     def restore(self) -> bool:
-        """Read the newest intact checkpoint and remove damaged ones; False if there is none.
+        """Read the newest intact checkpoint and remove damaged and surplus ones; False if there is none.
 
         Raises:
             InputError: all are damaged.
@@ -110,6 +110,7 @@ class RunCheckpoint:
         self._checkpoint.read(str(checkpoint_path(self._folder, number))).assert_consumed()
         self.epoch, self.step = (int(variable) for variable in self._position)
         self._remove([damaged for damaged in checkpoint_steps(self._folder) if damaged > number])
+        self._remove_surplus()  # of a process that was killed before it did
         return True
 
     def save(self) -> None:
@@ -128,9 +129,12 @@ class RunCheckpoint:
                 _read_back(temporary / _FILES)
         except _FAILURES as error:
             raise InputError(
-                f"{path.parent} cannot be written ({_reason(error)}); earlier checkpoints are intact: once the "
-                "folder can be written, the same command resumes."
+                f"{path.parent} cannot be written ({_reason(error)}); earlier checkpoints are intact: once "
+                "the folder can be written, the same command resumes."
             ) from error
+        self._remove_surplus()
+
+    def _remove_surplus(self) -> None:
         self._remove(checkpoint_steps(self._folder)[:-KEPT])
 
     def _remove(self, numbers: list[int]) -> None:

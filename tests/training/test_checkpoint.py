@@ -124,9 +124,9 @@ def test_what_is_not_finite_is_never_written(
     checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path, value: float
 ) -> None:
     save(checkpoint, ensemble, 9)
+    bias(ensemble).assign(np.full(10, value))
+    checkpoint.step = 10
     with pytest.raises(NonFiniteStateError):
-        bias(ensemble).assign(np.full(10, value))
-        checkpoint.step = 10
         checkpoint.save()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-9"]
     assert restored(checkpoint, ensemble) == 9

@@ -1,0 +1,89 @@
+"""Whether two folders hold the same: the same files, with the same content but for times."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+_EVENTS = "events.out.tfevents"
+_TELLS_OF_ATTEMPTS = ("log.txt", ".lock", "report.html")
+"""Names of files whose content depends on times and on how often a program was started."""
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What is only in one of two folders, or has another content.
+
+    TensorBoard's event files count as one, since each start of a training adds a file.
+    """
+    first, second = _entries(one), _entries(other)
+    found = [
+        f"only in {folder}: {name}"
+        for folder, mine, others in ((one, first, second), (other, second, first))
+        for name in sorted(mine.keys() - others.keys())
+    ]
+    for name in sorted(first.keys() & second.keys()):
+        if first[name].is_file() and not _same(first[name], second[name]):
+            found.append(f"differs: {name}")
+    return found
+
+
+def _entries(folder: Path) -> dict[str, Path]:
+    entries = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.name.startswith(_EVENTS):
+            name = name.with_name(_EVENTS)
+        entries[str(name)] = path
+    return entries
+
+
+def _same(one: Path, other: Path) -> bool:
+    if one.name.startswith((_EVENTS, *_TELLS_OF_ATTEMPTS)):
+        return True
+    read = _READERS.get(one.suffix, Path.read_bytes)
+    return bool(read(one) == read(other))
+
+
+def _without_times(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without_times(value) for key, value in content.items() if "seconds" not in key}
+    return [_without_times(value) for value in content] if isinstance(content, list) else content
+
+
+def _read_lines(file: Path) -> Any:
+    return [_without_times(json.loads(line)) for line in file.read_text().splitlines()]
+
+
+def _read_npz(file: Path) -> dict[str, tuple[str, bytes]]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return {
+            name: (str(arrays[name].dtype), arrays[name].tobytes()) for name in arrays if name != "seconds"
+        }
+
+
+def _read_keras(file: Path) -> dict[str, bytes]:
+    """Weights and configuration; the metadata have the time of saving."""
+    with zipfile.ZipFile(file) as archive:
+        weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
+        return {"config": archive.read("config.json")} | dict(_datasets(weights))
+
+
+def _datasets(group: h5py.Group) -> Iterator[tuple[str, bytes]]:
+    for name, entry in group.items():
+        if isinstance(entry, h5py.Group):
+            yield from ((f"{name}/{inner}", content) for inner, content in _datasets(entry))
+        else:
+            yield name, entry[()].tobytes()
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".json": lambda file: _without_times(json.loads(file.read_text())),
+    ".jsonl": _read_lines,
+    ".keras": _read_keras,
+    ".npz": _read_npz,
+}

@@ -1,0 +1,88 @@
+"""What is killed: four programs on so few images that most of their time is start-up and saving."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "train": (),
+    "export": ("train",),
+    "attack": ("train", "export"),
+    "sweep": (),
+}
+"""Programs, and those whose undisturbed output each works on."""
+
+_TRAINING = (
+    "--dataset=fashion_mnist_sample",
+    "--architecture=resnet8,resnet8",
+    "--train_examples=40",
+    "--test_examples=20",
+    "--batch_size=9",
+    "--checkpoint_every=2",
+    "--deterministic",
+)
+_SUITE = """
+[[attack]]
+name = "FGSM"
+eps = 0.1
+[[attack]]
+name = "PGD"
+eps = 0.1
+steps = 5
+step_size = 0.03
+[[attack]]
+name = "Square"
+eps = 0.1
+queries = 20
+"""
+_GRID = """
+[train]
+--seed=0 | 1
+[export]
+--formats=onnx
+[attack]
+--suite={suite}
+--num_examples=20
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A command that is the same at every start, and the one folder that it writes."""
+
+    program: str
+    arguments: tuple[str, ...]
+    out: Path
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", f"ncen_tf.{self.program}", *self.arguments]
+
+    @property
+    def undisturbed(self) -> Path:
+        """Where the output of a start that nothing disturbed is kept."""
+        return self.out.with_name("undisturbed")
+
+
+def make_tasks(folder: Path) -> dict[str, Task]:
+    """The tasks by program, their inputs written below ``folder``."""
+    suite, grid = folder / "suite.toml", folder / "grid.cfg"
+    suite.write_text(_SUITE)
+    grid.write_text("\n".join((*_TRAINING, "--epochs=1")) + _GRID.format(suite=suite))
+    places = {program: folder / program / "out" for program in NEEDS}
+    tasks = {
+        "train": (*_TRAINING, "--epochs=2", f"--run_dir={places['train']}"),
+        "export": (f"--run={places['train'].with_name('undisturbed')}", f"--out={places['export']}"),
+        "attack": (
+            f"--target={places['export'].with_name('undisturbed')}",
+            f"--out={places['attack']}",
+            "--dataset=fashion_mnist_sample",
+            f"--suite={suite}",
+            "--num_examples=20",
+            "--save_adversarials",
+        ),
+        "sweep": (f"--grid={grid}", f"--out={places['sweep']}"),
+    }
+    # A kill after the export took its place, but before the program ended, leaves a whole export.
+    tasks["export"] += ("--overwrite",)
+    return {program: Task(program, arguments, places[program]) for program, arguments in tasks.items()}
