@@ -11,8 +11,8 @@ import h5py
 import numpy as np
 
 _EVENTS = "events.out.tfevents"
-_TELLS_OF_ATTEMPTS = ("log.txt", ".lock", "report.html")
-"""Names of files whose content depends on times and on how often a program was started."""
+_OWN_TO_A_START = ("log.txt", "report.html", "fingerprint.pb")
+"""Names of files with times, with the output of all starts, or with a random number (SavedModel's)."""
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -43,7 +43,7 @@ def _entries(folder: Path) -> dict[str, Path]:
 
 
 def _same(one: Path, other: Path) -> bool:
-    if one.name.startswith((_EVENTS, *_TELLS_OF_ATTEMPTS)):
+    if one.name.startswith((_EVENTS, *_OWN_TO_A_START)):
         return True
     read = _READERS.get(one.suffix, Path.read_bytes)
     return bool(read(one) == read(other))
@@ -51,7 +51,8 @@ def _same(one: Path, other: Path) -> bool:
 
 def _without_times(content: Any) -> Any:
     if isinstance(content, dict):
-        return {key: _without_times(value) for key, value in content.items() if "seconds" not in key}
+        own = {key for key in content if "seconds" in key or key.endswith(_OWN_TO_A_START)}
+        return {key: _without_times(value) for key, value in content.items() if key not in own}
     return [_without_times(value) for value in content] if isinstance(content, list) else content
 
 
