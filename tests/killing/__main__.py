@@ -27,7 +27,7 @@ def main() -> int | None:
     from ncen_tf.environment import describe_environment
     from ncen_tf.files import write_json
     from tests.killing.campaign import Campaign
-    from tests.killing.tasks import NEEDS, make_tasks
+    from tests.killing.tasks import NEEDS, SHARES, make_tasks
 
     unknown = [name for name in PROGRAMS.value if name not in NEEDS]
     if unknown:
@@ -40,17 +40,16 @@ def main() -> int | None:
     tasks = make_tasks(folder)
     chosen = [name for name in NEEDS if name in (PROGRAMS.value or NEEDS)]
     needed = [name for name in NEEDS if any(name in (one, *NEEDS[one]) for one in chosen)]
+    kills = share(KILLS.value, {name: SHARES[name] for name in chosen})
     tallies = []
-    with tqdm(total=KILLS.value, unit="kill", smoothing=0) as bar:
+    with tqdm(total=sum(kills.values()), unit="kill", smoothing=0) as bar:
         campaign = Campaign(SEED.value, bar.update)
         for name in needed:
             bar.set_description(f"{name}, undisturbed")
             seconds = campaign.run_undisturbed(tasks[name])
             if name in chosen:
                 bar.set_description(name)
-                place = chosen.index(name)
-                kills = KILLS.value * (place + 1) // len(chosen) - KILLS.value * place // len(chosen)
-                tallies.append(campaign.run(tasks[name], seconds, kills))
+                tallies.append(campaign.run(tasks[name], seconds, kills[name]))
     faults = [f"{tally.program}, {fault}" for tally in tallies for fault in tally.faults]
     content = {
         "kills": sum(len(tally.moments) for tally in tallies),
@@ -72,6 +71,11 @@ def main() -> int | None:
         return FOUND
     shutil.rmtree(folder)
     return None
+
+
+def share(kills: int, shares: dict[str, int]) -> dict[str, int]:
+    """Kills for each program: as many as asked for in all, or a few more."""
+    return {name: -(-kills * part // sum(shares.values())) for name, part in shares.items()}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tests.killing.intact import faults
 from tests.killing.processes import LONGEST, ends_before_writing, ends_within, kill_session, start, unfinished
 from tests.killing.tasks import Task
 
-KILLS_A_TRIAL = 4
+KILLS_A_TRIAL = 6
 """Then a trial is left alone: kills that come before anything is saved would never let it end."""
 MOST_FAULTS = 20
 
