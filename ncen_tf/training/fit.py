@@ -144,11 +144,12 @@ class _EpochLoop:
         self.bar.set_postfix(shown, refresh=False)
 
     def _must_stop(self) -> bool:
+        if not has_several_workers(self.strategy):
+            return self.interrupt.requested
         # Workers stop after the same step, and asking one another takes time.
-        several = has_several_workers(self.strategy)
-        if several and self.checkpoint.step % STEPS_BETWEEN_READINGS:
-            return False
-        return any_worker(self.strategy, self.interrupt.requested) if several else self.interrupt.requested
+        step = self.checkpoint.step
+        asked = step % STEPS_BETWEEN_READINGS == 0 or step == self.steps.per_epoch
+        return asked and any_worker(self.strategy, self.interrupt.requested)
 
 
 def _progress_bar(total: int, initial: int, show: bool) -> "tqdm[None]":

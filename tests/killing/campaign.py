@@ -72,12 +72,13 @@ class Campaign:
         """
         started = time.monotonic()
         process = self._start(task)
-        if not ends_within(process, LONGEST) or process.returncode:
+        try:
+            if not ends_within(process, LONGEST) or process.returncode:
+                raise RuntimeError(f"Undisturbed, {task.program} fails: see {self._log(task)}.")
+        finally:
             kill_session(process)
-            raise RuntimeError(f"Undisturbed, {task.program} fails: see {self._log(task)}.")
-        seconds = time.monotonic() - started
         task.out.rename(task.undisturbed)
-        return seconds
+        return time.monotonic() - started
 
     def run(self, task: Task, seconds: float, kills: int) -> Tally:
         """Kill a task ``kills`` times in all, over as many trials as that takes.
@@ -102,25 +103,27 @@ class Campaign:
     def _trial(self, task: Task, tally: Tally, draw: random.Random, most_kills: int) -> list[str]:
         found: list[str] = []
         process = self._start(task)
-        for number in range(most_kills):
-            started = time.monotonic()
-            if ends_within(process, draw.uniform(0, tally.seconds)):
-                if number == 0:  # the machine is less busy than it was
-                    tally.seconds = time.monotonic() - started
-                break
-            # Saving takes little of the time: every third kill waits for it.
-            if len(tally.moments) % 3 == 2 and ends_before_writing(process, task.out, draw):
-                break
+        try:
+            for number in range(most_kills):
+                started = time.monotonic()
+                if ends_within(process, draw.uniform(0, tally.seconds)):
+                    if number == 0:  # the machine is less busy than it was
+                        tally.seconds = time.monotonic() - started
+                    break
+                # Saving takes little of the time: every third kill waits for it.
+                if len(tally.moments) % 3 == 2 and ends_before_writing(process, task.out, draw):
+                    break
+                kill_session(process)
+                tally.moments.append(time.monotonic() - started)
+                tally.kills_while_writing += any(unfinished(task.out))
+                found += [f"after kill {len(tally.moments)}: {fault}" for fault in faults(task.out)]
+                self._killed()
+                process = self._start(task)
+                tally.resumes += 1
+            if not ends_within(process, LONGEST):
+                return [*found, f"a start does not end within {LONGEST:g} seconds"]
+        finally:
             kill_session(process)
-            tally.moments.append(time.monotonic() - started)
-            tally.kills_while_writing += any(unfinished(task.out))
-            found += [f"after kill {len(tally.moments)}: {fault}" for fault in faults(task.out)]
-            self._killed()
-            process = self._start(task)
-            tally.resumes += 1
-        if not ends_within(process, LONGEST):
-            kill_session(process)
-            return [*found, f"a start does not end within {LONGEST:g} seconds"]
         if process.returncode:
             return [*found, f"exit code {process.returncode}: {last_line(self._log(task))}"]
         return found + faults(task.out) + differences(task.undisturbed, task.out)

@@ -17,6 +17,7 @@ SHARES = {"train": 2, "export": 2, "attack": 2, "sweep": 1}
 _TRAINING = (
     "--dataset=fashion_mnist_sample",
     "--architecture=resnet8,resnet8",
+    "--regularizer=none",
     "--train_examples=40",
     "--test_examples=20",
     "--batch_size=9",
@@ -38,8 +39,6 @@ eps = 0.1
 queries = 20
 """
 _GRID = """
-[train]
---regularizer=none
 [export]
 --formats=onnx
 [attack]
