@@ -15,7 +15,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.training.checkpoint import NonFiniteStateError, RunCheckpoint
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.divergence import require_finite, trace_divergence
-from ncen_tf.training.epoch_log import epoch_line, readings, running_means, write_events
+from ncen_tf.training.epoch_log import EventLog, epoch_line, readings, running_means
 from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
 from ncen_tf.training.nc_ensemble import NCEnsemble
@@ -69,7 +69,7 @@ def fit_run(
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
     evaluator = Evaluator(ensemble)
-    writer = tf.summary.create_file_writer(str(run.tensorboard))
+    events = EventLog(run.tensorboard)
     with (
         deferred_interrupt() as interrupt,
         _progress_bar(config.epochs * steps.per_epoch, checkpoint.number, show_progress) as bar,
@@ -94,7 +94,7 @@ def fit_run(
                 }
                 history.append(line)
                 run.write_metrics(history)
-                write_events(writer, line)
+                events.write(line)
                 if show_progress:
                     bar.write(epoch_line(line, config.epochs))
                 ensemble.reset_metrics()
