@@ -13,6 +13,8 @@ import numpy as np
 _EVENTS = "events.out.tfevents"
 _OWN_TO_A_START = ("log.txt", "report.html", "fingerprint.pb")
 """Names of files with times, with the output of all starts, or with a random number (SavedModel's)."""
+_ADDRESS = "shared_object_id"
+"""Keras writes where an object was in memory."""
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -49,15 +51,15 @@ def _same(one: Path, other: Path) -> bool:
     return bool(read(one) == read(other))
 
 
-def _without_times(content: Any) -> Any:
+def _comparable(content: Any) -> Any:
     if isinstance(content, dict):
-        own = {key for key in content if "seconds" in key or key.endswith(_OWN_TO_A_START)}
-        return {key: _without_times(value) for key, value in content.items() if key not in own}
-    return [_without_times(value) for value in content] if isinstance(content, list) else content
+        own = {key for key in content if "seconds" in key or key.endswith((*_OWN_TO_A_START, _ADDRESS))}
+        return {key: _comparable(value) for key, value in content.items() if key not in own}
+    return [_comparable(value) for value in content] if isinstance(content, list) else content
 
 
 def _read_lines(file: Path) -> Any:
-    return [_without_times(json.loads(line)) for line in file.read_text().splitlines()]
+    return [_comparable(json.loads(line)) for line in file.read_text().splitlines()]
 
 
 def _read_npz(file: Path) -> dict[str, tuple[str, bytes]]:
@@ -67,11 +69,11 @@ def _read_npz(file: Path) -> dict[str, tuple[str, bytes]]:
         }
 
 
-def _read_keras(file: Path) -> dict[str, bytes]:
+def _read_keras(file: Path) -> dict[str, Any]:
     """Weights and configuration; the metadata have the time of saving."""
     with zipfile.ZipFile(file) as archive:
         weights = h5py.File(io.BytesIO(archive.read("model.weights.h5")))
-        return {"config": archive.read("config.json")} | dict(_datasets(weights))
+        return {"config": _comparable(json.loads(archive.read("config.json")))} | dict(_datasets(weights))
 
 
 def _datasets(group: h5py.Group) -> Iterator[tuple[str, bytes]]:
@@ -83,7 +85,7 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, bytes]]:
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".json": lambda file: _without_times(json.loads(file.read_text())),
+    ".json": lambda file: _comparable(json.loads(file.read_text())),
     ".jsonl": _read_lines,
     ".keras": _read_keras,
     ".npz": _read_npz,
