@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import h5py
 import numpy as np
+import onnxruntime
 
 _EVENTS = "events.out.tfevents"
 _OWN_TO_A_START = ("log.txt", "report.html", "fingerprint.pb")
 """Names of files with times, with the output of all starts, or with a random number (SavedModel's)."""
-_ADDRESS = "shared_object_id"
-"""Keras writes where an object was in memory."""
+_OWN_FIELDS = {"seconds", "key", "sha256", "size", "shared_object_id"}
+"""Times; tf2onnx numbers a graph's names differently each time, so hashes of files differ too; Keras writes
+where an object was in memory."""
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -40,6 +43,8 @@ def _entries(folder: Path) -> dict[str, Path]:
         name = path.relative_to(folder)
         if path.name.startswith(_EVENTS):
             name = name.with_name(_EVENTS)
+        if path.suffix == ".npz":  # the key of a finished attack has the hash of the attacked file
+            name = name.with_name(re.sub(r"-[0-9a-f]{12}\.npz", ".npz", path.name))
         entries[str(name)] = path
     return entries
 
@@ -53,8 +58,11 @@ def _same(one: Path, other: Path) -> bool:
 
 def _comparable(content: Any) -> Any:
     if isinstance(content, dict):
-        own = {key for key in content if "seconds" in key or key.endswith((*_OWN_TO_A_START, _ADDRESS))}
-        return {key: _comparable(value) for key, value in content.items() if key not in own}
+        return {
+            key: _comparable(value)
+            for key, value in content.items()
+            if key not in _OWN_FIELDS and "seconds_per_step" not in key
+        }
     return [_comparable(value) for value in content] if isinstance(content, list) else content
 
 
@@ -65,7 +73,9 @@ def _read_lines(file: Path) -> Any:
 def _read_npz(file: Path) -> dict[str, tuple[str, bytes]]:
     with np.load(file, allow_pickle=False) as arrays:
         return {
-            name: (str(arrays[name].dtype), arrays[name].tobytes()) for name in arrays if name != "seconds"
+            name: (str(arrays[name].dtype), arrays[name].tobytes())
+            for name in arrays
+            if name not in _OWN_FIELDS
         }
 
 
@@ -84,9 +94,17 @@ def _datasets(group: h5py.Group) -> Iterator[tuple[str, bytes]]:
             yield name, entry[()].tobytes()
 
 
+def _answers(file: Path) -> list[bytes]:
+    """What an exported ensemble says about random images."""
+    images = np.random.default_rng(0).uniform(size=(20, 28, 28, 1)).astype(np.float32)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return [answer.tobytes() for answer in session.run(None, {"image": images})]
+
+
 _READERS: dict[str, Callable[[Path], object]] = {
     ".json": lambda file: _comparable(json.loads(file.read_text())),
     ".jsonl": _read_lines,
     ".keras": _read_keras,
     ".npz": _read_npz,
+    ".onnx": _answers,
 }

@@ -18,11 +18,8 @@ _LATEST_WITHIN = 0.02
 
 
 def start(command: list[str], log: Path, scratch: Path) -> subprocess.Popen[bytes]:
-    """Start a program as the leader of a session, its output appended to ``log``.
-
-    With one order of sets for all starts, tf2onnx numbers the nodes of a graph the same way each time.
-    """
-    own = {"TMPDIR": str(scratch), "CUDA_VISIBLE_DEVICES": "-1", "PYTHONHASHSEED": "0"}
+    """Start a program as the leader of a session, its output appended to ``log``."""
+    own = {"TMPDIR": str(scratch), "CUDA_VISIBLE_DEVICES": "-1"}
     with log.open("ab") as stream:
         return subprocess.Popen(
             command,

@@ -49,7 +49,7 @@ _GRID = """
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A command that is the same at every start, and the one folder that it writes."""
+    """A command that is the same at every start, and the folder below which it writes."""
 
     program: str
     arguments: tuple[str, ...]
@@ -70,20 +70,24 @@ def make_tasks(folder: Path) -> dict[str, Task]:
     suite, grid = folder / "suite.toml", folder / "grid.cfg"
     suite.write_text(_SUITE)
     grid.write_text("\n".join((*_TRAINING, "--epochs=1")) + _GRID)
-    places = {program: folder / program / "out" for program in NEEDS}
-    tasks = {
-        "train": (*_TRAINING, "--epochs=2", f"--run_dir={places['train']}"),
-        "export": (f"--run={places['train'].with_name('undisturbed')}", f"--out={places['export']}"),
+    outs = {program: folder / program / "out" for program in NEEDS}
+    run, export = (
+        outs["train"].with_name("undisturbed") / "run",
+        outs["export"].with_name("undisturbed") / "export",
+    )
+    tasks: dict[str, tuple[str, ...]] = {
+        "train": (*_TRAINING, "--epochs=2", f"--run_dir={outs['train'] / 'run'}"),
+        "export": (f"--run={run}", f"--out={outs['export'] / 'export'}"),
         "attack": (
-            f"--target={places['export'].with_name('undisturbed')}",
-            f"--out={places['attack']}",
+            f"--target={export}",
+            f"--out={outs['attack'] / 'report'}",
             "--dataset=fashion_mnist_sample",
             f"--suite={suite}",
             "--num_examples=20",
             "--save_adversarials",
         ),
-        "sweep": (f"--grid={grid}", f"--out={places['sweep']}"),
+        "sweep": (f"--grid={grid}", f"--out={outs['sweep'] / 'sweep'}"),
     }
     # A kill after the export took its place, but before the program ended, leaves a whole export.
     tasks["export"] += ("--overwrite",)
-    return {program: Task(program, arguments, places[program]) for program, arguments in tasks.items()}
+    return {program: Task(program, arguments, outs[program]) for program, arguments in tasks.items()}

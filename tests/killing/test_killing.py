@@ -84,7 +84,7 @@ def test_children_in_groups_of_their_own_are_killed_too(tmp_path: Path) -> None:
 def test_an_attack_that_is_killed_ends_like_one_that_is_not(tiny_export: Path, tmp_path: Path) -> None:
     arguments = (
         f"--target={tiny_export / 'ensemble.onnx'}",
-        f"--out={tmp_path / 'attack' / 'out'}",
+        f"--out={tmp_path / 'attack' / 'out' / 'report'}",
         "--dataset=fashion_mnist_sample",
         "--suite=quick",
         "--num_examples=10",
