@@ -23,6 +23,7 @@ TINY = (
     "--sync_batch_norm",
     "--dataset=fashion_mnist_sample",
     "--architecture=resnet8,resnet8",
+    "--regularizer=none",  # others take long to trace
     "--train_examples=20",
     "--test_examples=10",
     "--epochs=2",
