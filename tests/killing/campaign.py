@@ -17,7 +17,8 @@ from tests.killing.tasks import Task
 
 KILLS_A_TRIAL = 6
 """Then a trial is left alone: kills that come before anything is saved would never let it end."""
-MOST_FAULTS = 20
+TRIALS_WITHOUT_KILLS = 10
+"""At most: a start may end before its moment comes."""
 
 
 @dataclasses.dataclass
@@ -90,7 +91,7 @@ class Campaign:
         """
         draw = random.Random(f"{self._seed} {task.program}")
         tally = Tally(task.program, seconds)
-        while len(tally.moments) < kills and len(tally.faults) < MOST_FAULTS:
+        while len(tally.moments) < kills and tally.trials < kills + TRIALS_WITHOUT_KILLS:
             found = self._trial(task, tally, draw, min(KILLS_A_TRIAL, kills - len(tally.moments)))
             tally.trials += 1
             if found:
