@@ -10,6 +10,16 @@ from ncen_tf.errors import InputError
 from ncen_tf.models.structures import parse_architecture
 
 REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
+_COEFFICIENTS = (
+    "lambda_cos",
+    "lambda_norm",
+    "gal_coefficient",
+    "lambda_div",
+    "lambda_eq",
+    "adp_alpha",
+    "adp_beta",
+)
+"""Of the regularizers; a negative one turns its term around."""
 ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
 ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -77,6 +87,9 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
+        for name in _COEFFICIENTS:
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"--{name} is a finite number; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")

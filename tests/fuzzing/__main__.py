@@ -35,6 +35,8 @@ def main() -> int | None:
     if unknown:
         raise InputError(f"--formats are of {', '.join(WEIGHTS)}; got {unknown[0]!r}.")
     counts = share(INPUTS.value, {name: WEIGHTS[name] for name in FORMATS.value or WEIGHTS})
+    out = Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
     started, tallies = time.perf_counter(), {}
     findings: list[Finding] = []
     with temporary_sandbox() as sandbox, tqdm(total=sum(counts.values()), unit="input", mininterval=1) as bar:
@@ -44,7 +46,6 @@ def main() -> int | None:
             chosen = cases(name, seeds, sandbox.secret)
             tallies[name] = run_cases(sandbox, name, chosen, count, SEED.value, bar.update)
             findings += tallies[name].findings.values()
-    out = Path(OUT.value)
     content: dict[str, Any] = {
         "inputs": sum(tally.inputs for tally in tallies.values()),
         "seed": SEED.value,

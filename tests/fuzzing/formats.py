@@ -41,7 +41,7 @@ WEIGHTS = {
     "archives": 2,
     "prepared": 2,
 }
-"""How many cases of each format, relative to the others: more where others' files come from, or more can go wrong."""
+"""Cases of each format, relative to the others: more where files come from others, or more can go wrong."""
 
 _BY_SUFFIX: dict[str, Mutation] = {
     ".json": mutated_json,

@@ -1,6 +1,7 @@
 """Hostile ONNX files: weights in other files, sizes that are not there, graphs without end."""
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -267,7 +268,7 @@ def _nested(depth: int) -> Callable[[onnx.ModelProto], None]:
 def _long(model: onnx.ModelProto) -> None:
     """A chain of nodes that no recursion survives."""
     names = ["image", *(f"chain{i}" for i in range(5000))]
-    for before, after in reversed(list(zip(names, names[1:], strict=False))):
+    for before, after in reversed(list(itertools.pairwise(names))):
         model.graph.node.insert(0, helper.make_node("Identity", [before], [after]))
     _use(model, names[-1])
 
@@ -275,7 +276,7 @@ def _long(model: onnx.ModelProto) -> None:
 def _folded_chain(model: onnx.ModelProto) -> None:
     """The same of integers that do not depend on the image."""
     names = ["one", *(f"chain{i}" for i in range(3000))]
-    for before, after in reversed(list(zip(names, names[1:], strict=False))):
+    for before, after in reversed(list(itertools.pairwise(names))):
         model.graph.node.insert(0, helper.make_node("Identity", [before], [after]))
     next(node for node in model.graph.node if node.op_type == "Unsqueeze").input[1] = names[-1]
 
@@ -411,8 +412,3 @@ _CHANGES: dict[str, Callable[[onnx.ModelProto], None]] = {
     "perm": _strided("perm", 0, 0, 0, 0),
     "other types": _other_types,
 }
-
-
-def names() -> Iterator[str]:
-    """Of all cases but those of external data."""
-    return iter(_CHANGES)

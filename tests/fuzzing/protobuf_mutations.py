@@ -86,7 +86,7 @@ def parse(content: bytes, depth: int = 0) -> Message:
 
 def _inside(content: bytes, depth: int) -> Any:
     """Bytes, or the message that they probably are."""
-    if depth > 40 or len(content) < 2 or content.isascii() and content.decode().isprintable():
+    if depth > 40 or len(content) < 2 or (content.isascii() and content.decode().isprintable()):
         return content
     try:
         return parse(content, depth + 1)

@@ -1,4 +1,4 @@
-"""What reads each format, as the programs do: from a folder of files to the end of what depends on them alone.
+"""What reads each format, as the programs do: from a folder to the end of what depends on its files alone.
 
 Each raises InputError, or returns.
 """
@@ -55,7 +55,8 @@ def manifest(folder: Path) -> None:
     TrainingConfig.from_flags(content["training_flags"])
     [str(content["accuracy"]["predictions_sha256"]), *content["reduced_precision"]]
     check_files(folder, content)
-    OpenedTarget(None, _verified_manifest(folder / MODEL)).recorded_ace  # type: ignore[arg-type]
+    opened = OpenedTarget(None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
+    f"{opened.recorded_ace}".encode()
 
 
 def flagfile(folder: Path) -> None:

@@ -164,7 +164,7 @@ def _watched(root: Path, surroundings: list[Path]) -> Iterator[Any]:
                             events[_EVENT.size : _EVENT.size + length].rstrip(b"\0").decode(errors="replace")
                         )
                         if not mask & _FOLDER:
-                            found[os.path.join(names[watch].name if watch in names else "?", name)] = None
+                            found[f"{names[watch].name if watch in names else '?'}/{name}"] = None
                         events = events[_EVENT.size + length :]
             return list(found)
 

@@ -15,7 +15,7 @@ IMAGE_SHAPE, CLASSES = (8, 8, 1), 3
 
 
 def write_seeds(folder: Path) -> None:
-    """Write ``folder/FORMAT/...``, a folder for each of ``tests.fuzzing.readers.READERS``, and hostile ones."""
+    """Write ``folder/FORMAT/...`` for each of ``tests.fuzzing.readers.READERS``, and hostile SavedModels."""
     from tests.fuzzing.hostile_saved_models import write_hostile_saved_models
 
     onnx_file = _onnx_model()
@@ -127,18 +127,10 @@ def _suite_result() -> Any:
     attacks = []
     for name in ("FGSM", "PGD"):
         settings = {"attack": name, "norm": "Linf", "eps": 0.1, "steps": 2}
-        fields = {
-            "settings": settings,
-            "attacked": np.ones(6, bool),
-            "predictions": labels * (np.arange(6) < 4),
-            "l2": sizes,
-            "linf": sizes,
-            "shown": shown,
-        }
-        known = {
-            field: value for field, value in fields.items() if field in AttackResult.__dataclass_fields__
-        }
-        attacks.append(AttackResult(**known, queries_per_image=3.0, gradients_per_image=2.0, seconds=1.5))
+        predictions = labels * (np.arange(6) < 4)
+        attacks.append(
+            AttackResult(settings, np.ones(6, bool), predictions, sizes, sizes, shown, 3.0, 2.0, 1.5)
+        )
     return SuiteResult(labels, labels, attacks, 0)
 
 
@@ -303,12 +295,11 @@ def _onnx_model() -> bytes:
 def _write_keras(folder: Path) -> None:
     """A small ``.keras`` file and SavedModel; a finished and an unfinished run of the smallest ResNets."""
     import keras
-    import tensorflow as tf
 
     from ncen_tf.exporting.saved_model import save_saved_model
     from ncen_tf.models.batch_norm import BatchNorm
     from ncen_tf.models.ensemble import Ensemble, build_ensemble
-    from ncen_tf.training.checkpoint import checkpoint_path
+    from ncen_tf.training.checkpoint import RunCheckpoint
     from ncen_tf.training.nc_ensemble import NCEnsemble
 
     def member(index: int) -> keras.Model:
@@ -322,13 +313,13 @@ def _write_keras(folder: Path) -> None:
     ensemble.save(folder / "keras" / "ensemble.keras")
     save_saved_model(ensemble, IMAGE_SHAPE, folder / "saved_model")
     trained = build_ensemble(ARCHITECTURE, (28, 28, 1), ensemble_class=NCEnsemble)
-    trained.compile()
+    trained.compile(keras.optimizers.SGD())
     for name in ("run", "checkpoint"):
         Case({"flags.cfg": _flags(), "metrics.jsonl": _metrics()}).write(folder / name)
     trained.save(folder / "run" / "ensemble.keras")
-    path = checkpoint_path(folder / "checkpoint" / "checkpoints", 10)
-    path.parent.mkdir(parents=True)
-    tf.train.Checkpoint(weights=[variable.value for variable in trained.variables]).write(str(path))
+    checkpoint = RunCheckpoint(trained, folder / "checkpoint" / "checkpoints", steps_per_epoch=10)
+    checkpoint.epoch = 1
+    checkpoint.save()
 
 
 def _write_prepared(folder: Path) -> None:
