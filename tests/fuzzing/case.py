@@ -6,6 +6,8 @@ from pathlib import Path
 
 OUTSIDE, SECRET = "outside", "secret.bin"
 """A file in a folder beside that of a case, which no case may make anyone touch."""
+MODEL = "ensemble.onnx"
+"""The file of an ONNX case."""
 Files = Mapping[str, bytes]
 """Content by path below the folder."""
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tests.fuzzing.byte_mutations import mutated_bytes
-from tests.fuzzing.case import Case, Files
+from tests.fuzzing.case import MODEL, Case, Files
 from tests.fuzzing.checkpoint_mutations import mutated_index
+from tests.fuzzing.hostile_onnx.cases import hostile_onnx
 from tests.fuzzing.json_mutations import mutated_json, mutated_json_lines
 from tests.fuzzing.keras_mutations import hostile_keras, mutated_keras
 from tests.fuzzing.npz_mutations import mutated_npz
-from tests.fuzzing.onnx_mutations import hostile_onnx
 from tests.fuzzing.protobuf_mutations import mutated_message
 from tests.fuzzing.text_mutations import mutated_text
 
@@ -97,21 +97,22 @@ def cases(name: str, seeds: Mapping[str, Files], secret: Path) -> Cases:
     mutations = {file: _mutation(name, file) for file in sorted(seed)}
     # Without an archive, the dataset would be looked for on the network.
     mutated = _one_file_mutated(seed, mutations, or_missing=name != "archives")
-    hostile = _hostile(name, seeds, secret)
+    hostile = hostile_cases(name, seeds, secret)
     if not hostile:
         return mutated
     chosen = st.sampled_from(sorted(hostile)).map(hostile.__getitem__)
     return st.one_of(mutated, mutated, mutated, chosen)
 
 
-def _hostile(name: str, seeds: Mapping[str, Files], secret: Path) -> dict[str, Case]:
+def hostile_cases(name: str, seeds: Mapping[str, Files], secret: Path) -> dict[str, Case]:
+    """Files made by hand, by what they ask for; the arguments are those of :func:`cases`."""
     if name == "keras":
         files = hostile_keras(seeds[name]["ensemble.keras"], secret)
         return {
             kind: Case({"ensemble.keras": content}, must_be_refused=True) for kind, content in files.items()
         }
     if name in ("onnx", "onnx_parity"):
-        return hostile_onnx(seeds[name]["ensemble.onnx"], secret)
+        return hostile_onnx(seeds[name][MODEL], secret)
     if name == "saved_model":
         folders: dict[str, dict[str, bytes]] = {}
         for path, content in seeds["hostile_saved_models"].items():

@@ -74,7 +74,7 @@ class Sandbox:
         """Let the reader of a format read a case.
 
         Args:
-            name: a key of ``tests.fuzzing.readers.READERS``.
+            name: a key of ``tests.fuzzing.readers.registry.READERS``.
             case: what it reads.
         """
         process = self._process or self._start()

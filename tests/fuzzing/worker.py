@@ -53,8 +53,8 @@ class Watch:
 def answer(request: dict[str, str], watch: Watch) -> dict[str, Any]:
     """Read the files of a request."""
     from tests.fuzzing.misdeeds import MISDEEDS
-    from tests.fuzzing.readers import READERS
-    from tests.fuzzing.seeds import write_seeds
+    from tests.fuzzing.readers.registry import READERS
+    from tests.fuzzing.seeds.writing import write_seeds
 
     readers = {**READERS, **MISDEEDS, "seeds": write_seeds}
     watch.events, watch.folder = [], request["folder"]
