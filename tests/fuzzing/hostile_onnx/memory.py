@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.fuzzing.hostile_onnx.surgery import HUGE, Change, constant, prepend, use
+from tests.fuzzing.case import HUGE
+from tests.fuzzing.hostile_onnx.surgery import Change, constant, prepend, use
 
 
 def _filled(model: onnx.ModelProto) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tests.fuzzing.hostile_onnx.surgery import HUGE, Change, constant, prepend
+from tests.fuzzing.case import HUGE
+from tests.fuzzing.hostile_onnx.surgery import Change, constant, prepend
 
 
 def _claimed(*dims: int, data: bytes = bytes(12)) -> Change:

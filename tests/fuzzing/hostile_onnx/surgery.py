@@ -7,8 +7,6 @@ import onnx
 from onnx import helper, numpy_helper
 
 Change = Callable[[onnx.ModelProto], None]
-HUGE = 750_000_000
-"""Of floats, 3 GB: more than any reader may take, less than a machine may have."""
 
 
 def constant(
