@@ -121,6 +121,9 @@ class Sandbox:
                 text=True,
                 env=environment,
             )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"The worker does not start: {self._log.read_text()[-1000:]}")
         return self._process
 
     def _stop(self) -> None:
