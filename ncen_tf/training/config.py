@@ -84,6 +84,9 @@ class TrainingConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"--{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise InputError(f"--{name} is a number of more than 64 bits.")
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")

@@ -54,6 +54,8 @@ _BY_SUFFIX: dict[str, Mutation] = {
     ".cfg": mutated_text,
     ".toml": mutated_text,
 }
+_ENDLESS = "--at_steps=0x" + "f" * 5000
+"""Python reads such an integer, but refuses to print it."""
 _LINES = {
     "flagfile": (
         "--flagfile=flags.cfg",
@@ -62,6 +64,7 @@ _LINES = {
         "--seed",
         "--noseed",
         "--jit_compile=maybe",
+        _ENDLESS,
         "x",
         "--",
     ),
@@ -76,6 +79,7 @@ _LINES = {
         "--seed=0 | 1",
         "--suite=x.toml",
         "--epochs=1|1",
+        _ENDLESS,
         "--x",
     ),
 }

@@ -99,8 +99,9 @@ class Sandbox:
             return answer
         outcome = "died" if ready else "too slow"
         self._stop()
-        log = self._log.read_text(errors="replace").splitlines()[-3:]
-        message = f"exit code {process.returncode}: {' | '.join(log)[-500:]}"
+        log = self._log.read_text(errors="replace").splitlines()
+        fatal = [line for line in log if "Check failed" in line] or log[-3:]
+        message = f"exit code {process.returncode}: {' | '.join(fatal)[-500:]}"
         return {"outcome": outcome, "message": message, "memory": 0, "seconds": 0.0}
 
     def _start(self) -> "subprocess.Popen[str]":

@@ -1,7 +1,7 @@
 """The process that reads fuzzed files: what it does wrong, and its death, harm nobody else.
 
-Says ``ready``, takes ``{"format": NAME, "folder": PATH}``, a line each, and answers each with what came of it. The format
-``seeds`` has the seeds of all formats written instead.
+Says ``ready``, takes ``{"format": NAME, "folder": PATH}``, a line each; answers each with what came of it.
+The format ``seeds`` has the seeds of all formats written instead.
 """
 
 import contextlib

@@ -39,6 +39,8 @@ def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
         {"noise_eps": -0.1},
         {"learning_rate": float("inf")},
         {"seed": -1},
+        {"epochs": 16**5000},
+        {"train_examples": -(16**5000)},
         {"virtual_devices": 2},
         {"sync_batch_norm": True, "strategy": "mirrored"},
         {"architecture": ("resnet20",)},
