@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.files import replacing_directory
+from ncen_tf.training.checkpoint_index import check_index
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.write_failure import write_failure
 
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 KEPT = 2
 """Should the newest be damaged, there is the one before."""
 _FOLDER, _FILES = "step-", "state"
-_FAILURES = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
+_FAILURES = (tf.errors.OpError, OSError, LookupError, RuntimeError, TypeError, ValueError)
 """What TensorFlow makes of files that it cannot write or read."""
 
 
@@ -65,6 +66,7 @@ def newest_intact(folder: Path) -> int | None:
 
 def _read_back(path: Path) -> None:
     """Read every tensor, which compares checksums, and refuse NaN and infinity."""
+    check_index(path)
     reader = tf.train.load_checkpoint(str(path))
     for name, dtype in reader.get_variable_to_dtype_map().items():
         tensor = reader.get_tensor(name)
