@@ -94,8 +94,10 @@ class TrainingConfig:
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
-        if self.crop_padding < 0:
-            raise InputError(f"--crop_padding is at least 0; got {self.crop_padding}.")
+        if not 0 <= self.crop_padding < min(DATASETS[self.dataset].image_shape[:2]):
+            raise InputError(
+                f"--crop_padding is at least 0 and less than the image's size; got {self.crop_padding}."
+            )
         for name in _COEFFICIENTS:
             if not math.isfinite(getattr(self, name)):
                 raise InputError(f"--{name} is a finite number; got {getattr(self, name)}.")

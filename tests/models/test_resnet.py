@@ -1,7 +1,5 @@
 """Members: sizes of the paper, and the same function as a PyTorch ResNet with the same weights."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
@@ -52,61 +50,17 @@ def test_seed_decides_the_initial_weights() -> None:
     assert not np.array_equal(first[0], other[0])
 
 
-class TorchBlock(torch.nn.Module):  # type: ignore[name-defined]
-    def __init__(self, old: int, width: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = torch.nn.Conv2d(old, width, 3, stride, padding=1, bias=False)
-        self.bn1 = torch.nn.BatchNorm2d(width)
-        self.conv2 = torch.nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = torch.nn.BatchNorm2d(width)
-        self.added = (width - old) // 2
-
-    def forward(self, x: Any) -> Any:
-        relu = torch.nn.functional.leaky_relu
-        y = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)), 0.1)))
-        if self.added:
-            x = torch.nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.added, self.added))
-        return relu(x + y, 0.1)
-
-
-class TorchResNet(torch.nn.Module):  # type: ignore[name-defined]
-    """The member as its paper describes it, in another framework."""
-
-    def __init__(self, blocks: int, channels: int) -> None:
-        super().__init__()
-        self.conv = torch.nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn = torch.nn.BatchNorm2d(16)
-        widths = [16] * blocks + [32] * blocks + [64] * blocks
-        self.blocks = torch.nn.Sequential(
-            *(
-                TorchBlock(old, new, 1 if old == new else 2)
-                for old, new in zip([16, *widths], widths, strict=False)
-            )
-        )
-        self.fc = torch.nn.Linear(64, 10)
-
-    def forward(self, x: Any) -> Any:
-        x = torch.nn.functional.leaky_relu(self.bn(self.conv(x)), 0.1)
-        return self.fc(self.blocks(x).mean((2, 3)))
-
-
 @pytest.mark.parametrize(("depth", "shape"), [(20, (28, 28, 1)), (32, (32, 32, 3)), (8, (29, 27, 1))])
 def test_logits_equal_those_of_a_pytorch_resnet(depth: int, shape: tuple[int, int, int]) -> None:
+    from benchmarks.peers.torch_resnet import copy_member
+
     generator = np.random.default_rng(depth)
     member = build_resnet(depth, shape, seed=1)
     for variable in member.variables:  # scales, biases and statistics away from 0 and 1
         if len(variable.shape) == 1:
             low, high = (0.3, 0.7) if variable.name == "gamma" else (0.5, 1.5)
             variable.assign(generator.uniform(low, high, variable.shape))
-    reference = TorchResNet((depth - 2) // 6, shape[2]).eval()
-    # Both list a layer's variables in the order of use: kernels, then gamma, beta, mean, variance.
-    tensors = [t for name, t in reference.state_dict().items() if "num_batches" not in name]
-    assert len(tensors) == len(member.variables)
-    layers = [w for layer in member.layers for w in layer.get_weights()]
-    with torch.no_grad():
-        for tensor, weight in zip(tensors, layers, strict=True):
-            order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[weight.ndim]
-            tensor.copy_(torch.tensor(weight.transpose(order)))
+    reference = copy_member(member).eval()
     images = generator.uniform(size=(5, *shape)).astype(np.float32)
     with torch.no_grad():
         expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()

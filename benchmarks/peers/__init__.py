@@ -1,0 +1,1 @@
+"""What NCEn-TF is measured against, and how its weights get there."""

@@ -1,0 +1,66 @@
+"""A training step in PyTorch, organised as the paper's released code is: member by member."""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from ncen_tf.regularizers.nce import NCE
+
+
+class TorchTraining:
+    """Members with an Adam each, trained on cross-entropy and, if asked, NCE (Luo et al., Eq. 5 and 10).
+
+    Args:
+        members: images [N, C, H, W] -> logits [N, classes], in training mode.
+        nce: coefficients, in the paper's form; ``None`` trains on cross-entropy only.
+        bfloat16: run forward passes under autocast.
+    """
+
+    def __init__(self, members: Sequence[torch.nn.Module], nce: NCE | None, bfloat16: bool = False) -> None:
+        self.members = [member.train() for member in members]
+        self.nce = nce
+        self._bfloat16 = bfloat16
+        self._optimizers = [torch.optim.Adam(member.parameters(), lr=1e-3) for member in members]
+
+    def losses(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Mean ``loss`` and ``ce`` over a batch and, with NCE, mean ``l_cos`` and ``l_norm``."""
+        images = images.detach().requires_grad_(self.nce is not None)
+        entropies, gradients = [], []
+        for member in self.members:
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=self._bfloat16):
+                logits = member(images)
+            entropy = functional.cross_entropy(logits.float(), labels, reduction="none")
+            entropies.append(entropy)
+            if self.nce is not None:
+                (gradient,) = torch.autograd.grad(entropy.sum(), images, create_graph=True)
+                gradients.append(gradient.flatten(1))
+        ce = torch.stack(entropies).mean()
+        if self.nce is None:
+            return {"loss": ce, "ce": ce}
+        cos, norm = l_cos(torch.stack(gradients, 1)).mean(), l_norm(torch.stack(gradients, 1)).mean()
+        loss = ce + self.nce.lambda_cos * cos + self.nce.lambda_norm * norm
+        return {"loss": loss, "ce": ce, "l_cos": cos, "l_norm": norm}
+
+    def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Change all members once; returns the loss before."""
+        for optimizer in self._optimizers:
+            optimizer.zero_grad()
+        loss = self.losses(images, labels)["loss"]
+        loss.backward()
+        for optimizer in self._optimizers:
+            optimizer.step()
+        return loss.detach()
+
+
+def l_cos(gradients: torch.Tensor) -> torch.Tensor:
+    """c_i * sum over j != i of c_j, c_i being the cosine with the mean (Eq. 1 and 2). [N, k, D] -> [N, k]."""
+    cosines = functional.cosine_similarity(gradients, gradients.mean(1, keepdim=True), dim=2)
+    return cosines * (cosines.sum(1, keepdim=True) - cosines)
+
+
+def l_norm(gradients: torch.Tensor) -> torch.Tensor:
+    """d_i * sum over j != i of d_j, d_i being |g_i| / mean - 1 (Eq. 6 and 7). [N, k, D] -> [N, k]."""
+    norms = gradients.norm(dim=2)
+    deviations = norms / norms.mean(1, keepdim=True) - 1
+    return deviations * (deviations.sum(1, keepdim=True) - deviations)
