@@ -38,7 +38,7 @@ def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
         {"batch_size": 0},
         {"noise_eps": -0.1},
         {"crop_padding": -1},
-        {"crop_padding": 28},
+        {"crop_padding": 32},
         {"schedule": "linear"},
         {"learning_rate": float("inf")},
         {"seed": -1},
