@@ -50,14 +50,14 @@ def main() -> int | None:
             if name in chosen:
                 bar.set_description(name)
                 tallies.append(campaign.run(tasks[name], seconds, kills[name]))
+                content = {
+                    "kills": sum(len(tally.moments) for tally in tallies),
+                    "seed": SEED.value,
+                    "programs": [tally.as_json() for tally in tallies],
+                    "environment": describe_environment(),
+                }
+                write_json(out, content)
     faults = [f"{tally.program}, {fault}" for tally in tallies for fault in tally.faults]
-    content = {
-        "kills": sum(len(tally.moments) for tally in tallies),
-        "seed": SEED.value,
-        "programs": [tally.as_json() for tally in tallies],
-        "environment": describe_environment(),
-    }
-    write_json(out, content)
     print(f"{'program':<9}{'seconds':>8}{'trials':>8}{'kills':>7}{'writing':>9}{'resumes':>9}  outcome")
     for tally in tallies:
         print(
@@ -66,7 +66,7 @@ def main() -> int | None:
         )
     for fault in faults:
         print(f"FOUND {fault}")
-    print(f"{content['kills']} kills, {len(faults)} faults: {out}")
+    print(f"{sum(len(tally.moments) for tally in tallies)} kills, {len(faults)} faults: {out}")
     if faults:
         return FOUND
     shutil.rmtree(folder)

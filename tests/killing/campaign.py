@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ncen_tf.errors import InputError
 from ncen_tf.sweeping.commands import last_line
 from tests.killing.comparison import differences
 from tests.killing.intact import faults
@@ -69,13 +70,13 @@ class Campaign:
         """Run a task to its end and keep its output as the one to compare with; the seconds it took.
 
         Raises:
-            RuntimeError: it failed.
+            InputError: it failed.
         """
         started = time.monotonic()
         process = self._start(task)
         try:
             if not ends_within(process, LONGEST) or process.returncode:
-                raise RuntimeError(f"Undisturbed, {task.program} fails: see {self._log(task)}.")
+                raise InputError(f"Undisturbed, {task.program} fails: see {self._log(task)}.")
         finally:
             kill_session(process)
         task.out.rename(task.undisturbed)

@@ -22,7 +22,7 @@ _TRAINING = (
     "--test_examples=20",
     "--batch_size=9",
     "--checkpoint_every=2",
-    "--deterministic",
+    "--deterministic=true",
 )
 _SUITE = """
 [[attack]]
