@@ -18,10 +18,10 @@ OUT = flags.DEFINE_string("out", None, "file to write (default: standard output)
 ORDER = ("training_step", "attacks", "inference", "startup_and_memory", "scaling")
 HEAD = """# Benchmarks
 
-Made by `python -m benchmarks.page` from the JSON files in `{folder}/`; the programs in `benchmarks/` write
-those and say in their first lines how they are run. All sides of a table are timed in turn in one run, so
-that whatever else the machine does hits all alike. Times are medians, with quartiles beside them; the last
-table of a section says what the machine can do at all.
+Made by `python -m benchmarks.page` from JSON files, which the programs in `benchmarks/` write; their first
+lines say how they are run. All sides of a table are timed in turn in one run, so that whatever else the
+machine does hits all alike. Times are medians, with quartiles beside them; the last table of a section says
+what the machine can do at all.
 """
 
 
@@ -48,7 +48,7 @@ def page(folder: Path) -> str:
         raise InputError(f"{folder} holds no JSON files of benchmarks.")
     known = {name: place for place, name in enumerate(ORDER)}
     results.sort(key=lambda result: (known.get(result["program"], len(known)), result["program"]))
-    parts = [HEAD.format(folder=folder.name), "## Hardware and versions\n", *environments(results)]
+    parts = [HEAD, "## Hardware and versions\n", environments(results)]
     for result in results:
         parts += [
             f"## {result['title']}\n",
@@ -76,16 +76,16 @@ def read(file: Path) -> dict[str, Any]:
     return content
 
 
-def environments(results: list[dict[str, Any]]) -> list[str]:
-    """A table for each environment, with the programs that ran in it."""
+def environments(results: list[dict[str, Any]]) -> str:
+    """A table with a column for each environment, headed by the programs that ran in it."""
     found: dict[str, list[str]] = {}
     for result in results:
         found.setdefault(json.dumps(result["environment"]), []).append(result["program"])
-    tables = []
+    rows: dict[str, dict[str, Any]] = {}
     for text, programs in found.items():
-        head = ", ".join(programs) if len(found) > 1 else "of all"
-        tables.append(markdown([{"": key, head: _plain(value)} for key, value in json.loads(text).items()]))
-    return tables
+        for key, value in json.loads(text).items():
+            rows.setdefault(key, {"": key})[", ".join(programs)] = _plain(value)
+    return markdown(list(rows.values()))
 
 
 def _plain(value: object) -> str:

@@ -19,7 +19,6 @@ from benchmarks.report import ROUNDS, publish
 from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
-from ncen_tf.data.datasets import DATASETS
 from ncen_tf.data.loading import load_dataset
 from ncen_tf.data.pipeline import training_batches
 from ncen_tf.errors import InputError
@@ -40,8 +39,8 @@ sys.exit(done.returncode)
 ABOUT = f"""Start-up is the wall-clock time of `python -m ncen_tf.NAME --help` as a process of its own,
 beside an empty Python and one that imports TensorFlow. The input pipeline gives batches of {BATCH} from
 the embedded sample, augmented and with noise, to nobody. Memory is the most that a process ever held
-(`ru_maxrss`), the median over processes: an epoch with NCE of the members and number of images given, its
-export not counted; the suite `quick` on the ONNX file that came out of it."""
+(`ru_maxrss`), the median over processes: an epoch with NCE, the export of what it trained, and
+the suite `quick` on the ONNX file."""
 
 
 def main() -> None:
@@ -62,18 +61,23 @@ def startup() -> Table:
     for file in sorted(Path(ncen_tf.__path__[0]).glob("*.py")):
         if "program.run(main)" in file.read_text(encoding="utf-8"):
             name = f"ncen_tf.{file.stem}"
-            candidates[name] = functools.partial(functools.partial, show_help, name)
+            candidates[name] = functools.partial(help_of, name)
     return Table("Start-up", timing_rows(interleaved(candidates, ROUNDS.value)))
 
 
 def pipeline() -> Table:
     """Epochs of batches without a training."""
     dataset = load_dataset("fashion_mnist_sample")
-    noise_eps = DATASETS["fashion_mnist"].noise_eps
 
     def ready() -> Run:
         batches = training_batches(
-            dataset.train, dataset.spec, BATCH, epoch=0, seed=0, noise_eps=noise_eps, crop_padding=4
+            dataset.train,
+            dataset.spec,
+            BATCH,
+            epoch=0,
+            seed=0,
+            noise_eps=dataset.spec.noise_eps,
+            crop_padding=4,
         )
         return lambda: sum(1 for _ in batches)
 
@@ -113,16 +117,16 @@ def memory() -> Table:
     return Table(f"Peak memory, {' + '.join(ARCHITECTURE.value)}", rows)
 
 
-def show_help(name: str) -> None:
-    """Run a program's ``--help`` to its end.
+def help_of(name: str) -> Run:
+    """``--help`` of a program; what it runs raises RuntimeError if something else is printed."""
 
-    Raises:
-        RuntimeError: it printed something else.
-    """
-    # absl ends --help with exit code 1, as a crash does
-    done = python("-m", name, "--help")
-    if "Try --helpfull" not in done.stdout:
-        raise RuntimeError(f"{name} --help failed: {done.stderr[-300:]}")
+    def run() -> None:
+        # absl ends --help with exit code 1, as a crash does
+        done = python("-m", name, "--help")
+        if "Try --helpfull" not in done.stdout:
+            raise RuntimeError(f"{name} --help failed: {done.stderr[-300:]}")
+
+    return run
 
 
 def peak_memory(arguments: Sequence[str]) -> tuple[float, float]:
