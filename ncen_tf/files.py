@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` (same suffix) that is renamed to it if the block succeeds."""
+    _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
@@ -25,6 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_directory(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path`` that takes its place, old content and all, if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     replaced = path.with_name(f".{os.getpid()}.{path.name}.old")
     temporary.mkdir()
@@ -41,10 +44,32 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files and folders of processes that were killed; none may be at work there."""
     for entry in folder.glob(".[0-9]*.*"):
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+        _remove(entry)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of their attempts at writing ``path``."""
+    for entry in path.parent.glob(".[0-9]*.*"):
+        match = re.fullmatch(rf"\.(\d+)\.{re.escape(path.name)}(\.old)?", entry.name)
+        if match and not _is_another_process(int(match[1])):
+            _remove(entry)
+
+
+def _is_another_process(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return number != os.getpid()  # in containers every process may have the same
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -47,13 +47,26 @@ def _parse_flags(argv: list[str]) -> list[str]:
         arguments = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
         if any("\0" in argument for argument in arguments):
             raise flags.Error("A flag's value holds a zero byte.")
-        return flags.FLAGS(arguments)
+        rest = flags.FLAGS(arguments)
+        for name in flags.FLAGS:
+            check_size(flags.FLAGS[name])
+        return rest
     except UnicodeDecodeError as error:
         sys.exit(_fail(f"A flagfile is no UTF-8 text: {error}."))
     except RecursionError:  # absl looks for flags whose names resemble an unknown one
         sys.exit(_fail("An unknown flag has a very long name (--help lists the flags)."))
     except (flags.Error, ValueError) as error:
         sys.exit(_fail(f"{error} (--help lists the flags.)"))
+
+
+def check_size(flag: "flags.Flag[object]") -> None:
+    """Refuse an integer that is not of 64 bits: Python can read 0xfff... of any length, but not print it.
+
+    Raises:
+        InputError: the flag has such a value.
+    """
+    if isinstance(flag.value, int) and not -(2**63) <= flag.value < 2**63:
+        raise InputError(f"--{flag.name} is a number of more than 64 bits.")
 
 
 def _fail(sentence: str) -> int:

@@ -155,7 +155,10 @@ def main() -> int | None:
     from ncen_tf.workers.loss import LostWorkerError, leave
 
     try:
-        with claimed_run(path, config, cluster, OVERWRITE.value) as run, naming_lost_workers(cluster):
+        with (
+            claimed_run(path, config, CHECKPOINT_EVERY.value, cluster, OVERWRITE.value) as run,
+            naming_lost_workers(cluster),
+        ):
             if run.is_complete:
                 print(f"The run in {path} is complete: see {path / run.summary_file.name}.")
                 return None

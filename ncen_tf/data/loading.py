@@ -95,8 +95,16 @@ def load_dataset(
     if name == EMBEDDED:
         train, test, source = *_read_embedded(), "embedded in the package"
     else:
-        builder, source = _prepared_builder(name, data_dir, archive_dir)
-        train, test = (_read_split(builder, split) for split in ("train", "test"))
+        try:
+            builder, source = _prepared_builder(name, data_dir, archive_dir)
+            train, test = (_read_split(builder, spec, split) for split in ("train", "test"))
+        except (InputError, OSError):
+            raise
+        except Exception as error:  # tensorflow-datasets has no common class for what damage leads to
+            raise DataUnavailableError(
+                f"{name} in {data_dir or 'the default --data_dir'} is damaged ({type(error).__name__}): "
+                "remove its folder there, so that it is prepared anew."
+            ) from error
     classes = len(spec.class_names)
     if train_examples is not None:
         train = train.balanced_prefix(train_examples, classes)
@@ -148,8 +156,13 @@ def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None
     return builder, "downloaded by tensorflow-datasets"
 
 
-def _read_split(builder: Any, split: str) -> Split:
+def _read_split(builder: Any, spec: DatasetSpec, split: str) -> Split:
     import tensorflow_datasets as tfds
 
     arrays = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-    return Split(arrays["image"], arrays["label"].astype(np.int32))
+    images, labels = arrays["image"], arrays["label"].astype(np.int32)
+    if images.dtype != np.uint8 or images.shape != (len(labels), *spec.image_shape) or not len(labels):
+        raise ValueError(f"images of shape {images.shape}")
+    if labels.min() < 0 or labels.max() >= len(spec.class_names):
+        raise ValueError("labels of no class")
+    return Split(images, labels)

@@ -15,6 +15,7 @@ from ncen_tf.exporting.onnx_file import open_session
 from ncen_tf.exporting.onnx_input import read_model
 from ncen_tf.exporting.saved_model import load_saved_model
 from ncen_tf.exporting.serving import IMAGE, PROBABILITIES
+from ncen_tf.exporting.trial import try_model
 from ncen_tf.models.ensemble import Ensemble
 
 Images = npt.NDArray[np.float32]
@@ -62,6 +63,8 @@ def file_predictor(path: Path) -> Predict:
             session = open_session(read_model(path).SerializeToString())
             return lambda images: session.run([PROBABILITIES], {IMAGE: images})[0]
         serve: Any = load_saved_model(path).signatures["serving_default"]
+        (image,) = serve.structured_input_signature[1].values()
+        try_model(path, image.shape[1:], lambda images: serve(image=images)[PROBABILITIES])
         return lambda images: serve(image=tf.constant(images))[PROBABILITIES].numpy()
     except InputError:
         raise

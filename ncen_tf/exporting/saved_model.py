@@ -13,6 +13,7 @@ from tensorflow.python.framework import op_def_registry
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.serving import serving_function
 from ncen_tf.models.ensemble import Ensemble
+from ncen_tf.training.checkpoint_index import check_index
 
 _PROGRAM = "saved_model.pb"
 _WITH_STATE = {
@@ -43,6 +44,7 @@ def load_saved_model(folder: Path) -> Any:
     """
     try:
         _check_program(folder)
+        check_index(folder / "variables" / "variables")
         return tf.saved_model.load(str(folder))
     except InputError:
         raise

@@ -133,11 +133,19 @@ def _experiment(record: dict[str, Any]) -> Experiment:
         config,
         dataset["train_examples"],
         dataset["test_examples"],
-        {name: np.asarray(value, np.float64) for name, value in run["test"].items()},
+        _measurements(run["test"], len(config.architecture)),
         float(run["median_seconds_per_step"]),
         _hardware(run["environment"]),
         reports,
     )
+
+
+def _measurements(test: dict[str, Any], members: int) -> dict[str, npt.NDArray[np.float64]]:
+    numbers = {name: np.asarray(value, np.float64) for name, value in test.items()}
+    for name, number in numbers.items():
+        if number.shape not in ((), (members,)):
+            raise ValueError(f"{name} is neither one number nor one for each of {members} members.")
+    return numbers
 
 
 def _suite_report(report: dict[str, Any]) -> SuiteReport:

@@ -45,7 +45,7 @@ def lay_out(
     for sample in sorted(samples, key=lambda sample: sample.experiment.config.seed):
         key = (sample.experiment.config.architecture, sample.experiment.method)
         groups.setdefault(key, []).append(sample)
-    groups = dict(sorted(groups.items(), key=lambda item: (_structure_rank(item[0][0]), item[0][1].rank)))
+    groups = dict(sorted(groups.items(), key=lambda item: (structure_rank(item[0][0]), item[0][1].rank)))
     columns = sorted({method for _, method in groups}, key=lambda method: method.rank)
     common = common_settings(columns)
     labels = [method.label(common) for method in columns]
@@ -82,7 +82,8 @@ def structure_name(architecture: Architecture) -> str:
     return structure_of(architecture) or "+".join(architecture)
 
 
-def _structure_rank(architecture: Architecture) -> tuple[int, Architecture]:
+def structure_rank(architecture: Architecture) -> tuple[int, Architecture]:
+    """Sorts architectures: the paper's structures first."""
     structure = structure_of(architecture)
     return STRUCTURES.index(structure) if structure else len(STRUCTURES), architecture
 

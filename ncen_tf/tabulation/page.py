@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ncen_tf.tabulation.accuracy_tables import accuracy_tables, protocols
 from ncen_tf.tabulation.experiments import Experiment
-from ncen_tf.tabulation.markdown import to_markdown
+from ncen_tf.tabulation.markdown import comparison_to_markdown, to_markdown
+from ncen_tf.tabulation.protocol_comparison import protocol_comparisons
 from ncen_tf.tabulation.table import Table
 from ncen_tf.tabulation.training_tables import cost_tables, diagnostics_tables
 
@@ -20,8 +21,10 @@ def sections(experiments: Sequence[Experiment]) -> dict[str, list[Table]]:
 
 
 def to_page(experiments: Sequence[Experiment], preamble: str) -> str:
-    """The preamble, then the sections; the same records give the same page."""
+    """The preamble, protocols side by side, then the sections; the same records give the same page."""
     parts = [preamble.rstrip() + "\n"] if preamble.strip() else []
+    if comparisons := protocol_comparisons(experiments):
+        parts += ["## Protocols side by side\n", *(comparison_to_markdown(c, level=3) for c in comparisons)]
     for heading, tables in sections(experiments).items():
         parts += [f"## {heading}\n", *(to_markdown(table, level=3) for table in tables)]
     return "\n".join(parts)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from ncen_tf.exporting.onnx_input import MEMORY
+from ncen_tf.exporting.trial import try_model
 from ncen_tf.files import sha256
 from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.ensemble import Ensemble
@@ -59,9 +61,12 @@ def open_run(path: Path, batch_statistics: bool = False) -> KerasTarget:
 
 
 def open_keras_file(path: Path, batch_statistics: bool = False) -> KerasTarget:
-    """An ensemble saved as ``.keras``, read in safe mode.
+    """An ensemble saved as ``.keras``, read in safe mode and tried.
 
     Raises:
         InputError: a damaged or hostile file, or no ensemble of this package.
     """
-    return KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)
+    target = KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)
+    room = MEMORY if path.stat().st_size < MEMORY // 2 else None
+    try_model(path, target.image_shape, target.member_logits, room)
+    return target

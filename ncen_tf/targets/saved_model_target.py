@@ -11,6 +11,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.exporting.manifest import describe_files
 from ncen_tf.exporting.saved_model import load_saved_model
 from ncen_tf.exporting.serving import IMAGE, MEMBER_LOGITS
+from ncen_tf.exporting.trial import try_model
 
 
 class SavedModelTarget:
@@ -20,7 +21,7 @@ class SavedModelTarget:
         path: the SavedModel's folder.
 
     Raises:
-        InputError: a folder that TensorFlow cannot load, or another signature.
+        InputError: a folder that TensorFlow cannot load, another signature, or a model that does not run.
     """
 
     gives_logits = True
@@ -42,6 +43,7 @@ class SavedModelTarget:
         self.sha256 = hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest()
         self.image_shape = (height, width, channels)
         self.members, self.classes = members, classes
+        try_model(path, self.image_shape, self.member_logits)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._serve(**{IMAGE: images})[MEMBER_LOGITS]

@@ -9,14 +9,16 @@ import tensorflow as tf
 
 from ncen_tf.errors import InputError
 from ncen_tf.files import replacing_directory
+from ncen_tf.training.checkpoint_index import check_index
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.write_failure import write_failure
 
 logger = logging.getLogger(__name__)
 
 KEPT = 2
 """Should the newest be damaged, there is the one before."""
 _FOLDER, _FILES = "step-", "state"
-_FAILURES = (tf.errors.OpError, OSError, LookupError, RuntimeError, ValueError)
+_FAILURES = (tf.errors.OpError, OSError, LookupError, RuntimeError, TypeError, ValueError)
 """What TensorFlow makes of files that it cannot write or read."""
 
 
@@ -64,6 +66,7 @@ def newest_intact(folder: Path) -> int | None:
 
 def _read_back(path: Path) -> None:
     """Read every tensor, which compares checksums, and refuse NaN and infinity."""
+    check_index(path)
     reader = tf.train.load_checkpoint(str(path))
     for name, dtype in reader.get_variable_to_dtype_map().items():
         tensor = reader.get_tensor(name)
@@ -99,7 +102,7 @@ class RunCheckpoint:
         return self.epoch * self._steps_per_epoch + self.step
 
     def restore(self) -> bool:
-        """Read the newest intact checkpoint and remove damaged ones; False if there is none.
+        """Read the newest intact checkpoint and remove damaged and surplus ones; False if there is none.
 
         Raises:
             InputError: all are damaged.
@@ -110,6 +113,7 @@ class RunCheckpoint:
         self._checkpoint.read(str(checkpoint_path(self._folder, number))).assert_consumed()
         self.epoch, self.step = (int(variable) for variable in self._position)
         self._remove([damaged for damaged in checkpoint_steps(self._folder) if damaged > number])
+        self._remove_surplus()  # of a process that was killed before it did
         return True
 
     def save(self) -> None:
@@ -127,18 +131,12 @@ class RunCheckpoint:
                 self._checkpoint.write(str(temporary / _FILES))
                 _read_back(temporary / _FILES)
         except _FAILURES as error:
-            raise InputError(
-                f"{path.parent} cannot be written ({_reason(error)}); earlier checkpoints are intact: once the "
-                "folder can be written, the same command resumes."
-            ) from error
+            raise write_failure(path.parent, error) from error
+        self._remove_surplus()
+
+    def _remove_surplus(self) -> None:
         self._remove(checkpoint_steps(self._folder)[:-KEPT])
 
     def _remove(self, numbers: list[int]) -> None:
         for number in numbers:
             shutil.rmtree(self._folder / f"{_FOLDER}{number}", ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    """What the operating system said; TensorFlow wraps it in names of operations and files."""
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return " ".join(text.rpartition("; ")[2].partition("[Op:")[0].split())[:200]

@@ -15,7 +15,11 @@ from ncen_tf.workers.roll_call import answer_roll_call, hold_roll_call
 
 @contextlib.contextmanager
 def claimed_run(
-    path: Path, config: TrainingConfig, cluster: Cluster | None = None, overwrite: bool = False
+    path: Path,
+    config: TrainingConfig,
+    checkpoint_every: int,
+    cluster: Cluster | None = None,
+    overwrite: bool = False,
 ) -> Iterator[RunDirectory]:
     """An opened run directory for this process.
 
@@ -26,24 +30,26 @@ def claimed_run(
     Args:
         path: the run directory; only a process alone and a chief touch it.
         config: what the run is asked to do.
+        checkpoint_every: steps between two checkpoints; all workers save at the same ones.
         cluster: the workers, if there are several.
         overwrite: delete an earlier run there.
 
     Raises:
         InputError: the folder cannot be used, or the workers do not come together.
     """
+    agreed = config.to_flags() | {"checkpoint_every": str(checkpoint_every)}
     if cluster is None or cluster.is_chief:
         run = RunDirectory(path)
         run.open(config, overwrite)
         if cluster is None:
             yield run
         else:
-            connections = hold_roll_call(cluster, config.to_flags(), path, run.state_files())
+            connections = hold_roll_call(cluster, agreed, path, run.state_files())
             with lifelines(connections, lambda lost: leave(describe_loss(cluster, [lost]))):
                 yield run
     else:
         with tempfile.TemporaryDirectory(prefix="ncen_tf-worker-") as scratch:
-            connections = answer_roll_call(cluster, config.to_flags(), Path(scratch))
+            connections = answer_roll_call(cluster, agreed, Path(scratch))
             run = RunDirectory(Path(scratch))
             run.open(config)
             with lifelines(connections, lambda lost: leave(describe_loss(cluster, [lost]), Path(scratch))):

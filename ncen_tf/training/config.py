@@ -10,6 +10,16 @@ from ncen_tf.errors import InputError
 from ncen_tf.models.structures import parse_architecture
 
 REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
+_COEFFICIENTS = (
+    "lambda_cos",
+    "lambda_norm",
+    "gal_coefficient",
+    "lambda_div",
+    "lambda_eq",
+    "adp_alpha",
+    "adp_beta",
+)
+"""Of the regularizers; a negative one turns its term around."""
 ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
 ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -78,11 +88,19 @@ class TrainingConfig:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"--{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and not -(2**63) <= value < 2**63:
+                raise InputError(f"--{name} is a number of more than 64 bits.")
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")
-        if self.crop_padding < 0:
-            raise InputError(f"--crop_padding is at least 0; got {self.crop_padding}.")
+        if not 0 <= self.crop_padding < min(DATASETS[self.dataset].image_shape[:2]):
+            raise InputError(
+                f"--crop_padding is at least 0 and less than the image's size; got {self.crop_padding}."
+            )
+        for name in _COEFFICIENTS:
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"--{name} is a finite number; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")

@@ -1,10 +1,12 @@
 """One epoch's figures, for the terminal and for TensorBoard."""
 
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.write_failure import write_failure
 
 
 def running_means(ensemble: NCEnsemble) -> dict[str, float]:
@@ -27,15 +29,38 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     return f"epoch {line['epoch']}/{epochs}  lr {line['learning_rate']:g}  {train}  | test {test}"
 
 
-def write_events(writer: tf.summary.SummaryWriter, line: dict[str, Any]) -> None:
-    """A line of ``metrics.jsonl`` as TensorBoard scalars."""
-    with writer.as_default(step=line["epoch"]):
-        tf.summary.scalar("learning_rate", line["learning_rate"])
-        for part in ("train", "test"):
-            for name, value in line[part].items():
-                if isinstance(value, list):
-                    for member, one in enumerate(value):
-                        tf.summary.scalar(f"{part}/{name}/member_{member}", one)
-                else:
-                    tf.summary.scalar(f"{part}/{name}", value)
-    writer.flush()
+class EventLog:
+    """Lines of ``metrics.jsonl`` as TensorBoard scalars.
+
+    Args:
+        folder: where TensorBoard looks for them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self._writer = tf.summary.create_file_writer(str(folder))
+        except tf.errors.OpError as error:
+            raise write_failure(folder, error) from error
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a line.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        try:
+            with self._writer.as_default(step=line["epoch"]):  # flushes in the end
+                tf.summary.scalar("learning_rate", line["learning_rate"])
+                for part in ("train", "test"):
+                    for name, value in line[part].items():
+                        if isinstance(value, list):
+                            for member, one in enumerate(value):
+                                tf.summary.scalar(f"{part}/{name}/member_{member}", one)
+                        else:
+                            tf.summary.scalar(f"{part}/{name}", value)
+        except tf.errors.OpError as error:
+            raise write_failure(self._folder, error) from error

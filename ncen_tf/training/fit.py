@@ -15,7 +15,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.training.checkpoint import NonFiniteStateError, RunCheckpoint
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.divergence import require_finite, trace_divergence
-from ncen_tf.training.epoch_log import epoch_line, readings, running_means, write_events
+from ncen_tf.training.epoch_log import EventLog, epoch_line, readings, running_means
 from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
 from ncen_tf.training.nc_ensemble import NCEnsemble
@@ -68,7 +68,7 @@ def fit_run(
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
     evaluator = Evaluator(ensemble)
-    writer = tf.summary.create_file_writer(str(run.tensorboard))
+    events = EventLog(run.tensorboard)
     with (
         deferred_interrupt() as interrupt,
         _progress_bar(config.epochs * steps.per_epoch, checkpoint.number, show_progress) as bar,
@@ -90,7 +90,7 @@ def fit_run(
                 }
                 history.append(line)
                 run.write_metrics(history)
-                write_events(writer, line)
+                events.write(line)
                 if show_progress:
                     bar.write(epoch_line(line, config.epochs))
                 ensemble.reset_metrics()
@@ -140,11 +140,12 @@ class _EpochLoop:
         self.bar.set_postfix(shown, refresh=False)
 
     def _must_stop(self) -> bool:
+        if not has_several_workers(self.strategy):
+            return self.interrupt.requested
         # Workers stop after the same step, and asking one another takes time.
-        several = has_several_workers(self.strategy)
-        if several and self.checkpoint.step % STEPS_BETWEEN_READINGS:
-            return False
-        return any_worker(self.strategy, self.interrupt.requested) if several else self.interrupt.requested
+        step = self.checkpoint.step
+        asked = step % STEPS_BETWEEN_READINGS == 0 or step == self.steps.per_epoch
+        return asked and any_worker(self.strategy, self.interrupt.requested)
 
 
 def _progress_bar(total: int, initial: int, show: bool) -> "tqdm[None]":

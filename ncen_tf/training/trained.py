@@ -55,6 +55,6 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     try:
         checkpoint.read(str(path)).assert_existing_objects_matched().expect_partial()
         epochs_done = checkpoint_epoch(run.checkpoints, number)
-    except (tf.errors.OpError, AssertionError, IndexError, ValueError) as error:
+    except (tf.errors.OpError, AssertionError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"Checkpoint {path.parent} is not of this run's ensemble.") from error
     return TrainedEnsemble(ensemble, config, epochs_done, finished=False)

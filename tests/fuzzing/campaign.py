@@ -41,7 +41,7 @@ class Tally:
         self.most_memory = max(self.most_memory, outcome.memory)
         self.most_seconds = max(self.most_seconds, outcome.seconds)
         for fault in outcome.faults:
-            kind = re.sub(r"\d+|'[^']*'|/\S*", "*", fault)[:100]
+            kind = re.sub(r"0x[0-9a-f]+|\d+|'[^']*'|/\S*", "*", fault)[:100]
             finding = self.findings.setdefault(kind, Finding(name, fault, case))
             finding.count += 1
 

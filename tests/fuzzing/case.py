@@ -6,6 +6,10 @@ from pathlib import Path
 
 OUTSIDE, SECRET = "outside", "secret.bin"
 """A file in a folder beside that of a case, which no case may make anyone touch."""
+MODEL = "ensemble.onnx"
+"""The file of an ONNX case."""
+HUGE = 750_000_000
+"""Of floats, 3 GB: more than any reader may take, less than a machine may have."""
 Files = Mapping[str, bytes]
 """Content by path below the folder."""
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from tests.fuzzing.byte_mutations import mutated_bytes
-from tests.fuzzing.case import Case, Files
+from tests.fuzzing.case import MODEL, Case, Files
 from tests.fuzzing.checkpoint_mutations import mutated_index
+from tests.fuzzing.hostile_onnx.cases import hostile_onnx
 from tests.fuzzing.json_mutations import mutated_json, mutated_json_lines
 from tests.fuzzing.keras_mutations import hostile_keras, mutated_keras
 from tests.fuzzing.npz_mutations import mutated_npz
-from tests.fuzzing.onnx_mutations import hostile_onnx
 from tests.fuzzing.protobuf_mutations import mutated_message
 from tests.fuzzing.text_mutations import mutated_text
 
@@ -41,7 +41,7 @@ WEIGHTS = {
     "archives": 2,
     "prepared": 2,
 }
-"""How many cases of each format, relative to the others: more where others' files come from, or more can go wrong."""
+"""Cases of each format, relative to the others: more where files come from others, or more can go wrong."""
 
 _BY_SUFFIX: dict[str, Mutation] = {
     ".json": mutated_json,
@@ -54,6 +54,8 @@ _BY_SUFFIX: dict[str, Mutation] = {
     ".cfg": mutated_text,
     ".toml": mutated_text,
 }
+_ENDLESS = "--at_steps=0x" + "f" * 5000
+"""Python reads such an integer, but refuses to print it."""
 _LINES = {
     "flagfile": (
         "--flagfile=flags.cfg",
@@ -62,6 +64,7 @@ _LINES = {
         "--seed",
         "--noseed",
         "--jit_compile=maybe",
+        _ENDLESS,
         "x",
         "--",
     ),
@@ -76,6 +79,7 @@ _LINES = {
         "--seed=0 | 1",
         "--suite=x.toml",
         "--epochs=1|1",
+        _ENDLESS,
         "--x",
     ),
 }
@@ -97,21 +101,22 @@ def cases(name: str, seeds: Mapping[str, Files], secret: Path) -> Cases:
     mutations = {file: _mutation(name, file) for file in sorted(seed)}
     # Without an archive, the dataset would be looked for on the network.
     mutated = _one_file_mutated(seed, mutations, or_missing=name != "archives")
-    hostile = _hostile(name, seeds, secret)
+    hostile = hostile_cases(name, seeds, secret)
     if not hostile:
         return mutated
     chosen = st.sampled_from(sorted(hostile)).map(hostile.__getitem__)
     return st.one_of(mutated, mutated, mutated, chosen)
 
 
-def _hostile(name: str, seeds: Mapping[str, Files], secret: Path) -> dict[str, Case]:
+def hostile_cases(name: str, seeds: Mapping[str, Files], secret: Path) -> dict[str, Case]:
+    """Files made by hand, by what they ask for; the arguments are those of :func:`cases`."""
     if name == "keras":
         files = hostile_keras(seeds[name]["ensemble.keras"], secret)
         return {
             kind: Case({"ensemble.keras": content}, must_be_refused=True) for kind, content in files.items()
         }
     if name in ("onnx", "onnx_parity"):
-        return hostile_onnx(seeds[name]["ensemble.onnx"], secret)
+        return hostile_onnx(seeds[name][MODEL], secret)
     if name == "saved_model":
         folders: dict[str, dict[str, bytes]] = {}
         for path, content in seeds["hostile_saved_models"].items():

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-IMAGE_SHAPE, CLASSES = (8, 8, 1), 3
+from tests.fuzzing.seeds.models import CLASSES, IMAGE_SHAPE
 
 
 def write_hostile_saved_models(folder: Path, secret: Path) -> None:

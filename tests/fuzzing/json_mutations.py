@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.fuzzing.byte_mutations import EDGES, mutated_bytes
 
 _DEEP = json.loads("[" * 100 + "]" * 100)
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(None, True, False, *EDGES, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf")),
     *("", "x", "\0", "\n", "\x1b[2J", "\ud800", "../outside/secret.bin", "x" * 10_000, "1", "nan", "true"),
     *([], {}, [None], [[]], {"": None}, [1, 2, 3], [0.5, "a"], {"value": 1}, _DEEP),

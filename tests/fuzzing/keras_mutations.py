@@ -14,6 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.fuzzing.byte_mutations import mutated_bytes
+from tests.fuzzing.case import HUGE
 from tests.fuzzing.json_mutations import mutated_json
 from tests.fuzzing.zip_mutations import mutated_zip, pack, unpack
 
@@ -80,6 +81,8 @@ def _hostile_layers(secret: Path) -> dict[str, dict[str, Any]]:
         "saved model": _layer("TFSMLayer", filepath=str(secret.parent)),
         "download": _layer("get_file", "keras.utils", fname=str(secret), origin=f"file://{secret}"),
         "unsafe": _layer("enable_unsafe_deserialization", "keras.config"),
+        "enlarged": _layer("UpSampling2D", size=[20_000, 20_000]),
+        "padded": _layer("ZeroPadding2D", padding=20_000),
         "wide": _layer("Dense", units=2**28),
         "large": _layer("Conv2D", filters=2**15, kernel_size=[100, 100]),
         "endless": _layer("Dense", units=2**40),
@@ -117,10 +120,10 @@ def _hostile_stores(secret: Path) -> dict[str, Callable[[h5py.File, str], None]]
         store.create_virtual_dataset(path, layout)
 
     def empty(store: h5py.File, path: str) -> None:
-        store.create_dataset(path, (750_000_000,), "f4")
+        store.create_dataset(path, (HUGE,), "f4")
 
     def packed(store: h5py.File, path: str) -> None:
-        store.create_dataset(path, (750_000_000,), "f4", chunks=(1_000_000,), compression="gzip")
+        store.create_dataset(path, (HUGE,), "f4", chunks=(1_000_000,), compression="gzip")
 
     def objects(store: h5py.File, path: str) -> None:
         store.create_dataset(path, data=["x"], dtype=h5py.string_dtype())

@@ -49,6 +49,8 @@ def mutated_message(draw: Any, original: bytes) -> bytes:
             case _:
                 fields = ((number, wire, draw(_values(wire))),)
         message = _replaced(message, path, fields)
+        if kind == "nest":  # too deep for Python to compare with others
+            break
     content = pack(message)
     return draw(mutated_bytes(content)) if draw(st.integers(0, 9)) == 0 else content
 

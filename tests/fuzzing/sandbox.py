@@ -74,7 +74,7 @@ class Sandbox:
         """Let the reader of a format read a case.
 
         Args:
-            name: a key of ``tests.fuzzing.readers.READERS``.
+            name: a key of ``tests.fuzzing.readers.registry.READERS``.
             case: what it reads.
         """
         process = self._process or self._start()
@@ -99,8 +99,9 @@ class Sandbox:
             return answer
         outcome = "died" if ready else "too slow"
         self._stop()
-        log = self._log.read_text(errors="replace").splitlines()[-3:]
-        message = f"exit code {process.returncode}: {' | '.join(log)[-500:]}"
+        log = self._log.read_text(errors="replace").splitlines()
+        fatal = [line for line in log if "Check failed" in line] or log[-3:]
+        message = f"exit code {process.returncode}: {' | '.join(fatal)[-500:]}"
         return {"outcome": outcome, "message": message, "memory": 0, "seconds": 0.0}
 
     def _start(self) -> "subprocess.Popen[str]":
@@ -121,6 +122,9 @@ class Sandbox:
                 text=True,
                 env=environment,
             )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != "ready\n":
+            raise RuntimeError(f"The worker does not start: {self._log.read_text()[-1000:]}")
         return self._process
 
     def _stop(self) -> None:
@@ -164,7 +168,7 @@ def _watched(root: Path, surroundings: list[Path]) -> Iterator[Any]:
                             events[_EVENT.size : _EVENT.size + length].rstrip(b"\0").decode(errors="replace")
                         )
                         if not mask & _FOLDER:
-                            found[os.path.join(names[watch].name if watch in names else "?", name)] = None
+                            found[f"{names[watch].name if watch in names else '?'}/{name}"] = None
                         events = events[_EVENT.size + length :]
             return list(found)
 

@@ -4,12 +4,12 @@ import pytest
 
 from tests.fuzzing.campaign import run_cases
 from tests.fuzzing.case import Case, Files
-from tests.fuzzing.formats import WEIGHTS, cases
+from tests.fuzzing.formats import WEIGHTS, cases, hostile_cases
 from tests.fuzzing.misdeeds import MISDEEDS
-from tests.fuzzing.readers import READERS
+from tests.fuzzing.readers.registry import READERS
 from tests.fuzzing.sandbox import Sandbox
 
-INPUTS = 300
+INPUTS = 150
 """In all; the campaign has thousands."""
 SAYS = {
     "unpickles": "pickle.find_class",
@@ -50,6 +50,16 @@ def test_damaged_and_hostile_files_are_accepted_or_refused(
     tally = run_cases(sandbox, name, cases(name, seeds, sandbox.secret), count, seed=0, done=lambda: None)
     assert not tally.findings
     assert tally.inputs == count
+
+
+@pytest.mark.parametrize("name", ["onnx_parity", "keras", "saved_model"])
+def test_code_and_files_outside_are_refused(name: str, sandbox: Sandbox, seeds: dict[str, Files]) -> None:
+    hostile = hostile_cases(name, seeds, sandbox.secret)
+    wanted = {kind: case for kind, case in hostile.items() if case.must_be_refused}
+    assert len(wanted) > 10
+    outcomes = {kind: sandbox.show(name, case) for kind, case in wanted.items()}
+    assert {kind: outcome.faults for kind, outcome in outcomes.items() if outcome.faults} == {}
+    assert {outcome.outcome for outcome in outcomes.values()} == {"refused"}
 
 
 def test_every_format_is_fuzzed() -> None:

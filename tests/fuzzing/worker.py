@@ -1,10 +1,11 @@
 """The process that reads fuzzed files: what it does wrong, and its death, harm nobody else.
 
-Takes ``{"format": NAME, "folder": PATH}``, a line each, and answers each with what came of it. The format ``seeds`` has the
-seeds of all formats written instead.
+Says ``ready``, takes ``{"format": NAME, "folder": PATH}``, a line each; answers each with what came of it.
+The format ``seeds`` has the seeds of all formats written instead.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -40,16 +41,21 @@ class Watch:
             self.events.append(f"{event} {arguments!r}"[:200])
         elif event == "marshal.loads" and "importlib" not in sys._getframe(1).f_code.co_filename:
             self.events.append("marshal.loads: code is made of data")
-        elif event == "open" and isinstance(arguments[0], str) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
-            if not os.path.realpath(arguments[0]).startswith((self.folder, *self._temporary)):
-                self.events.append(f"write {arguments[0]}")
+        elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR) and self._is_outside(arguments[0]):
+            self.events.append(f"write {arguments[0]}")
+
+    def _is_outside(self, path: object) -> bool:
+        """Whether a path, which may also be an open file's number, must not be written to."""
+        return isinstance(path, str) and not os.path.realpath(path).startswith(
+            (self.folder, *self._temporary)
+        )
 
 
 def answer(request: dict[str, str], watch: Watch) -> dict[str, Any]:
     """Read the files of a request."""
     from tests.fuzzing.misdeeds import MISDEEDS
-    from tests.fuzzing.readers import READERS
-    from tests.fuzzing.seeds import write_seeds
+    from tests.fuzzing.readers.registry import READERS
+    from tests.fuzzing.seeds.writing import write_seeds
 
     readers = {**READERS, **MISDEEDS, "seeds": write_seeds}
     watch.events, watch.folder = [], request["folder"]
@@ -91,6 +97,8 @@ def memory(what: str) -> int:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
+    importlib.import_module("tensorflow")  # whatever the machine is busy with, no case is blamed for this
+    print("ready", file=answers, flush=True)
     watch = Watch()
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line), watch)), file=answers, flush=True)

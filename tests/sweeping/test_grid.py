@@ -75,6 +75,7 @@ def test_a_grid_of_one_cell_has_a_name_too(write_grid: WriteGrid) -> None:
         (COMMON + "--run_dir=x", 5, "--run_dir is no flag of ncen_tf.train that a cell can have"),
         (COMMON + "--data_dir=x", 5, "--data_dir is no flag"),
         (COMMON + "[train]\n\n--epochs=1 | two", 7, "--epochs=two"),
+        pytest.param(COMMON + "--at_steps=0x" + "f" * 5000, 5, "more than 64 bits", id="endless"),
         (COMMON + "--regularizer=none | nec", 5, "--regularizer=nec"),
         (COMMON + "--members=3 | 7", 5, "--members is 3, 4 or 5; got 7"),
         (COMMON + "--virtual_devices=2\n--strategy=one_device", 5, "--virtual_devices above 1 needs"),

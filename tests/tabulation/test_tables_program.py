@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ncen_tf.errors import InputError
 from ncen_tf.sweeping.record import write_record
+from ncen_tf.tabulation.experiments import read_experiments
 from tests.conftest import ROOT, Program
 from tests.tabulation.records import report, run, write
 
@@ -53,10 +55,14 @@ def test_page(results: Path, run_program: Program, tmp_path: Path) -> None:
     preamble.write_text("# What we saw\n\nTwo runs, made up.\n\n", encoding="utf-8")
     done = run_program("tables", f"--results={results}", "--page", f"--preamble={preamble}")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("# What we saw\n\nTwo runs, made up.\n\n## Protocol paper\n\n### AAE")
+    assert done.stdout.startswith(
+        "# What we saw\n\nTwo runs, made up.\n\n## Protocols side by side\n\n### Robust accuracy"
+    )
     headings = [line for line in done.stdout.splitlines() if line.startswith("#")]
     assert headings == [
         "# What we saw",
+        "## Protocols side by side",
+        "### Robust accuracy by protocol, fashion_mnist, k = 3",
         "## Protocol paper",
         "### AAE, protocol paper, fashion_mnist, k = 3",
         "### Robust accuracy, protocol paper, fashion_mnist, k = 3",
@@ -90,6 +96,16 @@ def test_a_record_of_another_format_is_named(results: Path, refuse: Refuse) -> N
     del content["format"]
     file.write_text(json.dumps(content))
     refuse("tables", f"--results={results}", says=str(file))
+
+
+@pytest.mark.parametrize("value", [[], [0.5], [[0.5] * 3], [[0.5], []]], ids=str)
+def test_measurements_have_one_value_or_one_a_member(results: Path, value: object) -> None:
+    file = results / "grid" / "nce-s1" / "result.json"
+    content = json.loads(file.read_text())
+    content["run"]["test"]["gradient_norm"] = value
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"nce-s1' in .* cannot be used"):
+        read_experiments(results)
 
 
 def test_a_real_run_and_a_real_report(tiny_run: Path, run_program: Program, tmp_path: Path) -> None:

@@ -92,10 +92,10 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def torch_resnet() -> Any:
-    from tests.models.test_resnet import TorchResNet
+    from benchmarks.peers.torch_resnet import TorchResNet
 
     torch.manual_seed(0)
-    network = TorchResNet(1, 1).eval()
+    network = TorchResNet(8, 1).eval()
     with torch.no_grad():  # biases away from zero, so that predictions differ between images
         network.fc.weight.mul_(20)
     return network

@@ -1,10 +1,6 @@
 """Checkpoints under damage, a wrong clock, a full disk, and NaN."""
 
-import contextlib
 import os
-import resource
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -15,6 +11,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import build_ensemble
 from ncen_tf.training.checkpoint import NonFiniteStateError, RunCheckpoint, checkpoint_steps
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from tests.training.full_disk import files_up_to
 
 STEPS_PER_EPOCH = 100
 
@@ -124,25 +121,12 @@ def test_what_is_not_finite_is_never_written(
     checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path, value: float
 ) -> None:
     save(checkpoint, ensemble, 9)
+    bias(ensemble).assign(np.full(10, value))
+    checkpoint.step = 10
     with pytest.raises(NonFiniteStateError):
-        bias(ensemble).assign(np.full(10, value))
-        checkpoint.step = 10
         checkpoint.save()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-9"]
     assert restored(checkpoint, ensemble) == 9
-
-
-@contextlib.contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """The kernel refuses to write beyond this size, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_disk_that_fills_up_leaves_earlier_checkpoints_intact(

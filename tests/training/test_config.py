@@ -37,8 +37,13 @@ def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
     [
         {"batch_size": 0},
         {"noise_eps": -0.1},
+        {"crop_padding": -1},
+        {"crop_padding": 32},
+        {"schedule": "linear"},
         {"learning_rate": float("inf")},
         {"seed": -1},
+        {"epochs": 16**5000},
+        {"train_examples": -(16**5000)},
         {"virtual_devices": 2},
         {"sync_batch_norm": True, "strategy": "mirrored"},
         {"architecture": ("resnet20",)},
@@ -47,3 +52,10 @@ def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
 def test_settings_that_cannot_work_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InputError, match="--"):
         dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("name", ["lambda_cos", "lambda_norm", "gal_coefficient", "lambda_eq", "adp_beta"])
+def test_coefficients_are_finite(name: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"--{name} is a finite number"):
+        TrainingConfig.from_flags(CONFIG.to_flags() | {name: text})

@@ -76,7 +76,7 @@ def test_a_diverging_run_says_where_and_keeps_a_good_checkpoint(tmp_path: Path, 
         "--learning_rate=1e30",
         f"--run_dir={run}",
     )
-    kept = []
+    kept, failed = [], []
     for extra in ((), ("--checkpoint_every=1",)):
         done = run_program("train", *command, *extra)
         assert done.returncode == 2, done.stderr
@@ -84,11 +84,12 @@ def test_a_diverging_run_says_where_and_keeps_a_good_checkpoint(tmp_path: Path, 
         (error,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         found = re.search(r"at step (\d+) of epoch 1: ce is not finite, because of member \d", error)
         assert found, error
+        failed.append(int(found[1]))
         kept.append(checkpoint_steps(run / "checkpoints"))
         assert f"checkpoint after {kept[-1][-1]} steps in all is the last good one" in error
-        assert kept[-1][-1] < int(found[1])
+        assert kept[-1][-1] < failed[-1]
     assert kept[0] == [0]
-    assert kept[1][-1] == int(found[1]) - 1
+    assert kept[1][-1] == failed[1] - 1
     for number in kept[1]:
         reader = tf.train.load_checkpoint(str(checkpoint_path(run / "checkpoints", number)))
         for name in reader.get_variable_to_shape_map():

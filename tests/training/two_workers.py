@@ -36,6 +36,7 @@ CONFIG = TrainingConfig(
     strategy="multi_worker",
     sync_batch_norm=True,
 )
+CHECKPOINT_EVERY = 100
 
 
 def trained_weights(strategy: tf.distribute.Strategy, run: RunDirectory) -> list[np.ndarray]:
@@ -47,7 +48,7 @@ def trained_weights(strategy: tf.distribute.Strategy, run: RunDirectory) -> list
         ensemble.compile(keras.optimizers.SGD(CONFIG.learning_rate), NCE(0.5, 0.5))
         ensemble.optimizer.build(ensemble.trainable_variables)
     dataset = load_dataset(CONFIG.dataset, train_examples=20, test_examples=10)
-    fit_run(ensemble, CONFIG, dataset, run, strategy, checkpoint_every=100)
+    fit_run(ensemble, CONFIG, dataset, run, strategy, CHECKPOINT_EVERY)
     with strategy.scope():
         return [weight for member in ensemble.members for weight in member.get_weights()]
 
@@ -55,7 +56,7 @@ def trained_weights(strategy: tf.distribute.Strategy, run: RunDirectory) -> list
 def main(folder: Path) -> None:
     keras.config.set_floatx("float64")  # rounding in float32 grows with every step
     cluster = Cluster.from_environment()
-    with claimed_run(folder / "both", CONFIG, cluster) as run:
+    with claimed_run(folder / "both", CONFIG, CHECKPOINT_EVERY, cluster) as run:
         both = trained_weights(connect_workers(cluster), run)
     if cluster.is_chief:
         alone_run = RunDirectory(folder / "alone")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from ncen_tf.errors import InputError
+from ncen_tf.training.claim import claimed_run
+from ncen_tf.training.config import TrainingConfig
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.messages import receive, send
 from ncen_tf.workers.roll_call import answer_roll_call, hold_roll_call
@@ -94,6 +96,22 @@ def test_a_worker_that_was_asked_something_else_ends_both_with_the_difference(
             assert "--batch_size is not set, the chief's is 64; --epochs is 3, " in str(error.value)
             assert "--seed is 1, the chief's is 0" in str(error.value)
     assert not (tmp_path / "worker").exists()
+
+
+def test_workers_that_would_save_at_other_steps_are_refused(
+    addresses: tuple[str, ...], tmp_path: Path
+) -> None:
+    config = TrainingConfig("fashion_mnist_sample", ("resnet8", "resnet8"), "none", 0.0, 0.0, 1, 0.3)
+    pair = addresses[:2]
+
+    def claim(index: int, checkpoint_every: int) -> None:
+        with claimed_run(tmp_path / "run", config, checkpoint_every, Cluster(pair, index)):
+            raise AssertionError
+
+    with ThreadPoolExecutor() as pool:
+        for result in [pool.submit(claim, 0, 500), pool.submit(claim, 1, 2)]:
+            with pytest.raises(InputError, match="--checkpoint_every is 2, the chief's is 500"):
+                result.result()
 
 
 def test_a_missing_worker_and_a_missing_chief_are_named(addresses: tuple[str, ...], tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""ONNX files that ask for what no reader may do or take."""

@@ -1,0 +1,37 @@
+"""Datasets, adversarial images and what attacks made of them."""
+
+from pathlib import Path
+
+
+def archives(folder: Path) -> None:
+    """A dataset from local archives."""
+    from ncen_tf.data.loading import load_dataset
+
+    load_dataset("fashion_mnist", data_dir=folder / "tfds", archive_dir=folder)
+
+
+def prepared(folder: Path) -> None:
+    """A dataset that tensorflow-datasets has prepared."""
+    from ncen_tf.data.loading import load_dataset
+
+    load_dataset("fashion_mnist", data_dir=folder, archive_dir=folder)
+
+
+def adversarials(folder: Path) -> None:
+    """Saved adversarial examples, to the point where a target is shown them."""
+    from ncen_tf.attacks.results import read_adversarials
+
+    saved = read_adversarials(folder / "adversarials.npz")
+    f"{saved.settings['attack']} {saved.settings['norm']} {saved.settings['eps']:g}".encode()
+    assert len(saved.images) == len(saved.adversarials) == len(saved.labels)
+    assert saved.images.dtype == saved.adversarials.dtype == "float32"
+
+
+def attack_result(folder: Path) -> None:
+    """A finished attack of an earlier run; damage is as good as none."""
+    from ncen_tf.attacks.results import read_result
+
+    result = read_result(folder / "result.npz", "the key")
+    if result is not None:
+        assert len(result.attacked) == len(result.predictions) == len(result.l2) == len(result.linf)
+        f"{result.settings['attack']} {result.settings['norm']} {result.settings['eps']:g}".encode()

@@ -1,0 +1,93 @@
+"""What programs write and others read."""
+
+import contextlib
+from pathlib import Path
+
+from ncen_tf.errors import InputError
+from tests.fuzzing.case import MODEL
+
+
+def manifest(folder: Path) -> None:
+    """As ``ncen_tf.export --verify`` and ``ncen_tf.attack`` read it; the model is read elsewhere."""
+    from ncen_tf.exporting.manifest import check_files, read_manifest
+    from ncen_tf.targets.opening import OpenedTarget, _verified_manifest
+    from ncen_tf.training.config import TrainingConfig
+
+    content = read_manifest(folder)
+    TrainingConfig.from_flags(content["training_flags"])
+    [str(content["accuracy"]["predictions_sha256"]), *content["reduced_precision"]]
+    check_files(folder, content)
+    opened = OpenedTarget(None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
+    f"{opened.recorded_ace}".encode()
+
+
+def metrics(folder: Path) -> None:
+    """``ncen_tf.diagnose``, and what training goes on with."""
+    from ncen_tf.diagnose import read_history
+    from ncen_tf.reports.diagnostics import diagnostics_figure, diagnostics_table
+
+    histories = {"run": read_history(folder)}
+    diagnostics_figure(histories)
+    diagnostics_table(histories).encode()
+
+
+def report(folder: Path) -> None:
+    """A report for the terminal."""
+    from ncen_tf.reports.report import read_report
+    from ncen_tf.reports.table import format_table
+
+    format_table(read_report(folder / "report.json")).encode()
+
+
+def transfer(folder: Path) -> None:
+    """A transfer.json for the terminal."""
+    from ncen_tf.transferability.record import read_transfer
+    from ncen_tf.transferability.table import format_transfer
+
+    format_transfer(read_transfer(folder / "transfer.json")).encode()
+
+
+def cell(folder: Path) -> None:
+    """What a sweep finds in a cell's folder when it goes on."""
+    from ncen_tf.sweeping.cell_directory import CellDirectory
+    from ncen_tf.sweeping.stages import Stage
+
+    directory = CellDirectory(folder)
+    directory.config()
+    stages = [
+        Stage(name, program, ("--argument",), (), folder / output)
+        for name, program, output in (
+            ("train", "train", "run/summary.json"),
+            ("export", "export", "export/manifest.json"),
+            ("quick", "attack", "reports/quick/report.json"),
+        )
+    ]
+    directory.begin(directory.pending(stages))
+    for stage in stages:
+        directory.book(stage.name, 1.0, finished=True)
+    directory.write_record(stages)
+
+
+def records(folder: Path) -> None:
+    """Records of a sweep, to tables and maps in every format."""
+    from ncen_tf.sweeping.parameter_map import make_parameter_map
+    from ncen_tf.sweeping.record import read_records
+    from ncen_tf.sweeping.table import format_records
+    from ncen_tf.tabulation.experiments import read_experiments
+    from ncen_tf.tabulation.latex import to_latex
+    from ncen_tf.tabulation.long_csv import to_csv
+    from ncen_tf.tabulation.markdown import to_markdown
+    from ncen_tf.tabulation.page import sections, to_page
+    from ncen_tf.tabulation.terminal import to_terminal
+
+    content = read_records(folder)
+    format_records(content).encode()
+    with contextlib.suppress(InputError):
+        make_parameter_map(content, "lambda_cos", "lambda_norm", "paper")
+    experiments = read_experiments(folder)
+    tables = [table for section in sections(experiments).values() for table in section]
+    texts = [
+        to_csv(tables),
+        *(write(table) for table in tables for write in (to_latex, to_markdown, to_terminal)),
+    ]
+    "".join([*texts, to_page(experiments, "")]).encode()

@@ -1,0 +1,1 @@
+"""Small files of every format that its reader accepts: what mutations start from."""

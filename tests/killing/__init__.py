@@ -1,0 +1,1 @@
+"""Real programs, killed with SIGKILL at random moments and started again, beside undisturbed ones."""
