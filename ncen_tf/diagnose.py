@@ -31,7 +31,7 @@ def main() -> None:
     paths = [Path(name) for name in RUNS.value]
     if len(paths) > 1 and not OUT.value:
         raise InputError("--out names the PNG file for several runs.")
-    from ncen_tf.reports.diagnostics import diagnostics_table, write_diagnostics
+    from ncen_tf.training.diagnostics import diagnostics_table, write_diagnostics
     from ncen_tf.training.run_directory import RunDirectory
 
     histories = {str(path): read_history(path) for path in paths}

@@ -146,7 +146,6 @@ def main() -> int | None:
         raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
     cluster = Cluster.from_environment() if config.strategy == "multi_worker" else None
     path = Path(RUN_DIR.value) if RUN_DIR.value else default_run_dir(config)
-    from ncen_tf.reports.diagnostics import write_diagnostics
     from ncen_tf.training.claim import claimed_run
     from ncen_tf.training.interrupt import InterruptedRunError
     from ncen_tf.training.run import train_ensemble
@@ -169,8 +168,6 @@ def main() -> int | None:
             )
             show = cluster is None or cluster.is_chief
             summary = train_ensemble(config, dataset, run, strategy, CHECKPOINT_EVERY.value, show)
-            if show:
-                write_diagnostics(run.plot_file, {str(path): run.read_metrics(config.epochs)})
     except InterruptedRunError:
         print(f"Interrupted; the run is saved in {path}. The same command resumes it.")
         return program.INTERRUPTED

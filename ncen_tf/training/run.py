@@ -10,6 +10,7 @@ from ncen_tf.environment import describe_environment
 from ncen_tf.files import replacing
 from ncen_tf.models.ensemble import build_ensemble
 from ncen_tf.training.config import TrainingConfig
+from ncen_tf.training.diagnostics import write_diagnostics
 from ncen_tf.training.fit import fit_run
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.objective import make_adversarial_training, make_regularizer
@@ -25,7 +26,7 @@ def train_ensemble(
     checkpoint_every: int,
     show_progress: bool = True,
 ) -> dict[str, Any]:
-    """Train, or go on training, and leave ``ensemble.keras`` and ``summary.json`` in the run directory.
+    """Train, or go on training, and leave model, diagnostics and ``summary.json`` in the run directory.
 
     Args:
         config: settings of the run.
@@ -66,6 +67,7 @@ def train_ensemble(
     history = fit_run(ensemble, config, dataset, run, strategy, checkpoint_every, show_progress)
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)
+    write_diagnostics(run.plot_file, {run.path.name: history})
     seconds = sorted(line["seconds_per_step"] for line in history)
     summary = {
         "test": history[-1]["test"],

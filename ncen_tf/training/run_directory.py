@@ -27,8 +27,8 @@ class RunDirectory:
     """Paths and small files of one training run.
 
     ``flags.cfg`` (resolved flagfile), ``metrics.jsonl`` (a line an epoch), ``checkpoints/``,
-    ``tensorboard/``, ``ensemble.keras`` and ``summary.json``; the last marks a complete run.
-    ``diagnostics.png`` can be drawn again from the metrics.
+    ``tensorboard/``, ``ensemble.keras``, ``diagnostics.png`` and ``summary.json``; the last is written last,
+    so it marks a complete run.
     """
 
     def __init__(self, path: Path) -> None:

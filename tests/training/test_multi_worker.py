@@ -127,6 +127,7 @@ def test_only_the_chief_writes_the_run_directory(undisturbed: Path) -> None:
     assert sorted(path.name for path in undisturbed.iterdir()) == [
         ".lock",
         "checkpoints",
+        "diagnostics.png",
         "ensemble.keras",
         "flags.cfg",
         "metrics.jsonl",

@@ -24,10 +24,10 @@ def manifest(folder: Path) -> None:
 def metrics(folder: Path) -> None:
     """``ncen_tf.diagnose``, and what training goes on with."""
     from ncen_tf.diagnose import read_history
-    from ncen_tf.reports.diagnostics import diagnostics_figure, diagnostics_table
+    from ncen_tf.training.diagnostics import diagnostics_table, draw_diagnostics
 
     histories = {"run": read_history(folder)}
-    diagnostics_figure(histories)
+    draw_diagnostics(histories)
     diagnostics_table(histories).encode()
 
 

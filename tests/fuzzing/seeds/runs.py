@@ -22,7 +22,7 @@ def flags() -> bytes:
 
 
 def measured(value: float) -> dict[str, Any]:
-    from ncen_tf.reports.diagnostics import PANELS
+    from ncen_tf.training.diagnostics import PANELS
 
     per_member = ("cosine_to_mean", "norm_deviation", "gradient_norm")
     test = {key: [value, value / 2] if key in per_member else value for key in PANELS}

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from ncen_tf.errors import InputError
 from ncen_tf.files import replacing
-from ncen_tf.reports.figures import png
 
 History = list[dict[str, Any]]
 """Lines of a run's ``metrics.jsonl``."""
@@ -26,14 +25,14 @@ PANELS = {
 
 
 def write_diagnostics(file: Path, histories: dict[str, History]) -> None:
-    """Write :func:`diagnostics_figure` at once."""
-    figure = diagnostics_figure(histories)
+    """Write :func:`draw_diagnostics` as PNG, at once."""
+    figure = draw_diagnostics(histories)
     with replacing(file) as temporary:
-        temporary.write_bytes(figure)
+        figure.savefig(temporary, format="png")
 
 
-def diagnostics_figure(histories: dict[str, History]) -> bytes:
-    """A panel for each of :data:`PANELS` over epochs. PNG.
+def draw_diagnostics(histories: dict[str, History]) -> Figure:
+    """A panel for each of :data:`PANELS` over epochs.
 
     Per-member quantities have a line for each member of a single run, and of several runs the mean and
     range over members.
@@ -71,7 +70,7 @@ def diagnostics_figure(histories: dict[str, History]) -> bytes:
     figure.suptitle(
         "Measured on test images, BatchNorm in inference mode, gradients of CE on logits", fontsize=10
     )
-    return png(figure)
+    return figure
 
 
 def _draw(axes: Axes, epochs: list[int], values: np.ndarray, color: str, name: str, *, alone: bool) -> None:

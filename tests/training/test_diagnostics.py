@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from ncen_tf.reports.diagnostics import PANELS
+from ncen_tf.training.diagnostics import PANELS
 from tests.conftest import Program
 
 
