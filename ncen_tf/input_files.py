@@ -65,9 +65,23 @@ def read_toml(file: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}.") from error
     # TOML's own range; a larger one has no float, and Python refuses to print it.
-    if any(not -(2**63) <= integer < 2**63 for integer in _integers(content)):
+    if not all(_has_64_bits(integer) for integer in _integers(content)):
         raise InputError(f"{file} cannot be read: it holds an integer of more than 64 bits.")
     return content
+
+
+def check_flag_size(name: str, value: object) -> None:
+    """Refuse an integer that is not of 64 bits: Python can read 0xfff... of any length, but not print it.
+
+    Raises:
+        InputError: the flag has such a value.
+    """
+    if isinstance(value, int) and not _has_64_bits(value):
+        raise InputError(f"--{name} is a number of more than 64 bits.")
+
+
+def _has_64_bits(integer: int) -> bool:
+    return -(2**63) <= integer < 2**63
 
 
 def _integers(value: object) -> Iterator[int]:

@@ -9,6 +9,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from ncen_tf.errors import InputError, one_line
+from ncen_tf.input_files import check_flag_size
 
 COULD_NOT_RUN = 2
 INTERRUPTED = 130
@@ -49,7 +50,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
             raise flags.Error("A flag's value holds a zero byte.")
         rest = flags.FLAGS(arguments)
         for name in flags.FLAGS:
-            check_size(flags.FLAGS[name])
+            check_flag_size(name, flags.FLAGS[name].value)
         return rest
     except UnicodeDecodeError as error:
         sys.exit(_fail(f"A flagfile is no UTF-8 text: {error}."))
@@ -57,16 +58,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(_fail("An unknown flag has a very long name (--help lists the flags)."))
     except (flags.Error, ValueError) as error:
         sys.exit(_fail(f"{error} (--help lists the flags.)"))
-
-
-def check_size(flag: "flags.Flag[object]") -> None:
-    """Refuse an integer that is not of 64 bits: Python can read 0xfff... of any length, but not print it.
-
-    Raises:
-        InputError: the flag has such a value.
-    """
-    if isinstance(flag.value, int) and not -(2**63) <= flag.value < 2**63:
-        raise InputError(f"--{flag.name} is a number of more than 64 bits.")
 
 
 def _fail(sentence: str) -> int:

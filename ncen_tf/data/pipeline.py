@@ -37,7 +37,7 @@ def training_batches(
         epoch: number of the epoch, from 0.
         seed: in [0, 2^31).
         noise_eps: bound of the noise, >= 0.
-        crop_padding: pixels on each side, >= 0; the paper's released code has 4.
+        crop_padding: pixels on each side, >= 0; 4 in the paper's protocol.
         skip_steps: leave out this many batches at the start.
 
     Returns:

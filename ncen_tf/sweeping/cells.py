@@ -8,7 +8,7 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf.errors import InputError
-from ncen_tf.program import check_size
+from ncen_tf.input_files import check_flag_size
 from ncen_tf.sweeping.grid import Grid, Section
 from ncen_tf.training.config import TrainingConfig
 
@@ -90,7 +90,7 @@ def _resolve(file: Path, section: Section, chosen: dict[str, str]) -> tuple[dict
     try:
         for name, flag in given.items():
             flag.parse(chosen[name])
-            check_size(flag)
+            check_flag_size(name, flag.value)
         return {name: flag.serialize() for name, flag in given.items()}, config_from_flags()
     except (flags.Error, InputError) as error:
         named = [name for name in re.findall(r"--(\w+)", str(error)) if name in chosen]

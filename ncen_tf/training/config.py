@@ -7,6 +7,7 @@ from typing import Any
 
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
+from ncen_tf.input_files import check_flag_size
 from ncen_tf.models.structures import parse_architecture
 
 REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
@@ -89,8 +90,7 @@ class TrainingConfig:
             if getattr(self, name) not in allowed:
                 raise InputError(f"--{name} is one of {', '.join(allowed)}; got {getattr(self, name)!r}.")
         for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and not -(2**63) <= value < 2**63:
-                raise InputError(f"--{name} is a number of more than 64 bits.")
+            check_flag_size(name, value)
         for name in ("epochs", "batch_size", "decay_every", "virtual_devices", "at_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name} is at least 1; got {getattr(self, name)}.")

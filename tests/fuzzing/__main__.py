@@ -4,7 +4,6 @@ Exit code 1 if anything but acceptance and a one-line refusal came of any input;
 left beside the JSON.
 """
 
-import math
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from absl import flags
 
 from ncen_tf import program
 from ncen_tf.errors import InputError
+from tests.shares import share
 
 INPUTS = flags.DEFINE_integer("inputs", 10_000, "cases in all, shared among the formats", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the choice of cases")
@@ -53,11 +53,6 @@ def main() -> int | None:
             write_json(out, as_json(tallies) | {"seed": SEED.value, "seconds": seconds})
     print(as_table(tallies))
     return FOUND if any(tally.findings for tally in tallies.values()) else None
-
-
-def share(inputs: int, weights: dict[str, int]) -> dict[str, int]:
-    """Inputs for each format, rounded up."""
-    return {name: math.ceil(inputs * weight / sum(weights.values())) for name, weight in weights.items()}
 
 
 if __name__ == "__main__":

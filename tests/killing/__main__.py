@@ -12,6 +12,7 @@ from absl import flags
 
 from ncen_tf import program
 from ncen_tf.errors import InputError
+from tests.shares import share
 
 KILLS = flags.DEFINE_integer("kills", 50, "in all, shared among the programs", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "of the moments")
@@ -71,11 +72,6 @@ def main() -> int | None:
         return FOUND
     shutil.rmtree(folder)
     return None
-
-
-def share(kills: int, shares: dict[str, int]) -> dict[str, int]:
-    """Kills for each program: as many as asked for in all, or a few more."""
-    return {name: -(-kills * part // sum(shares.values())) for name, part in shares.items()}
 
 
 if __name__ == "__main__":
