@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ncen_tf.models.fused_batch_norm import FUSED_DTYPES, fused_batch_norm
+
 
 @keras.saving.register_keras_serializable("ncen_tf")
 class BatchNorm(keras.layers.Layer):
@@ -60,23 +62,35 @@ class BatchNorm(keras.layers.Layer):
         )
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        x = tf.cast(inputs, self.variable_dtype)
-        if training:
-            mean, variance = self._moments(x)
-            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-                moving.assign(self.momentum * moving.value + (1 - self.momentum) * batch)
+        if not training:
+            return self._scale_and_shift(inputs, self.moving_mean.value, self.moving_variance.value)
+        if not self._spans_replicas() and inputs.dtype in FUSED_DTYPES and self.variable_dtype == "float32":
+            outputs, mean, variance = fused_batch_norm(
+                inputs, self.gamma.value, self.beta.value, self.epsilon
+            )
         else:
-            mean, variance = self.moving_mean.value, self.moving_variance.value
+            mean, variance = self._moments(tf.cast(inputs, self.variable_dtype))
+            outputs = self._scale_and_shift(inputs, mean, variance)
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(self.momentum * moving.value + (1 - self.momentum) * batch)
+        return outputs
+
+    def _scale_and_shift(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(inputs, self.variable_dtype)
         scale = self.gamma.value * tf.math.rsqrt(variance + self.epsilon)
         return tf.cast(x * scale + (self.beta.value - mean * scale), self.compute_dtype)
 
+    def _spans_replicas(self) -> bool:
+        replica = tf.distribute.get_replica_context()
+        return self.synchronized and replica is not None and replica.num_replicas_in_sync > 1
+
     def _moments(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         axes = list(range(x.shape.rank - 1))
-        replica = tf.distribute.get_replica_context()
-        if not self.synchronized or replica is None or replica.num_replicas_in_sync == 1:
+        if not self._spans_replicas():
             mean = tf.reduce_mean(x, axes)
             return mean, tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
         # Replicas can hold shares of different size, so sums are reduced, not means.
+        replica = tf.distribute.get_replica_context()
         values = tf.cast(tf.size(x) / tf.shape(x)[-1], x.dtype)
         total, values = replica.all_reduce("SUM", [tf.reduce_sum(x, axes), values])
         mean = total / values
