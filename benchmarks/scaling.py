@@ -20,7 +20,7 @@ from ncen_tf.regularizers.nce import NCE
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.steps import TrainingSteps
-from ncen_tf.training.strategy import make_strategy, split_device
+from ncen_tf.training.strategy import make_strategy, share_cores, split_device
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "the members")
 BATCHES = flags.DEFINE_list("batches", ["64", "128", "256", "512", "1024"], "images a step, over all devices")
@@ -35,6 +35,7 @@ def main() -> None:
     batches = whole_numbers(BATCHES)
 
     split_device(len(STRATEGIES))
+    share_cores(len(ARCHITECTURE.value))
     dataset = load_dataset("fashion_mnist_sample")
     tables = []
     for batch in batches:

@@ -20,6 +20,7 @@ from ncen_tf.errors import InputError
 from ncen_tf.models.resnet import build_resnet
 from ncen_tf.regularizers.nce import NCE
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.strategy import share_cores
 
 MEMBERS = flags.DEFINE_list("members", ["1", "3", "5"], "numbers of members")
 DEPTH = flags.DEFINE_integer("depth", 20, "of each member's ResNet")
@@ -37,7 +38,7 @@ PyTorch's is eager and organised as the paper's released code is: a forward pass
 bfloat16 is autocast. Both have the same architecture and number of parameters, and were checked before the
 timing to give the same cross-entropy and NCE terms with the same weights. GFLOP/s counts the convolutions:
 3 forward passes' worth for a step on CE, 6 for NCE. NCE of a single member is zero; its row is there for
-its cost."""
+its cost. Cores are shared out as `ncen_tf.train` does it for the smallest of the numbers of members."""
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Key = tuple[str, int, str, str]
@@ -45,7 +46,9 @@ Key = tuple[str, int, str, str]
 
 
 def main() -> None:
-    members, batch = whole_numbers(MEMBERS), _batch()
+    members = whole_numbers(MEMBERS)
+    share_cores(min(members))
+    batch = _batch()
     _check(members, batch)
     candidates: dict[Key, Candidate] = {
         (precision, count, side, loss): functools.partial(make, precision, count, loss, batch)

@@ -1,6 +1,8 @@
 """Devices and the tf.distribute strategy over them."""
 
 import logging
+import math
+import os
 
 import keras
 import tensorflow as tf
@@ -30,6 +32,7 @@ def set_up_tensorflow(config: TrainingConfig, cluster: Cluster | None = None) ->
     """
     if config.virtual_devices > 1:
         split_device(config.virtual_devices)
+    share_cores(len(config.architecture))
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
@@ -37,6 +40,18 @@ def set_up_tensorflow(config: TrainingConfig, cluster: Cluster | None = None) ->
     strategy = make_strategy(config.strategy) if cluster is None else connect_workers(cluster)
     logger.info("%s, %d replica(s)", type(strategy).__name__, strategy.num_replicas_in_sync)
     return strategy
+
+
+def share_cores(members: int) -> None:
+    """Let a CPU work on members side by side, each operation on its member's share of the cores.
+
+    Faster than every operation on all cores, whose threads then wait for one another. A set
+    ``TF_NUM_INTRAOP_THREADS`` is left alone. Must run before TensorFlow touches a device.
+    """
+    if "TF_NUM_INTRAOP_THREADS" in os.environ or tf.config.list_physical_devices("GPU"):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    tf.config.threading.set_intra_op_parallelism_threads(math.ceil(cores / members))
 
 
 def split_device(virtual_devices: int) -> None:
