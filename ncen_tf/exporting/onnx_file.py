@@ -78,9 +78,15 @@ def check_onnx(model: onnx.ModelProto) -> None:
 
 
 def open_session(
-    model: bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    model: bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",), spinning: bool = True
 ) -> onnxruntime.InferenceSession:
     """An onnxruntime session on exactly these execution providers.
+
+    Args:
+        model: bytes of an ONNX model.
+        providers: names of execution providers, the first preferred.
+        spinning: let threads that wait for work keep their cores, which makes one session answer sooner,
+            and everything beside it later: TensorFlow, other sessions.
 
     Raises:
         InputError: a provider that this installation lacks or that failed to start.
@@ -94,6 +100,7 @@ def open_session(
     if hasattr(os, "sched_getaffinity"):
         # onnxruntime counts the machine's cores: on a share of them its threads would wait for one another.
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(model, options, providers=list(providers))
     # onnxruntime falls back to the CPU with no more than a log line.
     if session.get_providers()[: len(providers)] != list(providers):

@@ -80,8 +80,9 @@ class OnnxTarget:
         image, output = image_input(path, model), self._choose_output(path, model)
         parts = gradient_halves(path, model, output.name, image.name) if differentiable else ()
         try:
-            self._session = open_session(model.SerializeToString(), providers)
-            self._halves = [open_session(part.SerializeToString(), providers) for part in parts]
+            self._session, *self._halves = (
+                open_session(part.SerializeToString(), providers, spinning=False) for part in (model, *parts)
+            )
         except InputError:
             raise
         except Exception as error:  # onnxruntime's errors have no public base class
