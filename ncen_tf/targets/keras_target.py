@@ -9,7 +9,6 @@ from ncen_tf.exporting.trial import try_model
 from ncen_tf.files import sha256
 from ncen_tf.models.batch_norm import BatchNorm
 from ncen_tf.models.ensemble import Ensemble
-from ncen_tf.models.folding import fold_batch_norm
 from ncen_tf.models.keras_file import read_ensemble
 from ncen_tf.training import nc_ensemble  # noqa: F401 -- Keras is to know the class
 from ncen_tf.training.run_directory import RunDirectory
@@ -20,8 +19,7 @@ class KerasTarget:
     """An ensemble in TensorFlow.
 
     Args:
-        ensemble: what is attacked, with the weights it has now; with ``batch_statistics`` its BatchNorm
-            layers are changed.
+        ensemble: what is attacked; with ``batch_statistics`` its BatchNorm layers are changed.
         description: stands in reports.
         sha256: digest of its weights or file.
         batch_statistics: normalise with the statistics of each batch, as in training, instead of the
@@ -34,15 +32,13 @@ class KerasTarget:
     def __init__(
         self, ensemble: Ensemble, description: str, sha256: str, batch_statistics: bool = False
     ) -> None:
-        self.keras_model = self._runs = ensemble
+        self.keras_model = ensemble
         self.description = f"{description}, batch statistics" if batch_statistics else description
         self._batch_statistics = batch_statistics
         if batch_statistics:
             for layer in (layer for member in ensemble.members for layer in member.layers):
                 if isinstance(layer, BatchNorm):
                     layer.momentum = 1.0  # Moving statistics stay as they were trained.
-        else:
-            self._runs = Ensemble([fold_batch_norm(member) for member in ensemble.members])
         self.sha256 = sha256
         member = ensemble.members[0]
         self.image_shape: tuple[int, int, int] = tuple(member.input_shape[1:])
@@ -50,7 +46,7 @@ class KerasTarget:
         self.members = len(ensemble.members)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self._runs(images, training=self._batch_statistics)
+        return self.keras_model(images, training=self._batch_statistics)
 
 
 def open_run(path: Path, batch_statistics: bool = False) -> KerasTarget:
