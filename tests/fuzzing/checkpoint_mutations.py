@@ -21,12 +21,14 @@ def mutated_index(draw: Any, original: bytes) -> bytes:
     """The index with the entries of one or two tensors changed, dropped, exchanged or renamed."""
     if draw(st.integers(0, 4)) == 0:
         return draw(mutated_bytes(original))
-    entries = read_table(original)
+    known = read_table(original)
+    entries = dict(known)
     for _ in range(draw(st.integers(1, 2))):
         key = draw(st.sampled_from(sorted(entries)))
         kind = draw(st.sampled_from(("message", "message", "message", "drop", "exchange", "rename")))
         if kind == "message":
-            entries[key] = draw(mutated_message(entries[key]))
+            # Not of what has been damaged: that need not be a message any more.
+            entries[key] = draw(mutated_message(known.get(key, entries[key])))
         elif kind == "exchange":
             entries[key] = entries[draw(st.sampled_from(sorted(entries)))]
         elif len(entries) > 1:
