@@ -10,6 +10,11 @@ import ncen_tf
 PACKAGES = ("tensorflow", "keras", "numpy", "cleverhans", "onnx", "tf2onnx", "onnxruntime-gpu")
 
 
+def available_cores() -> int:
+    """Cores that this process may use, fewer than the machine's where it is bound to some."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_environment() -> dict[str, Any]:
     """Versions of the package and what it runs on, processor, cores and GPUs."""
     import tensorflow as tf
@@ -21,6 +26,6 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES if name in installed},
         "platform": f"{platform.system()} {platform.machine()}",
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "gpus": [tf.config.experimental.get_device_details(g).get("device_name") for g in gpus],
     }

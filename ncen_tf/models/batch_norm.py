@@ -15,7 +15,8 @@ class BatchNorm(keras.layers.Layer):
     ``keras.layers.BatchNormalization`` takes its moments from ``tf.nn.moments``, which stops the
     gradient at the mean inside the variance. That changes no first derivative, but a penalty on input
     gradients, differentiated with respect to the weights, comes out wrong without a warning. Here
-    the variance is the mean of ``squared_difference(x, mean)``, differentiable to any order.
+    the variance is the mean of ``squared_difference(x, mean)``, differentiable to any order; what is in
+    float32 or less and on one replica goes through :func:`fused_batch_norm`, differentiable twice.
 
     Shape: float [N, ..., C] -> the same shape. Statistics are float32 (float64 for float64 input)
     whatever the compute precision; moving statistics use the biased variance.

@@ -77,8 +77,9 @@ def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) 
             def second(v: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
                 # Nothing arrives at the sums: _final refuses.
                 by_u, v_dot_x, v_sum = kernel(v)
-                ux, vx, u_mean, v_mean = (total / size for total in (u_dot_x, v_dot_x, u_sum, v_sum))
-                covariance = _mean_products(u, v) - u_mean * v_mean
+                sums = (_products(u, v), u_dot_x, v_dot_x, u_sum, v_sum)
+                uv, ux, vx, u_mean, v_mean = (total / size for total in sums)
+                covariance = uv - u_mean * v_mean
                 for_v, for_u = -gamma * r**2 * ux, -gamma * r**2 * vx
                 for_x = -gamma * r**3 * (covariance - 3 * ux * vx)
                 rest = -for_v * v_mean - for_u * u_mean - for_x * mean
@@ -104,7 +105,7 @@ def _final(derivative: tf.Tensor) -> tf.Tensor:
     return tf.raw_ops.PreventGradient(input=derivative, message=message)
 
 
-def _mean_products(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """<a b> of each channel in float32: a matrix product reads memory once, and channels are few."""
+def _products(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Sums of a b in float32 [C]: a matrix product reads memory once, and channels are few."""
     a, b = (tf.reshape(tf.cast(t, tf.float32), [-1, t.shape[-1]]) for t in (a, b))
-    return tf.linalg.diag_part(tf.matmul(a, b, transpose_a=True)) / tf.cast(tf.shape(a)[0], tf.float32)
+    return tf.linalg.diag_part(tf.matmul(a, b, transpose_a=True))

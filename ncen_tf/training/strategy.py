@@ -7,6 +7,7 @@ import os
 import keras
 import tensorflow as tf
 
+from ncen_tf.environment import available_cores
 from ncen_tf.errors import InputError
 from ncen_tf.training.config import TrainingConfig
 from ncen_tf.workers.cluster import Cluster
@@ -50,8 +51,7 @@ def share_cores(members: int) -> None:
     """
     if "TF_NUM_INTRAOP_THREADS" in os.environ or tf.config.list_physical_devices("GPU"):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    tf.config.threading.set_intra_op_parallelism_threads(math.ceil(cores / members))
+    tf.config.threading.set_intra_op_parallelism_threads(math.ceil(available_cores() / members))
 
 
 def split_device(virtual_devices: int) -> None:

@@ -26,7 +26,7 @@ def derivatives(dtype: str, shape: tuple[int, ...], graph: bool) -> Derivatives:
     """Of a loss of outputs and their input gradient, as a penalty on input gradients makes it."""
     layer = layer_of(dtype, shape[-1])
     generator = np.random.default_rng(2)
-    # Two offsets, so that a channel's mean is far from zero.
+    # Channels' means are far from zero.
     values = generator.normal(3, 1, shape) * generator.normal(1, 0.5, shape[-1])
     x = tf.constant(values, layer.compute_dtype)
     weights, directions = (tf.constant(generator.normal(size=shape), layer.compute_dtype) for _ in range(2))
