@@ -58,19 +58,13 @@ def test_attacks_find_the_same_on_every_file(tiny_run: Path, tiny_export: Path) 
     images = pixels(test)
     suite = Suite("pgd", (ProjectedGradientDescent(eps=0.03, steps=10, step_size=0.01),))
     paths = (tiny_run, tiny_export / "saved_model", tiny_export / "ensemble.onnx")
-    robust = [
-        float(
-            (
-                run_suite(open_target(path).target, images, test.labels, suite, "ensemble")
-                .attacks[0]
-                .predictions
-                == test.labels
-            ).mean()
-        )
+    found = [
+        run_suite(open_target(path).target, images, test.labels, suite, "ensemble").attacks[0].predictions
         for path in paths
     ]
-    assert max(robust) - min(robust) <= 0.005
-    assert 0 < robust[0] < 0.9
+    robust = [int((predictions == test.labels).sum()) for predictions in found]
+    assert max(robust) - min(robust) <= 1  # rounding may turn one image
+    assert 0 < robust[0] < 0.9 * len(images)
 
 
 def test_a_file_that_is_not_the_exported_one_is_refused(tiny_export: Path, tmp_path: Path) -> None:
