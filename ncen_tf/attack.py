@@ -14,6 +14,7 @@ from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 
 if TYPE_CHECKING:
+    from ncen_tf.attacks.attack import Norm
     from ncen_tf.attacks.objectives import ObjectiveName
     from ncen_tf.attacks.suites import Suite
     from ncen_tf.reports.gate import Gate
@@ -36,6 +37,9 @@ OBJECTIVE = flags.DEFINE_enum(
 )
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", None, "images attacked at a time (default: the suite's, or 100)"
+)
+NORM = flags.DEFINE_enum(
+    "norm", None, ["Linf", "L2"], "only the suite's attacks in this norm (default: all of them)"
 )
 SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks")
 flags.adopt_module_key_flags(location_flags)
@@ -70,7 +74,7 @@ def main() -> int | None:
 
     gate = read_gate(Path(GATE.value)) if GATE.value else None
     suite = load_suite(SUITE.value, DATASET.value).with_choices(
-        cast("ObjectiveName | None", OBJECTIVE.value), BATCH_SIZE.value
+        cast("ObjectiveName | None", OBJECTIVE.value), BATCH_SIZE.value, cast("Norm | None", NORM.value)
     )
 
     from ncen_tf.targets.onnx_target import OnnxInterface

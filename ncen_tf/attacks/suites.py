@@ -44,11 +44,18 @@ class Suite:
     fixed: frozenset[str] = frozenset()
     """Which of ``objective`` and ``batch_size`` belong to the protocol and are not the user's choice."""
 
-    def with_choices(self, objective: ObjectiveName | None, batch_size: int | None) -> Suite:
+    def with_choices(
+        self, objective: ObjectiveName | None, batch_size: int | None, norm: Norm | None = None
+    ) -> Suite:
         """The suite with what the user chose; ``None`` keeps the suite's own.
 
+        Args:
+            objective: what gradient attacks maximise.
+            batch_size: images attacked at a time.
+            norm: keep only the attacks in this norm.
+
         Raises:
-            InputError: the protocol fixes it to something else.
+            InputError: the protocol fixes it to something else, or no attack is left.
         """
         chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
         changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
@@ -57,7 +64,10 @@ class Suite:
                 f"Suite {self.name!r} is measured with --{name}={getattr(self, name)}: leave the flag out, "
                 "or choose another suite."
             )
-        return dataclasses.replace(self, **changes)
+        attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
+        if not attacks:
+            raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave --norm out.")
+        return dataclasses.replace(self, attacks=attacks, **changes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ncen_tf.sweeping.cells import flag_as_name
 from ncen_tf.sweeping.grid import Grid, Section
 
 if TYPE_CHECKING:
+    from ncen_tf.attacks.attack import Norm
     from ncen_tf.attacks.objectives import ObjectiveName
 
 # The sweep decides what is read and written.
@@ -69,7 +70,11 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
         where = f"{grid.file}, line {suites.line}"
         arguments = _checked_arguments(grid.file, Section(section.line, settings), "attack")
         chosen = {name: setting.values[0] for name, setting in settings.items()}
-        choices = cast("ObjectiveName", chosen.get("objective")), int(chosen.get("batch_size", 0)) or None
+        choices = (
+            cast("ObjectiveName", chosen.get("objective")),
+            int(chosen.get("batch_size", 0)) or None,
+            cast("Norm", chosen.get("norm")),
+        )
         for suite in suites.values:
             name = flag_as_name(Path(suite).stem if suite.endswith(".toml") else suite)
             if name in (*plans, "train", "export"):

@@ -1,9 +1,11 @@
 """The suite strict: its attacks, and what it does not leave to the user."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ncen_tf.attacks.attack import Norm
 from ncen_tf.attacks.suites import load_suite, read_suite
 from ncen_tf.errors import InputError
 
@@ -41,6 +43,15 @@ def test_strict_is_about_the_ensemble_and_all_images() -> None:
     assert suite.with_choices("ensemble", 50).batch_size == 50
     with pytest.raises(InputError, match="'strict' is measured with --objective=ensemble"):
         suite.with_choices("member_average", None)
+
+
+def test_one_norm_of_the_suite_can_be_run_alone() -> None:
+    suite = load_suite("strict", "cifar10")
+    linf, l2 = (suite.with_choices(None, None, norm) for norm in get_args(Norm))
+    assert (*linf.attacks, *l2.attacks) == suite.attacks
+    assert {attack.eps for attack in l2.attacks} == {0.5}
+    with pytest.raises(InputError, match=r"'paper' has no attack in L2: leave --norm out\."):
+        load_suite("paper", "cifar10").with_choices(None, None, "L2")
 
 
 def test_a_custom_suite_chooses_the_norm(tmp_path: Path) -> None:
