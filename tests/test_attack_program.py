@@ -69,5 +69,11 @@ def test_bad_input_is_refused(
     suite.write_text('[[attack]]\nname = "PGD"\neps = -0.1\nsteps = 3\nstep_size = 0.1\n')
     refuse("attack", target, *QUICK, f"--suite={suite}", says="eps")
     gate = gate_file(0.5)
-    gate.write_text(gate.read_text().replace("minimum", "minimal"))
+    content, unused = gate.read_text(), tmp_path / "unused"
+    gate.write_text(content.replace("eps = 0.1", "eps = 0.2"))
+    refuse(
+        "attack", target, *QUICK, f"--gate={gate}", f"--out={unused}", says="is measured for PGD at eps 0.2"
+    )
+    assert not unused.exists()  # hours of attacks before saying so would be in vain
+    gate.write_text(content.replace("minimum", "minimal"))
     refuse("attack", target, *QUICK, f"--gate={gate}", says="minim")

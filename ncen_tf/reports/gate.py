@@ -1,7 +1,7 @@
 """Thresholds that a report must reach."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +86,13 @@ def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = 
         InputError: the report lacks an attack or a verdict on gradients, or no ACE is recorded where
             agreement with it is asked for.
     """
+    measured = [(row["attack"], row["eps"]) for row in report["attacks"]]
+    require_measured(gate, measured, recorded_ace, gradients_checked="masked_gradients" in report)
     ace = report["ace"]["value"]
     checks = []
     if gate.clean_accuracy is not None:
         checks.append(_at_least("clean accuracy", ace, gate.clean_accuracy))
-    if gate.agreement is not None:
-        if recorded_ace is None:
-            raise InputError(f"{gate.file}: agreement needs a target with a recorded ACE; this one has none.")
+    if gate.agreement is not None and recorded_ace is not None:
         difference = abs(ace - recorded_ace)
         message = (
             f"clean accuracy {ace:.4f}, recorded {recorded_ace:.4f}: differ by {difference:.4f}, "
@@ -102,32 +102,50 @@ def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = 
     for threshold in gate.robust_accuracy:
         name = f"robust accuracy, {threshold.attack}, eps {threshold.eps:g}"
         # The same attack may be there with several settings: the strongest of them counts.
-        measured = min(_robust_accuracies(gate, threshold, report))
-        checks.append(_at_least(name, measured, threshold.minimum))
+        weakest = min(_robust_accuracies(threshold, report))
+        checks.append(_at_least(name, weakest, threshold.minimum))
     if gate.clean_gradients:
-        if "masked_gradients" not in report:
-            raise InputError(f"{gate.file}: clean_gradients needs an attack with --check_gradients.")
         failed = [check["name"] for check in report["masked_gradients"]["checks"] if not check["passed"]]
         message = f"masked gradients: {', '.join(failed) or 'no sign of them'}"
         checks.append(Check("clean gradients", not failed, message))
     return checks
 
 
-def _robust_accuracies(gate: Gate, threshold: Threshold, report: dict[str, Any]) -> list[float]:
+def require_measured(
+    gate: Gate, attacks: Sequence[tuple[str, float]], recorded_ace: float | None, gradients_checked: bool
+) -> None:
+    """Refuse a gate that asks for what a report lacks, or will lack: best before hours of attacks.
+
+    Args:
+        gate: what is asked for.
+        attacks: name and eps of each attack that is measured.
+        recorded_ace: clean accuracy in [0, 1] recorded with the target, if there is one.
+        gradients_checked: whether masked gradients are looked for.
+
+    Raises:
+        InputError: an attack at a radius, a recorded ACE or a verdict on gradients that is not there.
+    """
+    if gate.agreement is not None and recorded_ace is None:
+        raise InputError(f"{gate.file}: agreement needs a target with a recorded ACE; this one has none.")
+    if gate.clean_gradients and not gradients_checked:
+        raise InputError(f"{gate.file}: clean_gradients needs an attack with --check_gradients.")
+    for threshold in gate.robust_accuracy:
+        radii = sorted({eps for name, eps in attacks if threshold.attack in (name, WORST_CASE)})
+        if threshold.eps not in radii:
+            has = "only eps " + ", ".join(f"{eps:g}" for eps in radii) if radii else "no such attack"
+            raise InputError(
+                f"{gate.file}: nothing is measured for {threshold.attack} at eps {threshold.eps:g}; "
+                f"the report has {has}."
+            )
+
+
+def _robust_accuracies(threshold: Threshold, report: dict[str, Any]) -> list[float]:
     rows = (
         report["worst_case"]
         if threshold.attack == WORST_CASE
         else [row for row in report["attacks"] if row["attack"] == threshold.attack]
     )
-    found = [row["robust_accuracy"]["value"] for row in rows if row["eps"] == threshold.eps]
-    if not found:
-        radii = ", ".join(f"{row['eps']:g}" for row in rows)
-        has = f"has it only at eps {radii}" if rows else "does not have this attack"
-        raise InputError(
-            f"{gate.file}: nothing was measured for {threshold.attack} at eps {threshold.eps:g}; "
-            f"the report {has}."
-        )
-    return found
+    return [row["robust_accuracy"]["value"] for row in rows if row["eps"] == threshold.eps]
 
 
 def _at_least(name: str, measured: float, minimum: float) -> Check:

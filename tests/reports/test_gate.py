@@ -76,9 +76,9 @@ def test_the_strongest_settings_of_an_attack_count(report: Report, tmp_path: Pat
         ("[[robust_accuracy]]\nattack='PGD'\neps=0.1\nmin=0.1", "robust_accuracy 1: unknown key 'min'"),
         (
             "[[robust_accuracy]]\nattack='PGD'\neps=0.2\nminimum=0.1",
-            "PGD at eps 0.2; the report has it only at",
+            "PGD at eps 0.2; the report has only eps",
         ),
-        ("[[robust_accuracy]]\nattack='CW'\neps=1\nminimum=0.1", "does not have this attack"),
+        ("[[robust_accuracy]]\nattack='CW'\neps=1\nminimum=0.1", "the report has no such attack"),
     ],
 )
 def test_a_wrong_gate_names_file_and_key(content: str, says: str, report: Report, tmp_path: Path) -> None:
