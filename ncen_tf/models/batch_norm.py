@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ncen_tf.models.fused_batch_norm import FUSED_DTYPES, fused_batch_norm
+from ncen_tf.models.fused_batch_norm import FUSED_DTYPES, frozen_batch_norm, fused_batch_norm
 
 
 @keras.saving.register_keras_serializable("ncen_tf")
@@ -64,7 +64,11 @@ class BatchNorm(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         if not training:
-            return self._scale_and_shift(inputs, self.moving_mean.value, self.moving_variance.value)
+            moving = self.moving_mean.value, self.moving_variance.value
+            if inputs.dtype == self.variable_dtype:
+                return self._scale_and_shift(inputs, *moving)
+            # Casts cost more than the arithmetic; without any, nothing is gained.
+            return frozen_batch_norm(inputs, self.gamma.value, self.beta.value, *moving, self.epsilon)
         if not self._spans_replicas() and inputs.dtype in FUSED_DTYPES and self.variable_dtype == "float32":
             outputs, mean, variance = fused_batch_norm(
                 inputs, self.gamma.value, self.beta.value, self.epsilon

@@ -43,6 +43,47 @@ def fused_batch_norm(
     return tf.reshape(y, shape), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 
+def frozen_batch_norm(
+    x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor, epsilon: float
+) -> tf.Tensor:
+    """Normalise by given statistics, as in inference: y = gamma r (x - mean) + beta.
+
+    The derivative by x is u gamma r, the same kernel without a shift. TensorFlow's own derivative always
+    takes sums over the batch too, which are in vain where only the image's gradient is wanted.
+
+    Args:
+        x: [N, ..., C] of :data:`FUSED_DTYPES`.
+        gamma: float32 [C].
+        beta: float32 [C].
+        mean: float32 [C], a constant.
+        variance: float32 [C], a constant.
+        epsilon: added to the variance, > 0.
+
+    Returns:
+        y as x.
+    """
+    shape = tf.shape(x)
+    mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
+    zero = tf.zeros_like(mean)
+
+    def kernel(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, mean: tf.Tensor) -> tf.Tensor:
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=gamma, offset=beta, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+        ).y
+
+    @tf.custom_gradient
+    def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tuple[Any, Any]:
+        def gradient(u: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            normalized = kernel(x, tf.ones_like(gamma), zero, mean)
+            total = tf.reduce_sum(tf.cast(u, beta.dtype), [0, 1, 2])
+            return kernel(u, gamma, zero, zero), _products(u, normalized), total
+
+        return kernel(x, gamma, beta, mean), gradient
+
+    images = tf.reshape(x, [shape[0], -1, 1, x.shape[-1]])  # the kernel takes four axes
+    return tf.reshape(normalize(images, tf.identity(gamma), tf.identity(beta)), shape)
+
+
 def _normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor, epsilon: float) -> Any:
     size = tf.cast(tf.size(x) // x.shape[-1], gamma.dtype)
 

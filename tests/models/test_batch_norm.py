@@ -19,10 +19,12 @@ def layer_of(dtype: str, channels: int) -> BatchNorm:
     generator = np.random.default_rng(1)
     layer.gamma.assign(generator.normal(1, 0.3, channels))
     layer.beta.assign(generator.normal(0, 0.3, channels))
+    layer.moving_mean.assign(generator.normal(3, 1, channels))
+    layer.moving_variance.assign(generator.uniform(0.5, 2, channels))
     return layer
 
 
-def derivatives(dtype: str, shape: tuple[int, ...], graph: bool) -> Derivatives:
+def derivatives(dtype: str, shape: tuple[int, ...], graph: bool, training: bool = True) -> Derivatives:
     """Of a loss of outputs and their input gradient, as a penalty on input gradients makes it."""
     layer = layer_of(dtype, shape[-1])
     generator = np.random.default_rng(2)
@@ -36,7 +38,7 @@ def derivatives(dtype: str, shape: tuple[int, ...], graph: bool) -> Derivatives:
             outer.watch(x)
             with tf.GradientTape() as inner:
                 inner.watch(x)
-                y = layer(x, training=True)
+                y = layer(x, training=training)
                 inside = tf.reduce_sum(tf.square(y) * weights)
             by_x = inner.gradient(inside, x)
             penalty = tf.reduce_sum(tf.square(by_x) * directions) + tf.reduce_sum(tf.sin(y))
@@ -57,9 +59,10 @@ def test_float32_derivatives_match_the_formula_in_float64(graph: bool, shape: tu
         np.testing.assert_allclose(found[name], value, atol=3e-5 * np.abs(value).max(), err_msg=name)
 
 
-def test_bfloat16_derivatives_match_the_formula_in_float64() -> None:
+@pytest.mark.parametrize("training", [True, False])
+def test_bfloat16_derivatives_match_the_formula_in_float64(training: bool) -> None:
     shape = (32, 8, 8, 4)
-    expected, found = (derivatives(dtype, shape, True) for dtype in ("float64", "mixed_bfloat16"))
+    expected, found = (derivatives(dtype, shape, True, training) for dtype in ("float64", "mixed_bfloat16"))
     for name, value in expected.items():
         error = np.linalg.norm(found[name] - value) / np.linalg.norm(value)
         assert error < 0.03, f"{name}: {error}"
