@@ -19,6 +19,7 @@ from ncen_tf.training.epoch_log import EventLog, epoch_line, readings, running_m
 from ncen_tf.training.evaluation import Evaluator
 from ncen_tf.training.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
 from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.training.robustness_probe import RobustnessProbe, warn_of_collapse
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.steps import TrainingSteps
 from ncen_tf.workers.connection import any_worker, has_several_workers
@@ -67,7 +68,8 @@ def fit_run(
         # Now, not after hours, it shows whether the folder can be written; a divergence is traced from here.
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
-    evaluator = Evaluator(ensemble)
+    evaluator, scheme = Evaluator(ensemble), ensemble.adversarial_training
+    probe = RobustnessProbe(ensemble.members, scheme.adversary) if scheme else None
     events = EventLog(run.tensorboard)
     with (
         deferred_interrupt() as interrupt,
@@ -80,6 +82,11 @@ def fit_run(
                 seconds_per_step = loop.train()
                 train = running_means(ensemble)
                 test = dataclasses.asdict(evaluator.measure(evaluation_batches(dataset.test)))
+                if probe:
+                    robustness = probe.measure(dataset.test)
+                    test |= robustness
+                    if warning := warn_of_collapse(robustness):
+                        logger.warning(warning)
                 require_finite(train | test)
                 line = {
                     "epoch": epoch + 1,

@@ -1,5 +1,6 @@
 """The adversary against ascent written out in NumPy on linear members, and training against it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -205,6 +206,13 @@ def test_program_resumes_step_exactly(run_program: Program, tmp_path: Path) -> N
     ]
     for one, other in zip(*weights, strict=True):
         np.testing.assert_array_equal(one, other)
+    measured = [
+        [json.loads(line)["test"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (whole, halves)
+    ]
+    for name in ("training_attack_accuracy", "pgd_accuracy"):
+        assert [test[name] for test in measured[0]] == [test[name] for test in measured[1]]
+        assert 0 <= measured[0][-1][name] <= measured[0][-1]["ace"]
 
 
 def test_wrong_flags_are_refused(refuse: Callable[..., None], tmp_path: Path) -> None:
