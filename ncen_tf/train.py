@@ -58,6 +58,9 @@ AT_LOSS = flags.DEFINE_enum(
 AT_FRACTION = flags.DEFINE_float("at_fraction", 1.0, "part of each batch that is attacked")
 TRADES_BETA = flags.DEFINE_float("trades_beta", 6.0, "trades: weight of the divergence")
 
+INITIAL_RUN = flags.DEFINE_string(
+    "initial_run", None, "begin with the weights of this run's ensemble, not with random ones"
+)
 EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step, over all replicas")
 LEARNING_RATE = flags.DEFINE_float("learning_rate", 1e-3, "Adam's initial rate")
@@ -114,6 +117,7 @@ def config_from_flags() -> TrainingConfig:
         at_loss=AT_LOSS.value,
         at_fraction=AT_FRACTION.value,
         trades_beta=TRADES_BETA.value,
+        initial_run=INITIAL_RUN.value,
         train_examples=TRAIN_EXAMPLES.value,
         test_examples=TEST_EXAMPLES.value,
         epochs=int(default(EPOCHS.value, spec.epochs)),

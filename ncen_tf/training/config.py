@@ -58,6 +58,7 @@ class TrainingConfig:
     at_loss: str = "ensemble"
     at_fraction: float = 1.0
     trades_beta: float = 6.0
+    initial_run: str | None = None
     train_examples: int | None = None
     test_examples: int | None = None
     batch_size: int = 64
@@ -149,6 +150,7 @@ def default_at_step_size(eps: float, steps: int) -> float:
 
 _PARSERS: dict[object, Callable[[str], Any]] = {
     str: str,
+    str | None: str,
     int: int,
     float: float,
     int | None: int,

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ from ncen_tf.training.nc_ensemble import NCEnsemble
 from ncen_tf.training.robustness_probe import RobustnessProbe, warn_of_collapse
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.steps import TrainingSteps
+from ncen_tf.training.trained import take_weights
 from ncen_tf.workers.connection import any_worker, has_several_workers
 
 logger = logging.getLogger(__name__)
@@ -58,13 +60,15 @@ def fit_run(
     Raises:
         InterruptedRunError: Ctrl-C, after saving.
         InputError: the last batch of an epoch has fewer images than there are replicas, the folder cannot be
-            written, or the training diverged.
+            written, the run to begin with cannot be used, or the training diverged.
     """
     steps = TrainingSteps(ensemble, config, dataset, strategy)
     checkpoint = RunCheckpoint(ensemble, run.checkpoints, steps.per_epoch)
     if checkpoint.restore():
         logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
     else:
+        if config.initial_run:
+            take_weights(ensemble, config, RunDirectory(Path(config.initial_run)))
         # Now, not after hours, it shows whether the folder can be written; a divergence is traced from here.
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)

@@ -58,3 +58,28 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     except (tf.errors.OpError, AssertionError, IndexError, TypeError, ValueError) as error:
         raise InputError(f"Checkpoint {path.parent} is not of this run's ensemble.") from error
     return TrainedEnsemble(ensemble, config, epochs_done, finished=False)
+
+
+def take_weights(ensemble: Ensemble, config: TrainingConfig, run: RunDirectory) -> None:
+    """Give an ensemble the weights and moving statistics that another run has come to.
+
+    Args:
+        ensemble: as ``config`` builds it.
+        config: settings of the run that begins.
+        run: whose ensemble it begins with.
+
+    Raises:
+        InputError: as :func:`load_trained`, or other members, image sizes or numbers of classes.
+    """
+    trained = load_trained(run)
+    spec = DATASETS[config.dataset]
+    if trained.config.architecture != config.architecture:
+        raise InputError(
+            f"--initial_run={run.path} has members {','.join(trained.config.architecture)}: "
+            f"{','.join(config.architecture)} cannot begin with their weights."
+        )
+    if (trained.spec.image_shape, len(trained.spec.class_names)) != (spec.image_shape, len(spec.class_names)):
+        raise InputError(
+            f"--initial_run={run.path} is for {trained.spec.name}: its weights do not fit {spec.name}."
+        )
+    ensemble.set_weights(trained.ensemble.get_weights())
