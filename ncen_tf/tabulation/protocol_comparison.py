@@ -45,7 +45,7 @@ def _comparison(group: Sequence[Experiment]) -> Comparison:
         rows.setdefault((experiment.config.architecture, experiment.method), []).append(experiment)
     order = sorted(rows, key=lambda row: (structure_rank(row[0]), row[1].rank))
     columns = {
-        Conditions.of(experiment, report): key
+        _in_ball(experiment, report, key): key
         for experiment in group
         for report in experiment.reports
         if (key := smallest_worst_case(report))
@@ -87,8 +87,15 @@ def _protocol_rank(protocol: str) -> tuple[int, str]:
     return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS), protocol
 
 
+def _in_ball(experiment: Experiment, report: SuiteReport, ball: AttackKey) -> Conditions:
+    """Conditions with the attacks of one ball only: what was measured in others makes no difference."""
+    conditions = Conditions.of(experiment, report)
+    attacks = (key for key in conditions.attacks if (key.norm, key.eps) == (ball.norm, ball.eps))
+    return dataclasses.replace(conditions, attacks=tuple(attacks))
+
+
 def _worst_case(experiment: Experiment, conditions: Conditions, key: AttackKey) -> float | None:
-    reports = (r for r in experiment.reports if Conditions.of(experiment, r) == conditions)
+    reports = (r for r in experiment.reports if _in_ball(experiment, r, key) == conditions)
     report = next(reports, None)
     return report.attacks[key].robust_accuracy if report else None
 

@@ -60,6 +60,21 @@ def test_images_and_attacks_that_differ_are_columns_of_their_own(tmp_path: Path)
     assert lines["NCEn"][0] == lines["BL"][1] == ""
 
 
+def test_what_was_measured_in_other_balls_makes_no_column(tmp_path: Path) -> None:
+    """The same attacks at the smallest radius, and with one of the two runs others besides."""
+    rng = np.random.default_rng(0)
+    alone = [attack for attack in STRICT if attack["eps"] == 0.1]
+    for name, attacks in (("nce", STRICT), ("none", alone)):
+        write(
+            tmp_path, name, run(rng, regularizer=name), [report(rng), report(rng, "strict", attacks=attacks)]
+        )
+    (comparison,) = protocol_comparisons(read_experiments(tmp_path))
+    assert [head for head in comparison.header if head.startswith("strict")] == [
+        "strict, eps 0.1, 1,000 images"
+    ]
+    assert all(line[4] for line in comparison.body)
+
+
 def test_one_protocol_is_no_comparison(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write(tmp_path, "a", run(rng), [report(rng)])
