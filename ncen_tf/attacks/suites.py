@@ -67,7 +67,9 @@ class Suite:
         attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
         if not attacks:
             raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave --norm out.")
-        return dataclasses.replace(self, attacks=attacks, **changes)
+        # The verdict on masked gradients is made in Linf.
+        check_gradients = self.check_gradients and norm in (None, "Linf")
+        return dataclasses.replace(self, attacks=attacks, check_gradients=check_gradients, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
