@@ -74,7 +74,10 @@ def main() -> int | None:
 
     gate = read_gate(Path(GATE.value)) if GATE.value else None
     suite = load_suite(SUITE.value, DATASET.value).with_choices(
-        cast("ObjectiveName | None", OBJECTIVE.value), BATCH_SIZE.value, cast("Norm | None", NORM.value)
+        cast("ObjectiveName | None", OBJECTIVE.value),
+        BATCH_SIZE.value,
+        cast("Norm | None", NORM.value),
+        CHECK_GRADIENTS.value,
     )
 
     from ncen_tf.targets.onnx_target import OnnxInterface
@@ -99,7 +102,7 @@ def main() -> int | None:
         print("The target gives probabilities only: attacks maximise losses of their logarithms.")
     if gate and not REPLAY.value:  # what a replay measures is known only then
         planned = [(each.name, each.eps) for each in suite.attacks]
-        require_measured(gate, planned, opened.recorded_ace, _checks_gradients(suite))
+        require_measured(gate, planned, opened.recorded_ace, suite.check_gradients)
     report = attack(Path(TARGET.value), opened.target, suite)
     return check(gate, report, opened.recorded_ace) if gate else None
 
@@ -144,7 +147,7 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         dataset=DATASET.value,
         seed=SEED.value,
     )
-    if not REPLAY.value and _checks_gradients(suite):
+    if not REPLAY.value and suite.check_gradients:
         report["masked_gradients"] = examine(target, suite, images, test.labels, SEED.value)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.json", report)
@@ -177,10 +180,6 @@ def default_out(path: Path, suite: Suite) -> Path:
     parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
     words = "".join(letter if letter.isalnum() else "-" for letter in suite.name).strip("-")
     return Path("reports") / "-".join([*parts, words])
-
-
-def _checks_gradients(suite: Suite) -> bool:
-    return bool(suite.check_gradients if CHECK_GRADIENTS.value is None else CHECK_GRADIENTS.value)
 
 
 def _floats(name: str, texts: list[str]) -> tuple[float, ...]:

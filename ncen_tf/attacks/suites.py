@@ -45,7 +45,11 @@ class Suite:
     """Which of ``objective`` and ``batch_size`` belong to the protocol and are not the user's choice."""
 
     def with_choices(
-        self, objective: ObjectiveName | None, batch_size: int | None, norm: Norm | None = None
+        self,
+        objective: ObjectiveName | None = None,
+        batch_size: int | None = None,
+        norm: Norm | None = None,
+        check_gradients: bool | None = None,
     ) -> Suite:
         """The suite with what the user chose; ``None`` keeps the suite's own.
 
@@ -53,9 +57,12 @@ class Suite:
             objective: what gradient attacks maximise.
             batch_size: images attacked at a time.
             norm: keep only the attacks in this norm.
+            check_gradients: whether a report has a verdict on masked gradients. It is made in Linf: a suite
+                that has one of its own loses it with ``norm`` L2.
 
         Raises:
-            InputError: the protocol fixes it to something else, or no attack is left.
+            InputError: the protocol fixes it to something else, no attack is left, or ``check_gradients``
+                without a :meth:`gradient_check_eps`.
         """
         chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
         changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
@@ -67,9 +74,25 @@ class Suite:
         attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
         if not attacks:
             raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave --norm out.")
-        # The verdict on masked gradients is made in Linf.
-        check_gradients = self.check_gradients and norm in (None, "Linf")
-        return dataclasses.replace(self, attacks=attacks, check_gradients=check_gradients, **changes)
+        if check_gradients is None:
+            check_gradients = self.check_gradients and norm in (None, "Linf")
+        suite = dataclasses.replace(self, attacks=attacks, check_gradients=check_gradients, **changes)
+        if check_gradients:
+            suite.gradient_check_eps()  # refuses before the attacks, not after them
+        return suite
+
+    def gradient_check_eps(self) -> float:
+        """The radius at which gradients are checked: the smallest of the gradient attacks in Linf.
+
+        Raises:
+            InputError: there is no such attack.
+        """
+        gradient_attacks = [each for each in self.attacks if each.norm == "Linf" and not each.gradient_free]
+        if not gradient_attacks:
+            raise InputError(
+                f"--check_gradients needs a gradient attack in Linf; suite {self.name!r} has none."
+            )
+        return min(attack.eps for attack in gradient_attacks)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,6 @@ import itertools
 from typing import Any
 
 from ncen_tf.attacks.suites import Suite
-from ncen_tf.errors import InputError
 from ncen_tf.masking.symptoms import EXAMPLES, LARGE_EPS, Images, Labels, Symptoms, measure_symptoms
 from ncen_tf.targets.target import Target
 
@@ -86,11 +85,11 @@ def all_falling(radii: dict[float, float]) -> bool:
 
 
 def examine(target: Target, suite: Suite, images: Images, labels: Labels, seed: int) -> dict[str, Any]:
-    """The verdict on a target's gradients, at the smallest Linf radius of a suite.
+    """The verdict on a target's gradients, at the suite's ``gradient_check_eps``.
 
     Args:
         target: what the suite attacks.
-        suite: its radii and batch size are taken.
+        suite: its radius and batch size are taken.
         images: float32 [N, H, W, C] in [0, 1]; the first :data:`EXAMPLES` are used.
         labels: int32 [N].
         seed: in [0, 2^31).
@@ -98,12 +97,10 @@ def examine(target: Target, suite: Suite, images: Images, labels: Labels, seed: 
     Raises:
         InputError: a suite without a gradient attack in Linf, or a target that is never right.
     """
-    radii = [attack.eps for attack in suite.attacks if attack.norm == "Linf" and not attack.gradient_free]
-    if not radii:
-        raise InputError(f"--check_gradients needs a gradient attack in Linf; suite {suite.name!r} has none.")
+    eps = suite.gradient_check_eps()
     batch_size = min(suite.batch_size, EXAMPLES)
     symptoms = measure_symptoms(
-        target, images[:EXAMPLES], labels[:EXAMPLES], min(radii), batch_size=batch_size, seed=seed
+        target, images[:EXAMPLES], labels[:EXAMPLES], eps, batch_size=batch_size, seed=seed
     )
     return describe_verdict(symptoms)
 

@@ -51,6 +51,8 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     assert (*linf.attacks, *l2.attacks) == suite.attacks
     assert {attack.eps for attack in l2.attacks} == {0.5}
     assert (linf.check_gradients, l2.check_gradients) == (True, False), "gradients are checked in Linf"
+    with pytest.raises(InputError, match="--check_gradients needs a gradient attack"):
+        suite.with_choices(norm="L2", check_gradients=True)
     with pytest.raises(InputError, match=r"'paper' has no attack in L2: leave --norm out\."):
         load_suite("paper", "cifar10").with_choices(None, None, "L2")
 
