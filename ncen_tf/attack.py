@@ -109,7 +109,7 @@ def main() -> int | None:
 
 def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     """Run the suite, or replay saved images, and leave report.json and report.html."""
-    from ncen_tf.attacks.results import read_adversarials
+    from ncen_tf.attacks.result_files import read_adversarials
     from ncen_tf.attacks.runner import replay, run_suite
     from ncen_tf.masking.verdict import examine
     from ncen_tf.reports.html_page import write_html_page

@@ -1,23 +1,25 @@
-"""What an attack leaves behind: results, files that resume a suite, adversarial examples to replay."""
+"""What attacks make of images."""
 
 import dataclasses
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.attacks.attack import Attack
-from ncen_tf.errors import InputError
-from ncen_tf.files import replacing
-from ncen_tf.input_files import NUMBER, check_content, parse_json
-from ncen_tf.zip_files import check_zip
-
 SHOWN = 8
 """Adversarial images that a result keeps, for pages."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackedBatch:
+    """One attack on one batch, and what it cost."""
+
+    adversarials: npt.NDArray[np.float32]
+    """[N, H, W, C]."""
+    queries: int
+    """Forward passes, one for each image."""
+    gradients: int
+    seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,99 +78,3 @@ class SavedAdversarials:
     adversarials: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     settings: dict[str, Any]
-
-
-# Type and number of dimensions of each array in a file.
-_ADVERSARIALS = {
-    "images": (np.float32, 4),
-    "adversarials": (np.float32, 4),
-    "labels": (np.int32, 1),
-    "settings": (np.str_, 0),
-}
-_RESULT = {
-    "key": (np.str_, 0),
-    "settings": (np.str_, 0),
-    "attacked": (np.bool_, 1),
-    "predictions": (np.int32, 1),
-    "l2": (np.float32, 1),
-    "linf": (np.float32, 1),
-    "shown": (np.float32, 4),
-    **dict.fromkeys(("queries_per_image", "gradients_per_image", "seconds"), (np.float64, 0)),
-}
-
-
-def result_key(attack: Attack, context: Sequence[str | int]) -> str:
-    """Hex digest of an attack's settings and everything else its outcome depends on."""
-    return hashlib.sha256(json.dumps([attack.settings(), list(context)]).encode()).hexdigest()
-
-
-def result_file_name(attack: Attack, key: str) -> str:
-    """``PGD-Linf-0.1-<key>.npz``."""
-    return f"{attack.label.replace(' ', '-')}-{key[:12]}.npz"
-
-
-def write_result(file: Path, key: str, result: AttackResult) -> None:
-    """Store a finished attack under its key, at once."""
-    with replacing(file) as temporary:
-        np.savez(temporary, key=key, **(vars(result) | {"settings": json.dumps(result.settings)}))
-
-
-def read_result(file: Path, key: str) -> AttackResult | None:
-    """A finished attack; ``None`` if there is none under this key or its file is damaged."""
-    try:
-        values = _read_arrays(file, _RESULT)
-        settings = _read_settings(file, values.pop("settings"))
-    except InputError:
-        return None
-    per_image = ("attacked", "predictions", "l2", "linf")
-    if values.pop("key") != key or len({len(values[name]) for name in per_image}) > 1:
-        return None
-    numbers = {name: float(values[name]) for name in ("queries_per_image", "gradients_per_image", "seconds")}
-    return AttackResult(**(values | numbers | {"settings": settings}))
-
-
-def write_adversarials(file: Path, saved: SavedAdversarials) -> None:
-    """Write adversarial images with their clean images, labels and attack, at once."""
-    with replacing(file) as temporary:
-        np.savez_compressed(temporary, **(vars(saved) | {"settings": json.dumps(saved.settings)}))
-
-
-def read_adversarials(file: Path) -> SavedAdversarials:
-    """Adversarial images that :func:`write_adversarials` wrote.
-
-    Raises:
-        InputError: not such a file.
-    """
-    values = _read_arrays(file, _ADVERSARIALS)
-    settings = _read_settings(file, values.pop("settings"))
-    images, adversarials = values["images"], values["adversarials"]
-    if adversarials.shape != images.shape or len(values["labels"]) != len(images):
-        raise InputError(f"{file}: images, adversarials and labels differ in number or shape.")
-    if not ((adversarials >= 0) & (adversarials <= 1)).all():  # False for a NaN
-        raise InputError(f"{file}: adversarial images are in [0, 1]; some are outside or NaN.")
-    return SavedAdversarials(**(values | {"settings": settings}))
-
-
-def _read_arrays(file: Path, layout: Mapping[str, tuple[type[np.generic], int]]) -> dict[str, Any]:
-    """Arrays of an npz by name.
-
-    Raises:
-        InputError: damage, or an array that is missing or of another type or number of dimensions.
-    """
-    check_zip(file)
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            values = {name: arrays[name] for name in layout}
-            found = {name: (value.dtype.type, value.ndim) for name, value in values.items()}
-    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
-        raise InputError(f"{file} cannot be read: {error}.") from error
-    for name, expected in layout.items():
-        if found[name] != expected or not values[name].dtype.isnative:
-            raise InputError(f"{file}: {name} has another type or number of dimensions than was written.")
-    return values
-
-
-def _read_settings(file: Path, text: object) -> dict[str, Any]:
-    settings: dict[str, Any] = parse_json(f"{file}: settings", str(text))
-    check_content(f"{file}: settings", settings, {"attack": str, "norm": str, "eps": NUMBER})
-    return settings

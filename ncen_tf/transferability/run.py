@@ -10,16 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.batchwise import predict, run_attack
 from ncen_tf.attacks.checks import check_examples
 from ncen_tf.attacks.objectives import Objective
-from ncen_tf.attacks.results import (
-    SavedAdversarials,
+from ncen_tf.attacks.result_files import (
+    BatchFiles,
     read_adversarials,
     result_file_name,
     result_key,
     write_adversarials,
 )
-from ncen_tf.attacks.runner import predict, run_attack
+from ncen_tf.attacks.results import SavedAdversarials
 from ncen_tf.errors import InputError
 from ncen_tf.targets.target import Target
 
@@ -56,7 +57,8 @@ def run_transfer(
     """Attack each member on its own cross-entropy and show the images to every member.
 
     The images of each attack and member are kept in ``folder`` under a hash of all that they depend on: the
-    same call after an interruption goes on with the next, and ``ncen_tf.attack --replay`` takes the files.
+    same call after an interruption goes on with the next batch, and ``ncen_tf.attack --replay`` takes the
+    finished ones.
 
     Args:
         members: targets with one member each.
@@ -90,14 +92,17 @@ def run_transfer(
         logger.info("%d of %d: images made on %s", source + 1, len(members), member.description)
         for attack, shown in zip(attacks, adversarial, strict=True):
             context: list[str | int] = [member.description, member.sha256, examples, batch_size, seed]
-            file = folder / result_file_name(attack, result_key(attack, context))
+            key = result_key(attack, context)
+            file = folder / result_file_name(attack, key)
+            batches = BatchFiles(file.with_suffix(".batches"), key)
             made = _finished(file, images.shape)
             resumed += made is not None
             if made is not None:
                 logger.info("%s: made by an earlier run", attack.label)
             else:
-                made, result = run_attack(attack, objective, images, labels, batch_size, seed)
+                made, result = run_attack(attack, objective, images, labels, batch_size, seed, batches)
                 write_adversarials(file, SavedAdversarials(images, made, labels, result.settings))
+            batches.remove()
             shown[source] = predictions(made, attack.label)
     return TransferResult(labels, clean, adversarial, resumed)
 

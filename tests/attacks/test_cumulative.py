@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.objectives import Objective
-from ncen_tf.attacks.results import SuiteResult, read_adversarials
+from ncen_tf.attacks.result_files import read_adversarials
+from ncen_tf.attacks.results import SuiteResult
 from ncen_tf.attacks.runner import run_suite
 from ncen_tf.attacks.suites import Suite
 from tests.attacks.linear import LinearTarget

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ncen_tf.attacks.attack import Attack
-from ncen_tf.attacks.results import AttackResult, read_result, write_result
+from ncen_tf.attacks.result_files import BatchFiles, read_result, write_result
+from ncen_tf.attacks.results import AttackedBatch, AttackResult
 from tests.attacks.conftest import Examples
 from tests.attacks.running import FGSM, PGD, first, run
 from tests.attacks.stand_in import KerasTarget
@@ -57,6 +58,72 @@ def test_an_interrupted_run_keeps_what_is_finished(
         with pytest.raises(KeyboardInterrupt):
             run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path)
     assert run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path).resumed == 1
+
+
+def interrupt_after(calls: int, patch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in PGD, after some batches."""
+    left = iter(range(calls))
+    original = type(PGD).__call__
+
+    def interrupted(self: Attack, *args: Any) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *args)  # type: ignore[arg-type]
+
+    patch.setattr(type(PGD), "__call__", interrupted)
+
+
+def test_an_attack_goes_on_with_the_next_batch(
+    target: KerasTarget,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gradient_calls: list[str],
+) -> None:
+    shown = first(examples, 20)  # three batches, the last filled up
+    (whole,) = run(target, shown, PGD).attacks
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(target, shown, PGD, state_dir=tmp_path)
+    gradient_calls.clear()
+    (resumed,) = run(target, shown, PGD, state_dir=tmp_path).attacks
+    assert gradient_calls == ["PGD"], "two of three batches were done"
+    assert resumed.seconds > 0
+    assert_same(dataclasses.replace(resumed, seconds=whole.seconds), whole)
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".npz", "batches of a finished attack are of no more use"
+
+
+def test_a_damaged_batch_is_attacked_again(
+    target: KerasTarget,
+    examples: Examples,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    gradient_calls: list[str],
+) -> None:
+    shown = first(examples, 20)
+    (whole,) = run(target, shown, PGD).attacks
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(target, shown, PGD, state_dir=tmp_path)
+    (batch,) = tmp_path.glob("*.batches/1.npz")
+    batch.write_bytes(batch.read_bytes()[:-400])
+    gradient_calls.clear()
+    (resumed,) = run(target, shown, PGD, state_dir=tmp_path).attacks
+    assert gradient_calls == ["PGD"] * 2
+    assert_same(dataclasses.replace(resumed, seconds=whole.seconds), whole)
+
+
+def test_batches_are_read_under_their_own_key_only(tmp_path: Path) -> None:
+    made = AttackedBatch(np.zeros((2, 4, 4, 1), np.float32), 3, 2, 0.5)
+    for number in (0, 1, 3):
+        BatchFiles(tmp_path / "b", "key").write(number, made)
+    batches = BatchFiles(tmp_path / "b", "key").read((2, 4, 4, 1))
+    assert [(batch.queries, batch.gradients, batch.seconds) for batch in batches] == [(3, 2, 0.5)] * 2
+    assert BatchFiles(tmp_path / "b", "other").read((2, 4, 4, 1)) == []
+    assert BatchFiles(tmp_path / "b", "key").read((3, 4, 4, 1)) == []
 
 
 def test_whatever_changes_the_outcome_is_measured_again(

@@ -38,6 +38,7 @@ WEIGHTS = {
     "suite": 4,
     "adversarials": 6,
     "attack_result": 4,
+    "attack_batches": 4,
     "archives": 2,
     "prepared": 2,
 }

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tests.fuzzing.seeds.models import IMAGE_SHAPE
+
 
 def archives(folder: Path) -> None:
     """A dataset from local archives."""
@@ -19,7 +21,7 @@ def prepared(folder: Path) -> None:
 
 def adversarials(folder: Path) -> None:
     """Saved adversarial examples, to the point where a target is shown them."""
-    from ncen_tf.attacks.results import read_adversarials
+    from ncen_tf.attacks.result_files import read_adversarials
 
     saved = read_adversarials(folder / "adversarials.npz")
     f"{saved.settings['attack']} {saved.settings['norm']} {saved.settings['eps']:g}".encode()
@@ -29,9 +31,19 @@ def adversarials(folder: Path) -> None:
 
 def attack_result(folder: Path) -> None:
     """A finished attack of an earlier run; damage is as good as none."""
-    from ncen_tf.attacks.results import read_result
+    from ncen_tf.attacks.result_files import read_result
 
     result = read_result(folder / "result.npz", "the key")
     if result is not None:
         assert len(result.attacked) == len(result.predictions) == len(result.l2) == len(result.linf)
         f"{result.settings['attack']} {result.settings['norm']} {result.settings['eps']:g}".encode()
+
+
+def attack_batches(folder: Path) -> None:
+    """The finished batches of an attack that was interrupted; damage is as good as none."""
+    from ncen_tf.attacks.result_files import BatchFiles
+
+    for batch in BatchFiles(folder, "the key").read((3, *IMAGE_SHAPE)):
+        assert batch.adversarials.shape == (3, *IMAGE_SHAPE)
+        assert batch.adversarials.dtype == "float32"
+        f"{batch.queries:d} {batch.gradients:d} {batch.seconds:g}".encode()

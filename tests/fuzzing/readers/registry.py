@@ -18,6 +18,7 @@ READERS: dict[str, Callable[[Path], None]] = {
         images.prepared,
         images.adversarials,
         images.attack_result,
+        images.attack_batches,
         settings.flagfile,
         settings.run_flags,
         settings.gate,

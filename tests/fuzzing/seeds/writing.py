@@ -42,7 +42,8 @@ def write_seeds(folder: Path) -> None:
 
 
 def _write_npz(folder: Path) -> None:
-    from ncen_tf.attacks.results import SavedAdversarials, write_adversarials, write_result
+    from ncen_tf.attacks.result_files import BatchFiles, write_adversarials, write_result
+    from ncen_tf.attacks.results import AttackedBatch, SavedAdversarials
 
     for name in ("adversarials", "attack_result"):
         (folder / name).mkdir()
@@ -54,3 +55,6 @@ def _write_npz(folder: Path) -> None:
         SavedAdversarials(images, images, result.labels, settings),
     )
     write_result(folder / "attack_result" / "result.npz", "the key", result.attacks[0])
+    batches = BatchFiles(folder / "attack_batches", "the key")
+    for number in range(2):
+        batches.write(number, AttackedBatch(images[:3], queries=30, gradients=30, seconds=1.5))
