@@ -28,7 +28,8 @@ class Square(Attack):
     """Square Attack (Andriushchenko et al., 2020, arXiv:1912.00049).
 
     Lowers the margin between the true class and the best other one, in the ensemble's
-    log-probabilities, whatever the objective. Queries for an image stop when it is broken.
+    log-probabilities, whatever the objective. Queries for an image stop when it is broken; a proposal that
+    changes nothing counts as one, but is not made.
 
     Args:
         norm: ``Linf`` or ``L2``.
@@ -65,6 +66,11 @@ class Square(Attack):
                 break
             side = max(1, round(float(np.sqrt(self.area(step) * height * width))))
             candidates = propose(generator, clean[rows], best[rows], self.eps, side)
+            # Small patches often set pixels to what they are: an image that was shown is not shown again.
+            moved = (candidates != best[rows]).any(axis=(1, 2, 3))
+            rows, candidates = rows[moved], candidates[moved]
+            if not len(rows):
+                continue
             new_margins = _margins(objective, candidates, classes[rows])
             better = new_margins < margins[rows]
             best[rows[better]], margins[rows[better]] = candidates[better], new_margins[better]
