@@ -60,9 +60,11 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert run(target, first(examples, 8), FGSM, PGD, state_dir=tmp_path).resumed == 1
 
 
-def interrupt_after(calls: int, patch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in PGD, after some batches."""
-    left = iter(range(calls))
+def interrupt_pgd(
+    batches: int, target: KerasTarget, shown: Examples, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run PGD, and press Ctrl-C after some batches."""
+    left = iter(range(batches))
     original = type(PGD).__call__
 
     def interrupted(self: Attack, *args: Any) -> Any:
@@ -70,7 +72,10 @@ def interrupt_after(calls: int, patch: pytest.MonkeyPatch) -> None:
             raise KeyboardInterrupt
         return original(self, *args)  # type: ignore[arg-type]
 
-    patch.setattr(type(PGD), "__call__", interrupted)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(PGD), "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(target, shown, PGD, state_dir=folder)
 
 
 def test_an_attack_goes_on_with_the_next_batch(
@@ -82,10 +87,7 @@ def test_an_attack_goes_on_with_the_next_batch(
 ) -> None:
     shown = first(examples, 20)  # three batches, the last filled up
     (whole,) = run(target, shown, PGD).attacks
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run(target, shown, PGD, state_dir=tmp_path)
+    interrupt_pgd(2, target, shown, tmp_path, monkeypatch)
     gradient_calls.clear()
     (resumed,) = run(target, shown, PGD, state_dir=tmp_path).attacks
     assert gradient_calls == ["PGD"], "two of three batches were done"
@@ -104,10 +106,7 @@ def test_a_damaged_batch_is_attacked_again(
 ) -> None:
     shown = first(examples, 20)
     (whole,) = run(target, shown, PGD).attacks
-    with monkeypatch.context() as patch:
-        interrupt_after(2, patch)
-        with pytest.raises(KeyboardInterrupt):
-            run(target, shown, PGD, state_dir=tmp_path)
+    interrupt_pgd(2, target, shown, tmp_path, monkeypatch)
     (batch,) = tmp_path.glob("*.batches/1.npz")
     batch.write_bytes(batch.read_bytes()[:-400])
     gradient_calls.clear()
