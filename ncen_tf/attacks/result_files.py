@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import ncen_tf
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.results import AttackedBatch, AttackResult, SavedAdversarials
 from ncen_tf.errors import InputError
@@ -42,8 +43,9 @@ _BATCH = {
 
 
 def result_key(attack: Attack, context: Sequence[str | int]) -> str:
-    """Hex digest of an attack's settings and everything else its outcome depends on."""
-    return hashlib.sha256(json.dumps([attack.settings(), list(context)]).encode()).hexdigest()
+    """Hex digest of what an outcome depends on: the attack's settings, this package's version, the rest."""
+    parts = [attack.settings(), ncen_tf.__version__, list(context)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def result_file_name(attack: Attack, key: str) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from absl import flags
+
 from ncen_tf.errors import InputError
 from ncen_tf.sweeping.cells import flag_as_name
 from ncen_tf.sweeping.grid import Grid, Section
@@ -74,6 +76,7 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
             cast("ObjectiveName", chosen.get("objective")),
             int(chosen.get("batch_size", 0)) or None,
             cast("Norm", chosen.get("norm")),
+            flags.BooleanParser().parse(chosen["check_gradients"]) if "check_gradients" in chosen else None,
         )
         for suite in suites.values:
             name = flag_as_name(Path(suite).stem if suite.endswith(".toml") else suite)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ncen_tf
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.result_files import BatchFiles, read_result, write_result
 from ncen_tf.attacks.results import AttackedBatch, AttackResult
@@ -126,7 +127,7 @@ def test_batches_are_read_under_their_own_key_only(tmp_path: Path) -> None:
 
 
 def test_whatever_changes_the_outcome_is_measured_again(
-    target: KerasTarget, examples: Examples, tmp_path: Path
+    target: KerasTarget, examples: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = first(examples, 8)
     run(target, start, PGD, state_dir=tmp_path)
@@ -142,6 +143,8 @@ def test_whatever_changes_the_outcome_is_measured_again(
     assert run(target, start, PGD, state_dir=tmp_path, seed=1).resumed == 0
     assert run(target, start, PGD, state_dir=tmp_path, objective="member_average").resumed == 0
     assert run(target, start, PGD, state_dir=tmp_path, save_adversarials=tmp_path / "all").resumed == 0
+    monkeypatch.setattr(ncen_tf, "__version__", "0.0.1")
+    assert run(target, start, PGD, state_dir=tmp_path).resumed == 0
 
 
 def test_a_damaged_state_file_is_measured_again(

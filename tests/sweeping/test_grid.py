@@ -103,6 +103,7 @@ def test_what_cannot_work_is_refused_with_its_line(
         ("[attack]\n--suite=paper\n--num_examples=1 | 2", 7, "--num_examples takes one value"),
         ("[attack]\n--suite=paper\n--batch_size=many", 7, "--batch_size=many"),
         ("[attack]\n--suite=paper | released\n--batch_size=10", 6, "'released' is measured with"),
+        ("[attack]\n--suite=blackbox\n--check_gradients=true", 6, "needs a gradient attack in Linf"),
         (
             "[attack]\n--suite=paper\n[attack]\n--suite=quick | paper",
             8,
