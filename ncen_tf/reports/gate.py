@@ -1,6 +1,7 @@
 """Thresholds that a report must reach."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ class Threshold:
     """A name of ``ncen_tf.attacks.registry.ATTACKS``, or ``worst case``."""
     eps: float
     minimum: float
+
+    def is_at(self, eps: float) -> bool:
+        """Whether this is the radius, to three digits: 8/255 has no decimals that a person would write."""
+        return math.isclose(eps, self.eps, rel_tol=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +136,7 @@ def require_measured(
         raise InputError(f"{gate.file}: clean_gradients needs an attack with --check_gradients.")
     for threshold in gate.robust_accuracy:
         radii = sorted({eps for name, eps in attacks if threshold.attack in (name, WORST_CASE)})
-        if threshold.eps not in radii:
+        if not any(map(threshold.is_at, radii)):
             has = "only eps " + ", ".join(f"{eps:g}" for eps in radii) if radii else "no such attack"
             raise InputError(
                 f"{gate.file}: nothing is measured for {threshold.attack} at eps {threshold.eps:g}; "
@@ -145,7 +150,7 @@ def _robust_accuracies(threshold: Threshold, report: dict[str, Any]) -> list[flo
         if threshold.attack == WORST_CASE
         else [row for row in report["attacks"] if row["attack"] == threshold.attack]
     )
-    return [row["robust_accuracy"]["value"] for row in rows if row["eps"] == threshold.eps]
+    return [row["robust_accuracy"]["value"] for row in rows if threshold.is_at(row["eps"])]
 
 
 def _at_least(name: str, measured: float, minimum: float) -> Check:

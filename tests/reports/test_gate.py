@@ -57,6 +57,17 @@ def test_the_strongest_settings_of_an_attack_count(report: Report, tmp_path: Pat
     assert checks(GATE.format(minimum=0.51), report, tmp_path)[2].passed is False
 
 
+@pytest.mark.parametrize("eps", [0.0314, 0.03137, 8 / 255])
+def test_a_radius_without_a_short_decimal_is_written_to_three_digits(
+    eps: float, report: Report, tmp_path: Path
+) -> None:
+    report["attacks"][1]["eps"] = 8 / 255
+    gate = f"[[robust_accuracy]]\nattack='PGD'\neps={eps}\nminimum=0.5"
+    assert [check.passed for check in checks(gate, report, tmp_path)] == [True]
+    with pytest.raises(InputError, match="the report has only eps 0.0313725"):
+        checks(gate.replace(f"{eps}", "0.031"), report, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
