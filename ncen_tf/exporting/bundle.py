@@ -16,14 +16,14 @@ from ncen_tf.environment import describe_environment
 from ncen_tf.errors import InputError
 from ncen_tf.exporting.manifest import FORMAT, MANIFEST, check_files, describe_files, read_manifest
 from ncen_tf.exporting.onnx_file import DEFAULT_OPSET, convert_to_onnx
-from ncen_tf.exporting.parity import file_predictor, keras_predictor, measure_parity, predict_all
+from ncen_tf.exporting.parity import Predict, file_predictor, keras_predictor, measure_parity, predict_all
 from ncen_tf.exporting.reduced_precision import reduce_precision
 from ncen_tf.exporting.saved_model import save_saved_model
 from ncen_tf.files import replacing_directory, write_json
 from ncen_tf.models.ensemble import Ensemble
 from ncen_tf.training.trained import TrainedEnsemble
 
-ONNX_FILE, SAVED_MODEL = "ensemble.onnx", "saved_model"
+ONNX_FILE, SAVED_MODEL, MEMBERS = "ensemble.onnx", "saved_model", "members"
 FORMATS = ("onnx", "saved_model")
 
 
@@ -64,12 +64,14 @@ def export_ensemble(
             if "onnx" in formats:
                 onnx.save(convert_to_onnx(trained.ensemble, shape, metadata, opset), folder / ONNX_FILE)
             if members:
-                (folder / "members").mkdir()
+                (folder / MEMBERS).mkdir()
                 for index, member in enumerate(trained.ensemble.members):
                     model = convert_to_onnx(Ensemble([member]), shape, metadata | {"member": index}, opset)
-                    onnx.save(model, folder / "members" / f"member_{index}.onnx")
-            written = [name for name in (SAVED_MODEL, ONNX_FILE) if (folder / name).exists()]
-            parity = {name: _proven_parity(folder / name, reference, dataset.test) for name in written}
+                    onnx.save(model, folder / MEMBERS / f"member_{index}.onnx")
+            parity = {
+                name: _proven_parity(name, predict, reference, dataset.test)
+                for name, predict in _predictors(folder).items()
+            }
             reduced = {}
             for precision in onnx_precisions:
                 file = reduce_precision(folder / ONNX_FILE, precision, dataset.train)
@@ -112,21 +114,18 @@ def verify_export(folder: Path, dataset: Dataset) -> dict[str, dict[str, Any]]:
     """
     manifest = read_manifest(folder)
     check_files(folder, manifest)
-    figures: dict[str, dict[str, Any]] = {}
-    reference: npt.NDArray[np.float32] | None = None
-    for name in [name for name in (SAVED_MODEL, ONNX_FILE) if (folder / name).exists()]:
-        if reference is None:
-            reference = predict_all(file_predictor(folder / name), dataset.test)
-        figures[name] = _proven_parity(folder / name, reference, dataset.test)
-    if reference is None:
+    predictors = _predictors(folder)
+    if not predictors:
         raise InputError(f"{folder} holds neither {ONNX_FILE} nor {SAVED_MODEL}.")
+    reference = predict_all(next(iter(predictors.values())), dataset.test)
+    figures = {
+        name: _proven_parity(name, predict, reference, dataset.test) for name, predict in predictors.items()
+    }
     if predictions_sha256(reference) != manifest["accuracy"]["predictions_sha256"]:
         raise InputError(f"The predictions of {folder} are not those that its manifest records.")
     for name in manifest["reduced_precision"]:
         predicted = predict_all(file_predictor(folder / name), dataset.test)
         figures[name] = _agreement(predicted, reference, dataset.test)
-    for file in sorted((folder / "members").glob("*.onnx")):
-        file_predictor(file)
     return figures
 
 
@@ -140,11 +139,25 @@ def predictions_sha256(probabilities: npt.NDArray[np.float32]) -> str:
     return hashlib.sha256(probabilities.argmax(1).astype(np.uint16).tobytes()).hexdigest()
 
 
-def _proven_parity(path: Path, reference: npt.NDArray[np.float32], split: Split) -> dict[str, Any]:
-    parity = measure_parity(reference, file_predictor(path), split)
+def _predictors(folder: Path) -> dict[str, Predict]:
+    """What of an export must be the trained ensemble; its members are by the mean of their probabilities."""
+    names = [name for name in (SAVED_MODEL, ONNX_FILE) if (folder / name).exists()]
+    predictors = {name: file_predictor(folder / name) for name in names}
+    members = [file_predictor(file) for file in sorted((folder / MEMBERS).glob("*.onnx"))]
+
+    def mean(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.mean([predict(images) for predict in members], axis=0)
+
+    return predictors | ({MEMBERS: mean} if members else {})
+
+
+def _proven_parity(
+    name: str, predict: Predict, reference: npt.NDArray[np.float32], split: Split
+) -> dict[str, Any]:
+    parity = measure_parity(reference, predict, split)
     if not parity.holds:
         raise InputError(
-            f"{path.name} is not the trained ensemble: probabilities differ by up to "
+            f"{name} is not the trained ensemble: probabilities differ by up to "
             f"{parity.max_difference:.1e}, {parity.different_predictions} of {parity.images} predictions "
             f"differ, batch sizes differ by up to {parity.max_difference_between_batch_sizes:.1e}."
         )

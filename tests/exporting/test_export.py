@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 
 from ncen_tf.data.loading import load_dataset
+from ncen_tf.errors import InputError
+from ncen_tf.exporting.bundle import verify_export
+from ncen_tf.exporting.manifest import describe_files, read_manifest
 from ncen_tf.exporting.parity import MAX_DIFFERENCE, keras_predictor, measure_parity, predict_all
+from ncen_tf.files import write_json
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.trained import load_trained
 from tests.conftest import ROOT, Program
@@ -26,7 +31,8 @@ def test_manifest_tells_what_was_exported(tiny_run: Path, tiny_export: Path) -> 
     assert manifest["accuracy"]["test_examples"] == 300
     assert manifest["training_flags"] == summary["flags"]
     assert manifest["epochs_trained"] == 2
-    for name in ("ensemble.onnx", "saved_model"):
+    assert set(manifest["parity"]) == {"ensemble.onnx", "saved_model", "members"}
+    for name in manifest["parity"]:
         parity = manifest["parity"][name]
         assert parity["images"] == 300
         assert 0 <= parity["max_difference"] < MAX_DIFFERENCE
@@ -102,6 +108,17 @@ def test_verify_accepts_the_export_and_names_a_changed_byte(
     refuse("export", f"--verify={copy}", says="member_1.onnx is not the file that was exported")
     file.unlink()
     refuse("export", f"--verify={copy}", says="member_1.onnx is missing")
+
+
+def test_verify_compares_the_members_with_the_ensemble(tiny_export: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_export, copy)
+    shutil.copy(copy / "members/member_0.onnx", copy / "members/member_1.onnx")
+    manifest = read_manifest(copy)
+    write_json(copy / "manifest.json", manifest | {"files": describe_files(copy)})
+    test = load_dataset("fashion_mnist_sample", test_examples=manifest["accuracy"]["test_examples"])
+    with pytest.raises(InputError, match="members is not the trained ensemble"):
+        verify_export(copy, test)
 
 
 def test_parity_sees_a_difference() -> None:

@@ -64,7 +64,7 @@ def test_a_radius_without_a_short_decimal_is_written_to_three_digits(
     report["attacks"][1]["eps"] = 8 / 255
     gate = f"[[robust_accuracy]]\nattack='PGD'\neps={eps}\nminimum=0.5"
     assert [check.passed for check in checks(gate, report, tmp_path)] == [True]
-    with pytest.raises(InputError, match="the report has only eps 0.0313725"):
+    with pytest.raises(InputError, match=r"the report has only eps 0\.0313725"):
         checks(gate.replace(f"{eps}", "0.031"), report, tmp_path)
 
 
