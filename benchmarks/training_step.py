@@ -38,7 +38,7 @@ PyTorch's is eager and organised as the paper's released code is: a forward pass
 bfloat16 is autocast. Both have the same architecture and number of parameters, and were checked before the
 timing to give the same cross-entropy and NCE terms with the same weights. GFLOP/s counts the convolutions:
 3 forward passes' worth for a step on CE, 6 for NCE. NCE of a single member is zero; its row is there for
-its cost. Cores are shared out as `ncen_tf.train` does it for the smallest of the numbers of members."""
+its cost. Cores are shared out as `ncen_tf.train` does it for the smallest number of members k."""
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Key = tuple[str, int, str, str]
@@ -60,7 +60,8 @@ def main() -> None:
     outcomes = interleaved(candidates, ROUNDS.value)
     tables = [step_table(outcomes, p, count) for p in PRECISIONS.value for count in members]
     tables += [ratio_table(outcomes, members), ceiling(ROUNDS.value)]
-    publish("training_step", "Training step", ABOUT, tables)
+    title = f"Training step, k = {', '.join(map(str, members))}, cores shared out for k = {min(members)}"
+    publish("training_step", title, ABOUT, tables)
 
 
 def _batch() -> Batch:
