@@ -19,9 +19,9 @@ ORDER = ("training_step", "attacks", "inference", "startup_and_memory", "scaling
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page --results=docs/benchmarks` from JSON files, which the programs in
-`benchmarks/` write; their first lines say how they are run. All sides of a table are timed in turn in one run,
-so that whatever else the machine does hits all alike. Times are medians, with quartiles beside them; the last
-table of a section says what the machine can do at all.
+`benchmarks/` write; their first lines say how they are run. All sides of a table are timed in turn in one
+run, so that whatever else the machine does hits all alike. Times are medians, with quartiles beside them; the
+last table of a section says what the machine can do at all.
 """
 
 

@@ -54,6 +54,22 @@ def test_report_gate_and_replay(
     )
 
 
+def test_images_fed_in_another_way_are_attacked_anew(
+    tiny_export: Path, tmp_path: Path, run_program: Program
+) -> None:
+    target, out = f"--target={tiny_export / 'ensemble.onnx'}", tmp_path / "report"
+    accuracies = []
+    for flags in ((), ("--mean=0.9", "--std=0.2"), ()):
+        done = run_program("attack", target, *QUICK, *flags, f"--out={out}")
+        assert done.returncode == 0, done.stderr
+        report = json.loads((out / "report.json").read_text())
+        accuracies.append([row["robust_accuracy"]["value"] for row in report["attacks"]])
+        finished = done.stderr.count("finished by an earlier run")
+        assert finished == (2 if len(accuracies) == 3 else 0)
+        assert report["target"]["description"].endswith(", mean 0.9, std 0.2") is bool(flags)
+    assert accuracies[0] == accuracies[2] != accuracies[1]
+
+
 def test_bad_input_is_refused(
     tiny_export: Path, tmp_path: Path, refuse: Callable[..., None], gate_file: Callable[[float], Path]
 ) -> None:

@@ -15,6 +15,7 @@ from ncen_tf.attacks.results import AttackedBatch, AttackResult, SavedAdversaria
 from ncen_tf.errors import InputError
 from ncen_tf.files import replacing
 from ncen_tf.input_files import NUMBER, check_content, parse_json
+from ncen_tf.targets.target import Target
 from ncen_tf.zip_files import check_zip
 
 # Type and number of dimensions of each array in a file.
@@ -42,9 +43,10 @@ _BATCH = {
 }
 
 
-def result_key(attack: Attack, context: Sequence[str | int]) -> str:
-    """Hex digest of what an outcome depends on: the attack's settings, this package's version, the rest."""
-    parts = [attack.settings(), ncen_tf.__version__, list(context)]
+def result_key(attack: Attack, target: Target, context: Sequence[str | int]) -> str:
+    """Hex digest of what an outcome depends on: attack, target, this package's version, and the rest."""
+    attacked = [target.description, target.sha256, *target.providers]
+    parts = [attack.settings(), attacked, ncen_tf.__version__, list(context)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

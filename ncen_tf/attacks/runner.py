@@ -69,8 +69,6 @@ def run_suite(
     attacked = Objective(target, objective)
     clean = predict(attacked, images, batch_size, "clean images")
     context: list[str | int] = [
-        target.description,
-        target.sha256,
         hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
         attacked.name,
         batch_size,
@@ -84,7 +82,7 @@ def run_suite(
     for attack in suite.attacks:
         ball = attack.norm, attack.eps
         met = standing.get(ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
-        key = result_key(attack, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
+        key = result_key(attack, target, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
         name = result_file_name(attack, key)
         saved = save_adversarials / name if save_adversarials else None
         batches = BatchFiles((state_dir / name).with_suffix(".batches"), key) if state_dir else None

@@ -51,6 +51,14 @@ class OnnxInterface:
         if not self.std or min(self.std) <= 0:
             raise InputError(f"--std is above 0 in every channel; got {list(self.std)}.")
 
+    def describe(self) -> str:
+        """For reports: ``, NCHW, logits, mean 0.5, std 0.25``; nothing for what this package exports."""
+        if self == OnnxInterface():
+            return ""
+        output = f"{self.output_name} ({self.output})" if self.output_name else self.output
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        return f", {self.layout}, {output}, mean {mean}, std {std}"
+
 
 class OnnxTarget:
     """An ONNX classifier in onnxruntime, with its image gradient from :mod:`ncen_tf.onnx_grad`.
@@ -90,7 +98,7 @@ class OnnxTarget:
         self._image, self._output = image.name, output.name
         self._kept = [tensor_dtype(value) for value in parts[1].graph.input[:-1]] if parts else []
         self.providers = tuple(self._session.get_providers())
-        self.description = f"onnx {path}"
+        self.description = f"onnx {path}{self._interface.describe()}"
         self.sha256 = sha256(path)
         self.image_shape = self._image_shape(image)
         self.members, self.classes = self._probe(path)

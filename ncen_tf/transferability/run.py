@@ -91,8 +91,7 @@ def run_transfer(
         member = objective.target
         logger.info("%d of %d: images made on %s", source + 1, len(members), member.description)
         for attack, shown in zip(attacks, adversarial, strict=True):
-            context: list[str | int] = [member.description, member.sha256, examples, batch_size, seed]
-            key = result_key(attack, context)
+            key = result_key(attack, member, [examples, batch_size, seed])
             file = folder / result_file_name(attack, key)
             batches = BatchFiles(file.with_suffix(".batches"), key)
             made = _finished(file, images.shape)
