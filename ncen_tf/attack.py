@@ -25,7 +25,10 @@ GATE_FAILED = 3
 TARGET = flags.DEFINE_string("target", None, "run directory, .keras, SavedModel, .onnx or export")
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
 NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", None, "class-balanced test images; 0 for all (default: 1000; of the suite strict, all)"
+    "num_examples",
+    None,
+    "class-balanced test images; 0 for all (default: 1000; of the suite strict, all)",
+    lower_bound=0,
 )
 SUITE = flags.DEFINE_string("suite", "paper", "paper, released, strict, blackbox, quick, or a .toml file")
 OBJECTIVE = flags.DEFINE_enum(
@@ -36,12 +39,12 @@ OBJECTIVE = flags.DEFINE_enum(
     "the default), or the ensemble's own",
 )
 BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "images attacked at a time (default: the suite's, or 100)"
+    "batch_size", None, "images attacked at a time (default: the suite's, or 100)", lower_bound=1
 )
 NORM = flags.DEFINE_enum(
     "norm", None, ["Linf", "L2"], "only the suite's attacks in this norm (default: all of them)"
 )
-SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks")
+SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks", lower_bound=0)
 flags.adopt_module_key_flags(location_flags)
 
 INPUT_LAYOUT = flags.DEFINE_enum("input_layout", "NHWC", ["NHWC", "NCHW"], "of a foreign ONNX model")
@@ -54,7 +57,9 @@ ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files th
 
 OUT = flags.DEFINE_string("out", None, "folder of the report (default: reports/TARGET-SUITE)")
 SAVE_ADVERSARIALS = flags.DEFINE_bool("save_adversarials", False, "keep adversarial images as npz")
-REPLAY = flags.DEFINE_string("replay", None, "evaluate the target on images saved by another attack")
+REPLAY = flags.DEFINE_string(
+    "replay", None, "evaluate the target on images of --dataset saved by another attack"
+)
 CHECK_GRADIENTS = flags.DEFINE_bool(
     "check_gradients", None, "look for masked gradients (default: with the suite strict)"
 )
@@ -65,8 +70,6 @@ JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks"
 def main() -> int | None:
     if not TARGET.value:
         raise InputError("--target names what to attack: a run directory, .keras, SavedModel or .onnx file.")
-    if (NUM_EXAMPLES.value or 0) < 0 or (BATCH_SIZE.value or 1) < 1:
-        raise InputError("--num_examples is at least 0 and --batch_size at least 1.")
     if JUNIT.value and not GATE.value:
         raise InputError("--junit reports the checks of a --gate.")
     from ncen_tf.attacks.suites import load_suite
@@ -121,9 +124,11 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
             suite, name=f"replay of {Path(REPLAY.value).name}", attacks=(), cumulative=False
         )
     out = Path(OUT.value) if OUT.value else default_out(path, suite)
+    objective: str = suite.objective
     if REPLAY.value:
         result = replay(target, Path(REPLAY.value), suite.batch_size)
-        images = read_adversarials(Path(REPLAY.value)).images
+        saved = read_adversarials(Path(REPLAY.value))
+        images, objective = saved.images, saved.settings.get("objective", "unknown")
     else:
         count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
         test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test
@@ -143,7 +148,7 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         target,
         suite,
         result,
-        objective=suite.objective,
+        objective=objective,
         dataset=DATASET.value,
         seed=SEED.value,
     )
@@ -163,11 +168,12 @@ def check(gate: Gate, report: dict[str, Any], recorded_ace: float | None) -> int
     from ncen_tf.reports.junit import write_junit
 
     checks = check_gate(gate, report, recorded_ace)
-    if JUNIT.value:
-        write_junit(Path(JUNIT.value), checks)
     missed = [entry for entry in checks if not entry.passed]
     for entry in missed:
         print(f"gate missed: {entry.message}")
+    if JUNIT.value:
+        Path(JUNIT.value).parent.mkdir(parents=True, exist_ok=True)
+        write_junit(Path(JUNIT.value), checks)
     if missed:
         return GATE_FAILED
     print(f"gate passed: {len(checks)} thresholds of {gate.file}.")

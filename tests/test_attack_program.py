@@ -28,8 +28,9 @@ def test_report_gate_and_replay(
 ) -> None:
     target = f"--target={tiny_export / 'ensemble.onnx'}"
     out = tmp_path / "report"
-    junit = tmp_path / "gate.xml"
-    arguments = (target, *QUICK, f"--out={out}", "--save_adversarials", f"--junit={junit}")
+    junit = tmp_path / "made" / "gate.xml"
+    objective = "--objective=ensemble"
+    arguments = (target, *QUICK, objective, f"--out={out}", "--save_adversarials", f"--junit={junit}")
     done = run_program("attack", *arguments, f"--gate={gate_file(0.0)}")
     assert done.returncode == 0, done.stderr
     assert "gate passed: 2 thresholds" in done.stdout
@@ -49,9 +50,9 @@ def test_report_gate_and_replay(
     assert "--suite=blackbox" in done.stderr  # quantised: nothing to differentiate, but it can be queried
     done = run_program("attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "replay" / "report.json").read_text())["protocol"].startswith(
-        "replay of PGD"
-    )
+    replayed = json.loads((tmp_path / "replay" / "report.json").read_text())
+    assert replayed["protocol"].startswith("replay of PGD")
+    assert replayed["objective"] == "ensemble", "that of the attack which made them"
 
 
 def test_images_fed_in_another_way_are_attacked_anew(
@@ -77,6 +78,7 @@ def test_bad_input_is_refused(
     target = f"--target={tiny_export / 'ensemble.onnx'}"
     refuse("attack", target, *QUICK, "--suite=none", says="Unknown suite 'none'")
     refuse("attack", target, *QUICK, "--num_examples=-5", says="--num_examples")
+    refuse("attack", target, *QUICK, "--seed=-3", says="--seed")
     refuse("attack", target, *QUICK, "--mean=x", says="--mean takes numbers")
     strict = ("--suite=strict", "--objective=member_average")
     refuse("attack", target, *QUICK, *strict, says="'strict' is measured with --objective=ensemble")

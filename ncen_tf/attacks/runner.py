@@ -96,7 +96,8 @@ def run_suite(
             adversarials, among_met = run_attack(attack, attacked, *shown, size, seed, batches)
             result = among_met.among(met, clean)
             if saved is not None:
-                images_made = SavedAdversarials(shown[0], adversarials, shown[1], result.settings)
+                settings = result.settings | {"objective": attacked.name}
+                images_made = SavedAdversarials(shown[0], adversarials, shown[1], settings)
                 write_adversarials(saved, images_made)
             if state_dir is not None:
                 write_result(state_dir / name, key, result)

@@ -40,7 +40,7 @@ def judge(symptoms: Symptoms) -> list[Check]:
         Check(
             "black_box_beats_white_box",
             only_black_box <= TOLERATED,
-            f"Square breaks {only_black_box:.1%} of the examples that PGD does not break",
+            f"Square breaks {only_black_box:.1%} of the examples although PGD leaves them standing",
         ),
         Check(
             "one_step_beats_iterative",

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.attacks.objectives import ObjectiveName
 from ncen_tf.attacks.results import AttackResult, SuiteResult
 from ncen_tf.attacks.suites import Suite
 from ncen_tf.environment import describe_environment
@@ -58,7 +57,7 @@ def build_report(
     suite: Suite,
     result: SuiteResult,
     *,
-    objective: ObjectiveName,
+    objective: str,
     dataset: str,
     seed: int,
 ) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def build_report(
         target: what was attacked.
         suite: what was run; its name is the protocol.
         result: what came out.
-        objective: what gradient attacks maximised.
+        objective: what gradient attacks maximised; ``unknown`` of saved images that do not say.
         dataset: name of the dataset that the examples are from.
         seed: of the run.
     """

@@ -20,7 +20,7 @@ class CellDirectory:
 
     ``stages.json`` tells of each stage what arguments it was last started with, whether it finished, and
     how many seconds it took, interrupted attempts included. ``result.json`` is there when all stages have
-    finished; the other files may then be deleted.
+    finished; the other files may then be deleted, and are made again if a stage is added later.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,14 +42,18 @@ class CellDirectory:
 
     def pending(self, stages: Sequence[Stage]) -> list[Stage]:
         """The stages to run: not finished, finished with other arguments, or made from such a stage."""
+        left = self._left(stages, recorded=self.result.is_file())
+        # A record does without the files that it was made from; what is to run now does not.
+        return self._left(stages, recorded=False) if left else left
+
+    def _left(self, stages: Sequence[Stage], recorded: bool) -> list[Stage]:
         known = self._read_stages()
-        recorded = self.result.is_file()
         pending: list[Stage] = []
         for stage in stages:
             entry = known.get(stage.name, {})
             finished = entry.get("finished", False) and (recorded or stage.output.is_file())
             # The run's settings belong to the folder: config() tells them.
-            same = stage.program == "train" or entry.get("arguments") == list(stage.arguments)
+            same = stage.program == "train" or entry.get("arguments") == stage.identity
             stale = any(earlier.program != "attack" for earlier in pending)
             if not (finished and same) or stale:
                 pending.append(stage)
@@ -61,10 +65,9 @@ class CellDirectory:
         self.result.unlink(missing_ok=True)
         known = self._read_stages()
         for stage in pending:
-            arguments = list(stage.arguments)
             entry = known.get(stage.name, {})
-            seconds = entry["seconds"] if entry.get("arguments") == arguments else 0.0
-            known[stage.name] = {"arguments": arguments, "finished": False, "seconds": seconds}
+            seconds = entry["seconds"] if entry.get("arguments") == stage.identity else 0.0
+            known[stage.name] = {"arguments": stage.identity, "finished": False, "seconds": seconds}
         write_json(self._stages_file, known)
 
     def book(self, stage: str, seconds: float, finished: bool) -> None:

@@ -91,9 +91,9 @@ def _accuracies(record: dict[str, Any], suite: str) -> tuple[float, float]:
 def _check_comparable(records: list[dict[str, Any]], free: set[str], suite: str) -> None:
     def settings(record: dict[str, Any]) -> dict[str, Any]:
         report = record["reports"][suite]
-        attacks = [(row["attack"], row["eps"]) for row in report["attacks"]]
+        attacks = [[row[name] for name in ("attack", "norm", "eps", "settings")] for row in report["attacks"]]
         flags = {f"--{name}": text for name, text in record["run"]["flags"].items() if name not in free}
-        same = {name: report[name] for name in ("dataset", "objective", "examples")}
+        same = {name: report[name] for name in ("protocol", "dataset", "objective", "examples")}
         return {**flags, **{f"{suite}: {name}": value for name, value in same.items()}, "attacks": attacks}
 
     first = settings(records[0])

@@ -21,6 +21,13 @@ class Stage:
     """Flags that say where it reads and writes."""
     output: Path
     """The file that it writes last."""
+    reads: str = ""
+    """Hex digest of a file that its outcome depends on too."""
+
+    @property
+    def identity(self) -> list[str]:
+        """What its outcome depends on, besides the stages before it."""
+        return [*self.arguments, *([self.reads] if self.reads else [])]
 
     def command(self, location: tuple[str, ...]) -> list[str]:
         """The command line; ``location`` are flags that say where datasets are."""
@@ -58,6 +65,7 @@ def make_stages(cell: Cell, folder: Path, export: tuple[str, ...], suites: list[
                 (f"--suite={suite.suite}", f"--dataset={cell.config.dataset}", *suite.arguments),
                 (f"--target={target}", f"--out={report}"),
                 report / "report.json",
+                suite.content,
             )
         )
     return stages

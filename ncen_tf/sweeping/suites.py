@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 from absl import flags
 
 from ncen_tf.errors import InputError
+from ncen_tf.files import sha256
 from ncen_tf.sweeping.cells import flag_as_name
 from ncen_tf.sweeping.grid import Grid, Section
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 # The sweep decides what is read and written.
 _RESERVED = {
     "export": ("run", "out", "verify", "overwrite", "data_dir", "archive_dir"),
-    "attack": ("target", "dataset", "out", "replay", "data_dir", "archive_dir"),
+    "attack": ("target", "dataset", "out", "replay", "junit", "data_dir", "archive_dir"),
 }
 
 
@@ -37,6 +38,8 @@ class SuitePlan:
     """As ncen_tf.attack takes it."""
     arguments: tuple[str, ...]
     """Further flags of ncen_tf.attack."""
+    content: str
+    """Hex digest of its file; empty for a suite of the package."""
     on_run: bool
     """Attack the run, not its export: the suite needs batch statistics, which an export has folded away."""
 
@@ -74,7 +77,7 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
         chosen = {name: setting.values[0] for name, setting in settings.items()}
         choices = (
             cast("ObjectiveName", chosen.get("objective")),
-            int(chosen.get("batch_size", 0)) or None,
+            flags.IntegerParser().parse(chosen["batch_size"]) if "batch_size" in chosen else None,
             cast("Norm", chosen.get("norm")),
             flags.BooleanParser().parse(chosen["check_gradients"]) if "check_gradients" in chosen else None,
         )
@@ -86,7 +89,8 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
                 loaded = [load_suite(suite, dataset).with_choices(*choices) for dataset in datasets]
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            plans[name] = SuitePlan(name, suite, arguments, on_run=loaded[0].batch_statistics)
+            content = sha256(Path(suite)) if suite.endswith(".toml") else ""
+            plans[name] = SuitePlan(name, suite, arguments, content, on_run=loaded[0].batch_statistics)
     return list(plans.values())
 
 

@@ -15,7 +15,7 @@ def format_records(records: list[dict[str, Any]]) -> str:
     lines = [["cell", "ACE", *suites, "seconds"]]
     for record in records:
         worst = [_worst_cases(record["reports"].get(suite)) for suite in suites]
-        seconds = sum(record["seconds"].values())
+        seconds = sum(record.get("seconds", {}).values())
         lines.append([record["name"], f"{record['run']['test']['ace']:.4f}", *worst, f"{seconds:.0f}"])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     rows = [
@@ -27,4 +27,5 @@ def format_records(records: list[dict[str, Any]]) -> str:
 
 def _worst_cases(report: dict[str, Any] | None) -> str:
     rows = sorted(report["worst_case"], key=lambda row: (row["norm"], row["eps"])) if report else []
-    return " ".join(f"{row['robust_accuracy']['value']:.3f}" for row in rows) or "-"
+    values = (row["robust_accuracy"]["value"] for row in rows)
+    return " ".join("n/a" if value is None else f"{value:.3f}" for value in values) or "-"

@@ -14,6 +14,8 @@ from ncen_tf.tabulation.table import Row, Table
 
 # Means over examples in float32 leave this much of what is zero.
 _DECIMALS = 6
+# What ncen_tf.training.robustness_probe adds after adversarial training: of few images, and attacked ones.
+_ATTACKED = ("training_attack_accuracy", "pgd_accuracy")
 
 
 def diagnostics_tables(experiments: Iterable[Experiment]) -> list[Table]:
@@ -76,6 +78,8 @@ def _table(samples: list[Sample], subject: str, caption: tuple[str, ...]) -> Tab
 def _diagnostics(test: dict[str, npt.NDArray[np.float64]]) -> dict[Row, float | None]:
     values: dict[Row, float | None] = {}
     for name, numbers in test.items():
+        if name in _ATTACKED:
+            continue
         summaries = {"": numbers} if numbers.ndim == 0 else {"mean": numbers.mean(), "range": np.ptp(numbers)}
         for detail, value in summaries.items():
             values[Row(name, detail=detail, number_format=".4g")] = round(float(value), _DECIMALS)

@@ -51,6 +51,14 @@ def test_each_miss_is_named(report: Report, tmp_path: Path) -> None:
     assert not checks("clean_accuracy = 0.81", report, tmp_path)[0].passed
 
 
+def test_agreement_is_reached_by_a_difference_that_only_rounding_lifts_above_it(
+    report: Report, tmp_path: Path
+) -> None:
+    for recorded in (0.79, 0.81):  # |0.8 - 0.81| is above 0.01 in floating point
+        assert checks("agreement = 0.01", report, tmp_path, recorded)[0].passed
+    assert not checks("agreement = 0.01", report, tmp_path, 0.8101)[0].passed
+
+
 def test_the_strongest_settings_of_an_attack_count(report: Report, tmp_path: Path) -> None:
     weaker = report["attacks"][1] | {"robust_accuracy": {"value": 0.9}}
     report["attacks"].append(weaker)
@@ -74,6 +82,7 @@ def test_a_radius_without_a_short_decimal_is_written_to_three_digits(
         ("clean = ", "cannot be read"),
         ("", "would pass everything"),
         ("robust_accuracy = []", "would pass everything"),
+        ("clean_gradients = false", "would pass everything"),
         ("clean_acuracy = 0.9", "unknown key 'clean_acuracy'"),
         ("clean_accuracy = '0.9'", "clean_accuracy is a number; got '0.9'"),
         ("clean_accuracy = true", "clean_accuracy is a number; got True"),

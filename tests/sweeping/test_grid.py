@@ -102,6 +102,10 @@ def test_what_cannot_work_is_refused_with_its_line(
         ("[attack]\n--suite=papre", 6, "Unknown suite 'papre'"),
         ("[attack]\n--suite=paper\n--num_examples=1 | 2", 7, "--num_examples takes one value"),
         ("[attack]\n--suite=paper\n--batch_size=many", 7, "--batch_size=many"),
+        ("[attack]\n--suite=paper\n--batch_size=0x0", 7, "--batch_size=0"),
+        ("[attack]\n--suite=paper\n--num_examples=-5", 7, "--num_examples=-5"),
+        ("[attack]\n--suite=paper\n--seed=-3", 7, "--seed=-3"),
+        ("[attack]\n--suite=paper\n--junit=x.xml", 7, "--junit is set by the sweep"),
         ("[attack]\n--suite=paper | released\n--batch_size=10", 6, "'released' is measured with"),
         ("[attack]\n--suite=blackbox\n--check_gradients=true", 6, "needs a gradient attack in Linf"),
         (

@@ -52,6 +52,12 @@ def record(
     }
 
 
+def in_l2(changed: dict[str, Any]) -> dict[str, Any]:
+    """The record with its last attack in the other norm."""
+    changed["reports"]["paper"]["attacks"][-1]["norm"] = "L2"
+    return changed
+
+
 @pytest.fixture
 def measured() -> tuple[np.ndarray, np.ndarray]:
     """ACE [y, x, seed] and AAE [y, x, seed, attack]."""
@@ -92,6 +98,7 @@ def test_points_are_means_over_seeds(
         (lambda records: [*records, records[0]], "Two records have"),
         (lambda records: [*records, record(0, 0.04, 2, 0.5, [0.5] * 4, epochs="3")], "differ in --epochs"),
         (lambda records: [*records, record(0, 0.04, 2, 0.5, [0.5])], "differ in attacks"),
+        (lambda records: [*records, in_l2(record(0, 0.04, 2, 0.5, [0.5] * 4))], "differ in attacks"),
         (lambda records: [*records, record(0, 0.04, 2, 0.0, [None] * 4)], "no image was right"),
         (
             lambda records: [*records, record(0, 0.04, 2, 0.5, [0.5] * 4, lambda_cos="")],

@@ -140,5 +140,24 @@ def test_what_a_record_was_made_from_may_be_deleted(sweep: Sweep) -> None:
     for stage in cell.stages:
         stage.output.unlink()
     assert sweep.plan(TINY + ATTACK).cells[0].state == "finished"
+    (grown,) = sweep.plan(TINY + ATTACK + "[attack]\n--suite=paper").cells
+    assert len(grown.pending) == 5, "a further suite needs the files that are gone"
     cell.directory.result.unlink()
     assert len(sweep.plan(TINY + ATTACK).cells[0].pending) == 4
+
+
+def test_a_suite_whose_file_has_changed_runs_again(sweep: Sweep, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    grid = f"{TINY}[attack]\n--suite=quick | {file}\n"
+
+    def pending(steps: int) -> list[str]:
+        file.write_text(f"[[attack]]\nname = 'PGD'\neps = 0.1\nstep_size = 0.01\nsteps = {steps}\n")
+        (cell,) = sweep.plan(grid).cells
+        names = [stage.name for stage in cell.pending]
+        if cell.state != "finished":
+            sweep.finish(cell)
+        return names
+
+    assert pending(steps=1) == ["train", "export", "quick", "mine"]
+    assert pending(steps=1) == []
+    assert pending(steps=2) == ["mine"]

@@ -89,3 +89,10 @@ def test_the_table_has_the_worst_case_at_each_eps(record: dict[str, Any]) -> Non
     assert header.split() == ["cell", "ACE", "paper", "seconds"]
     assert first.split() == ["regularizer=nce,seed=0", "0.9000", "0.500", "0.125", "130"]
     assert second.split() == ["x", "0.9000", "-", "130"]
+
+
+def test_the_table_of_a_record_that_knows_less(record: dict[str, Any]) -> None:
+    del record["seconds"]
+    for row in record["reports"]["paper"]["worst_case"]:
+        row["robust_accuracy"] = {"value": None}
+    assert format_records([record]).splitlines()[1].split()[2:] == ["n/a", "n/a", "0"]
