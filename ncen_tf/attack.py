@@ -57,9 +57,7 @@ ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files th
 
 OUT = flags.DEFINE_string("out", None, "folder of the report (default: reports/TARGET-SUITE)")
 SAVE_ADVERSARIALS = flags.DEFINE_bool("save_adversarials", False, "keep adversarial images as npz")
-REPLAY = flags.DEFINE_string(
-    "replay", None, "evaluate the target on images of --dataset saved by another attack"
-)
+REPLAY = flags.DEFINE_string("replay", None, "evaluate the target on saved images, made from --dataset's")
 CHECK_GRADIENTS = flags.DEFINE_bool(
     "check_gradients", None, "look for masked gradients (default: with the suite strict)"
 )
@@ -128,7 +126,7 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     if REPLAY.value:
         result = replay(target, Path(REPLAY.value), suite.batch_size)
         saved = read_adversarials(Path(REPLAY.value))
-        images, objective = saved.images, saved.settings.get("objective", "unknown")
+        images, objective = saved.images, str(saved.settings.get("objective", "unknown"))
     else:
         count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
         test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test
