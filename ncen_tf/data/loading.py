@@ -38,11 +38,7 @@ class Split:
         Raises:
             InputError: not a positive multiple of ``classes``, or more than some class has.
         """
-        per_class, rest = divmod(examples, classes)
-        if per_class < 1 or rest:
-            raise InputError(
-                f"A class-balanced part has a positive multiple of {classes} examples; got {examples}."
-            )
+        per_class = images_per_class(examples, classes)
         fewest = np.bincount(self.labels, minlength=classes).min()
         if per_class > fewest:
             raise InputError(
@@ -51,6 +47,20 @@ class Split:
         chosen = [np.flatnonzero(self.labels == label)[:per_class] for label in range(classes)]
         indices = np.sort(np.concatenate(chosen))
         return Split(self.images[indices], self.labels[indices])
+
+
+def images_per_class(examples: int, classes: int) -> int:
+    """How many of each class a class-balanced part has.
+
+    Raises:
+        InputError: ``examples`` is not a positive multiple of ``classes``.
+    """
+    per_class, rest = divmod(examples, classes)
+    if per_class < 1 or rest:
+        raise InputError(
+            f"A class-balanced part has a positive multiple of {classes} examples; got {examples}."
+        )
+    return per_class
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,12 +6,13 @@ import dataclasses
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from absl import flags
 
+from ncen_tf.data.datasets import DATASETS
 from ncen_tf.errors import InputError
 from ncen_tf.files import sha256
 from ncen_tf.sweeping.cells import flag_as_name
@@ -20,6 +21,7 @@ from ncen_tf.sweeping.grid import Grid, Section
 if TYPE_CHECKING:
     from ncen_tf.attacks.attack import Norm
     from ncen_tf.attacks.objectives import ObjectiveName
+    from ncen_tf.attacks.suites import Suite
 
 # The sweep decides what is read and written.
 _RESERVED = {
@@ -62,10 +64,9 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
 
     Raises:
         InputError: a flag or value that ncen_tf.attack does not take, an unknown suite, a choice
-            that a suite's protocol does not leave, or a suite named twice; the line is named.
+            that a suite's protocol does not leave, a gate for what is not measured, or a suite named twice;
+            the line is named.
     """
-    from ncen_tf.attacks.suites import load_suite
-
     plans: dict[str, SuitePlan] = {}
     for section in grid.attack:
         if "suite" not in section.settings:
@@ -75,23 +76,39 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
         where = f"{grid.file}, line {suites.line}"
         arguments = _checked_arguments(grid.file, Section(section.line, settings), "attack")
         chosen = {name: setting.values[0] for name, setting in settings.items()}
-        choices = (
-            cast("ObjectiveName", chosen.get("objective")),
-            flags.IntegerParser().parse(chosen["batch_size"]) if "batch_size" in chosen else None,
-            cast("Norm", chosen.get("norm")),
-            flags.BooleanParser().parse(chosen["check_gradients"]) if "check_gradients" in chosen else None,
-        )
         for suite in suites.values:
             name = flag_as_name(Path(suite).stem if suite.endswith(".toml") else suite)
             if name in (*plans, "train", "export"):
                 raise InputError(f"{where}: a suite named {name} is there already; reports need own names.")
             try:
-                loaded = [load_suite(suite, dataset).with_choices(*choices) for dataset in datasets]
+                loaded = [_planned_suite(suite, dataset, chosen) for dataset in datasets]
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
             content = sha256(Path(suite)) if suite.endswith(".toml") else ""
             plans[name] = SuitePlan(name, suite, arguments, content, on_run=loaded[0].batch_statistics)
     return list(plans.values())
+
+
+def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
+    """The suite that ncen_tf.attack will run: what it would refuse is refused now, not after the training."""
+    from ncen_tf.attacks.suites import load_suite
+    from ncen_tf.data.loading import images_per_class
+    from ncen_tf.reports.gate import read_gate, require_measured
+
+    integer = flags.IntegerParser().parse
+    suite = load_suite(name, dataset).with_choices(
+        cast("ObjectiveName", chosen.get("objective")),
+        integer(chosen["batch_size"]) if "batch_size" in chosen else None,
+        cast("Norm", chosen.get("norm")),
+        flags.BooleanParser().parse(chosen["check_gradients"]) if "check_gradients" in chosen else None,
+    )
+    if examples := integer(chosen.get("num_examples", "0")):
+        images_per_class(examples, len(DATASETS[dataset].class_names))
+    if "gate" in chosen:
+        planned = [(attack.name, attack.eps) for attack in suite.attacks]
+        recorded_ace = None if suite.batch_statistics else 0.0  # of an export, and not known yet
+        require_measured(read_gate(Path(chosen["gate"])), planned, recorded_ace, suite.check_gradients)
+    return suite
 
 
 def _checked_arguments(file: Path, section: Section, program: str) -> tuple[str, ...]:

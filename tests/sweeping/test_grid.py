@@ -105,6 +105,13 @@ def test_what_cannot_work_is_refused_with_its_line(
         ("[attack]\n--suite=paper\n--batch_size=0x0", 7, "--batch_size=0"),
         ("[attack]\n--suite=paper\n--num_examples=-5", 7, "--num_examples=-5"),
         ("[attack]\n--suite=paper\n--seed=-3", 7, "--seed=-3"),
+        ("[attack]\n--suite=paper\n--num_examples=105", 6, "positive multiple of 10 examples; got 105"),
+        ("[attack]\n--suite=paper\n--gate=absent.toml", 6, "absent.toml cannot be read"),
+        (
+            f"[attack]\n--suite=paper\n--gate={ROOT}/exports/reference.gate.toml",
+            6,
+            "needs an attack with --check",
+        ),
         ("[attack]\n--suite=paper\n--junit=x.xml", 7, "--junit is set by the sweep"),
         ("[attack]\n--suite=paper | released\n--batch_size=10", 6, "'released' is measured with"),
         ("[attack]\n--suite=blackbox\n--check_gradients=true", 6, "needs a gradient attack in Linf"),
