@@ -78,3 +78,4 @@ class SavedAdversarials:
     adversarials: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     settings: dict[str, Any]
+    """Of the attack, and its ``objective``."""

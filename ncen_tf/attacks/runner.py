@@ -126,5 +126,6 @@ def replay(target: Target, file: Path, batch_size: int = 64) -> SuiteResult:
     clean = predict(shown_to, saved.images, batch_size, "clean images")
     predictions = predict(shown_to, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
-    result = measured(saved.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
+    settings = {name: value for name, value in saved.settings.items() if name != "objective"}
+    result = measured(settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
     return SuiteResult(saved.labels, clean, [result], 0)
