@@ -151,7 +151,7 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         seed=SEED.value,
     )
     if not REPLAY.value and suite.check_gradients:
-        report["masked_gradients"] = examine(target, suite, images, test.labels, SEED.value)
+        report["masked_gradients"] = examine(target, suite, result, images, SEED.value)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.json", report)
     write_html_page(out / "report.html", report, result, images, DATASETS[DATASET.value].class_names)

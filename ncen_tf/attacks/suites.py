@@ -57,12 +57,11 @@ class Suite:
             objective: what gradient attacks maximise.
             batch_size: images attacked at a time.
             norm: keep only the attacks in this norm.
-            check_gradients: whether a report has a verdict on masked gradients. It is made in Linf: a suite
-                that has one of its own loses it with ``norm`` L2.
+            check_gradients: whether a report has a verdict on masked gradients.
 
         Raises:
             InputError: the protocol fixes it to something else, no attack is left, or ``check_gradients``
-                without a :meth:`gradient_check_eps`.
+                with neither a :meth:`gradient_check_eps` nor :meth:`comparable_balls`.
         """
         chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
         changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
@@ -75,24 +74,26 @@ class Suite:
         if not attacks:
             raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave --norm out.")
         if check_gradients is None:
-            check_gradients = self.check_gradients and norm in (None, "Linf")
+            check_gradients = self.check_gradients
         suite = dataclasses.replace(self, attacks=attacks, check_gradients=check_gradients, **changes)
-        if check_gradients:
-            suite.gradient_check_eps()  # refuses before the attacks, not after them
+        if check_gradients and suite.gradient_check_eps() is None and not suite.comparable_balls():
+            raise InputError(
+                "--check_gradients needs a gradient attack in Linf, or attacks with and without gradients at "
+                f"the same norm and eps; suite {self.name!r} has neither."
+            )
         return suite
 
-    def gradient_check_eps(self) -> float:
-        """The radius at which gradients are checked: the smallest of the gradient attacks in Linf.
-
-        Raises:
-            InputError: there is no such attack.
-        """
+    def gradient_check_eps(self) -> float | None:
+        """The radius at which gradients are checked: the smallest of the gradient attacks in Linf, if any."""
         gradient_attacks = [each for each in self.attacks if each.norm == "Linf" and not each.gradient_free]
-        if not gradient_attacks:
-            raise InputError(
-                f"--check_gradients needs a gradient attack in Linf; suite {self.name!r} has none."
-            )
-        return min(attack.eps for attack in gradient_attacks)
+        return min((attack.eps for attack in gradient_attacks), default=None)
+
+    def comparable_balls(self) -> list[tuple[Norm, float]]:
+        """Norm and eps of attacks both with gradients and without."""
+        kinds: dict[tuple[Norm, float], set[bool]] = {}
+        for attack in self.attacks:
+            kinds.setdefault((attack.norm, attack.eps), set()).add(attack.gradient_free)
+        return [ball for ball, found in kinds.items() if len(found) == 2]
 
 
 @dataclasses.dataclass(frozen=True)

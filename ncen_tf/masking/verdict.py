@@ -4,8 +4,11 @@ import dataclasses
 import itertools
 from typing import Any
 
+import numpy as np
+
+from ncen_tf.attacks.results import SuiteResult
 from ncen_tf.attacks.suites import Suite
-from ncen_tf.masking.symptoms import EXAMPLES, LARGE_EPS, Images, Labels, Symptoms, measure_symptoms
+from ncen_tf.masking.symptoms import EXAMPLES, LARGE_EPS, Images, Symptoms, measure_symptoms
 from ncen_tf.targets.target import Target
 
 TOLERATED = 0.02
@@ -84,33 +87,57 @@ def all_falling(radii: dict[float, float]) -> bool:
     return all(later <= earlier + TOLERATED for earlier, later in itertools.pairwise(shares))
 
 
-def examine(target: Target, suite: Suite, images: Images, labels: Labels, seed: int) -> dict[str, Any]:
-    """The verdict on a target's gradients, at the suite's ``gradient_check_eps``.
+def judge_suite(suite: Suite, result: SuiteResult) -> list[Check]:
+    """Whether attacks without gradients break what none with gradients does, at each norm and eps of both.
 
     Args:
-        target: what the suite attacks.
+        suite: the attacks.
+        result: what they came to.
+    """
+    right = result.clean_predictions == result.labels
+    checks = []
+    for norm, eps in suite.comparable_balls():
+        broken = {gradient_free: np.zeros(len(right), bool) for gradient_free in (True, False)}
+        for attack, found in zip(suite.attacks, result.attacks, strict=True):
+            if (attack.norm, attack.eps) == (norm, eps):
+                broken[attack.gradient_free] |= found.predictions != result.labels
+        only = float((right & broken[True] & ~broken[False]).mean())
+        finding = (
+            f"attacks without gradients break {only:.1%} of the examples at {norm} {eps:.4g} although all "
+            "others leave them standing"
+        )
+        checks.append(Check("black_box_beats_suite", only <= TOLERATED, finding))
+    return checks
+
+
+def examine(target: Target, suite: Suite, result: SuiteResult, images: Images, seed: int) -> dict[str, Any]:
+    """The verdict on a target's gradients, for a report: ``clean``, and each check with its finding.
+
+    Symptoms are measured at the suite's ``gradient_check_eps``; a suite without one is judged by its own
+    results alone, and ``eps`` is ``None``.
+
+    Args:
+        target: what the suite attacked.
         suite: its radius and batch size are taken.
-        images: float32 [N, H, W, C] in [0, 1]; the first :data:`EXAMPLES` are used.
-        labels: int32 [N].
+        result: what its attacks came to.
+        images: that it attacked, float32 [N, H, W, C] in [0, 1]; symptoms are measured on the first
+            :data:`EXAMPLES`.
         seed: in [0, 2^31).
 
     Raises:
-        InputError: a suite without a gradient attack in Linf, or a target that is never right.
+        InputError: a target that is never right.
     """
-    eps = suite.gradient_check_eps()
-    batch_size = min(suite.batch_size, EXAMPLES)
-    symptoms = measure_symptoms(
-        target, images[:EXAMPLES], labels[:EXAMPLES], eps, batch_size=batch_size, seed=seed
-    )
-    return describe_verdict(symptoms)
-
-
-def describe_verdict(symptoms: Symptoms) -> dict[str, Any]:
-    """The verdict for a report: ``clean``, the number of examples, and each check."""
-    checks = judge(symptoms)
+    eps, labels = suite.gradient_check_eps(), result.labels
+    checks, examples = judge_suite(suite, result), len(labels)
+    if eps is not None:
+        batch_size = min(suite.batch_size, EXAMPLES)
+        symptoms = measure_symptoms(
+            target, images[:EXAMPLES], labels[:EXAMPLES], eps, batch_size=batch_size, seed=seed
+        )
+        checks, examples = [*judge(symptoms), *checks], len(symptoms.iterative)
     return {
         "clean": all(check.passed for check in checks),
-        "examples": len(symptoms.iterative),
-        "eps": symptoms.eps,
+        "examples": examples,
+        "eps": eps,
         "checks": [dataclasses.asdict(check) for check in checks],
     }

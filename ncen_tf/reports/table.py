@@ -73,7 +73,8 @@ def verdict(report: dict[str, Any]) -> list[str]:
         return []
     found = report["masked_gradients"]
     failed = [check for check in found["checks"] if not check["passed"]]
-    where = f"{found['examples']} examples, Linf {found['eps']:g}; docs/masked_gradients.md explains"
+    ball = "" if found["eps"] is None else f", Linf {found['eps']:g}"
+    where = f"{found['examples']} examples{ball}; docs/masked_gradients.md explains"
     if not failed:
         return ["", f"masked gradients: no sign of them ({where})."]
     lines = [f"  {check['name']}: {check['finding']}" for check in failed]

@@ -1,5 +1,6 @@
 """The suite strict: its attacks, and what it does not leave to the user."""
 
+import dataclasses
 from pathlib import Path
 from typing import get_args
 
@@ -50,9 +51,15 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     linf, l2 = (suite.with_choices(None, None, norm) for norm in get_args(Norm))
     assert (*linf.attacks, *l2.attacks) == suite.attacks
     assert {attack.eps for attack in l2.attacks} == {0.5}
-    assert (linf.check_gradients, l2.check_gradients) == (True, False), "gradients are checked in Linf"
-    with pytest.raises(InputError, match="--check_gradients needs a gradient attack"):
-        suite.with_choices(norm="L2", check_gradients=True)
+    assert linf.check_gradients
+    assert l2.check_gradients
+    assert (linf.gradient_check_eps(), l2.gradient_check_eps()) == (8 / 255, None)
+    assert l2.comparable_balls() == [("L2", 0.5)]
+    of_one_kind = dataclasses.replace(l2, attacks=l2.attacks[:-1])  # without Square
+    with pytest.raises(
+        InputError, match="--check_gradients needs a gradient attack in Linf, or attacks with"
+    ):
+        of_one_kind.with_choices(check_gradients=True)
     with pytest.raises(InputError, match=r"'paper' has no attack in L2: leave --norm out\."):
         load_suite("paper", "cifar10").with_choices(None, None, "L2")
 

@@ -7,9 +7,13 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from ncen_tf.attacks.auto_pgd_attacks import AutoPgdCrossEntropy
+from ncen_tf.attacks.runner import run_suite
+from ncen_tf.attacks.square import Square
+from ncen_tf.attacks.suites import Suite
 from ncen_tf.errors import InputError
 from ncen_tf.masking.symptoms import measure_symptoms
-from ncen_tf.masking.verdict import describe_verdict, judge
+from ncen_tf.masking.verdict import examine, judge
 
 SIDE, CLASSES, COUNT, EPS = 8, 4, 60, 0.1
 Change = Callable[[tf.Tensor], tf.Tensor]
@@ -59,9 +63,8 @@ def failed(target: BlockTarget) -> set[str]:
 
 def test_sound_gradients_get_a_clean_verdict() -> None:
     symptoms = measure_symptoms(BlockTarget(), *examples(), EPS, batch_size=20)
-    verdict = describe_verdict(symptoms)
-    assert verdict["clean"], [check for check in verdict["checks"] if not check["passed"]]
-    assert verdict["examples"] == COUNT
+    assert not [check for check in judge(symptoms) if not check.passed]
+    assert len(symptoms.iterative) == COUNT
     assert 0.2 < symptoms.iterative.mean() < 0.8, "neither hopeless nor invulnerable, or little was tested"
 
 
@@ -81,12 +84,13 @@ def test_rounded_inputs_are_caught() -> None:
     } <= failed(BlockTarget(before=steps))
 
 
-def test_gradients_that_point_elsewhere_are_caught() -> None:
-    @tf.custom_gradient
-    def shattered(x: tf.Tensor) -> tuple[tf.Tensor, Change]:
-        signs = tf.constant(np.random.default_rng(1).choice([-1.0, 1.0], size=(SIDE, SIDE, 1)), tf.float32)
-        return tf.identity(x), lambda upstream: upstream * signs
+@tf.custom_gradient
+def shattered(x: tf.Tensor) -> tuple[tf.Tensor, Change]:
+    signs = tf.constant(np.random.default_rng(1).choice([-1.0, 1.0], size=(SIDE, SIDE, 1)), tf.float32)
+    return tf.identity(x), lambda upstream: upstream * signs
 
+
+def test_gradients_that_point_elsewhere_are_caught() -> None:
     found = failed(BlockTarget(before=shattered))
     assert {"loss_does_not_ascend", "black_box_beats_white_box"} <= found
     assert "zero_gradients" not in found
@@ -121,6 +125,26 @@ def test_overshooting_iterations_are_caught() -> None:
     found = failed(BlockTarget(before=sticky))
     assert {"one_step_beats_iterative", "black_box_beats_white_box"} <= found
     assert "zero_gradients" not in found
+
+
+@pytest.mark.parametrize("cumulative", [True, False])
+def test_a_suite_whose_gradients_lose_to_random_search_says_so(cumulative: bool) -> None:
+    """In L2, where no symptoms are measured, its own results tell."""
+    images, labels = examples()
+    attacks = (AutoPgdCrossEntropy(eps=0.5, norm="L2", steps=20), Square(eps=0.5, norm="L2", queries=200))
+    suite = Suite("mine", attacks, "ensemble", cumulative=cumulative)
+    verdicts = []
+    for target in (BlockTarget(), BlockTarget(before=shattered)):
+        result = run_suite(target, images, labels, suite, "ensemble", batch_size=20)
+        stand = [np.equal(found.predictions, labels) for found in result.attacks]
+        only_square = float((stand[0] & ~stand[1]).mean())
+        verdict = examine(target, suite, result, images, seed=0)
+        (check,) = verdict["checks"]
+        assert check["name"] == "black_box_beats_suite"
+        assert f"break {only_square:.1%} of the examples at L2 0.5" in check["finding"]
+        assert (verdict["clean"], verdict["eps"]) == (only_square <= 0.02, None)
+        verdicts.append(verdict["clean"])
+    assert verdicts == [True, False]
 
 
 def test_a_target_that_is_never_right_is_refused() -> None:
