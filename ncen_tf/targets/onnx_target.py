@@ -56,7 +56,7 @@ class OnnxInterface:
         if self == OnnxInterface():
             return ""
         output = f"{self.output_name} ({self.output})" if self.output_name else self.output
-        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        mean, std = (" ".join(map(str, values)) for values in (self.mean, self.std))
         return f", {self.layout}, {output}, mean {mean}, std {std}"
 
 
