@@ -59,7 +59,9 @@ AT_FRACTION = flags.DEFINE_float("at_fraction", 1.0, "part of each batch that is
 TRADES_BETA = flags.DEFINE_float("trades_beta", 6.0, "trades: weight of the divergence")
 
 INITIAL_RUN = flags.DEFINE_string(
-    "initial_run", None, "begin with the weights of this run's ensemble, not with random ones"
+    "initial_run",
+    None,
+    "begin with the weights of this run's ensemble, not with random ones; take another --seed",
 )
 EPOCHS = flags.DEFINE_integer("epochs", None, "passes over D and D_noise (default: the dataset's)")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "images a step, over all replicas")

@@ -108,11 +108,12 @@ def load_dataset(
         try:
             builder, source = _prepared_builder(name, data_dir, archive_dir)
             train, test = (_read_split(builder, spec, split) for split in ("train", "test"))
-        except (InputError, OSError):
+        except (InputError, OSError, ImportError, MemoryError):
             raise
         except Exception as error:  # tensorflow-datasets has no common class for what damage leads to
+            what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise DataUnavailableError(
-                f"{name} in {data_dir or 'the default --data_dir'} is damaged ({type(error).__name__}): "
+                f"{name} in {data_dir or 'the default --data_dir'} is damaged ({what}): "
                 "remove its folder there, so that it is prepared anew."
             ) from error
     classes = len(spec.class_names)

@@ -39,7 +39,8 @@ def fused_batch_norm(
     """
     shape = tf.shape(x)
     images = tf.reshape(x, [shape[0], -1, 1, x.shape[-1]])  # the kernels take four axes
-    y, mean, variance = _normalize(images, gamma, beta, epsilon)
+    # Variables of several replicas cannot be arguments of a custom gradient, their values can.
+    y, mean, variance = _normalize(images, tf.identity(gamma), tf.identity(beta), epsilon)
     return tf.reshape(y, shape), tf.stop_gradient(mean), tf.stop_gradient(variance)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-# Relative to the largest entry of an example's gradients, which is scaled to 1.
+# Where an example's gradients are scaled, their largest entry is 1.
 EPSILON = 1e-12
 SMALLEST_SCALE = 1e-12
 

@@ -1,7 +1,6 @@
 """Everything that decides the weights a training run ends with."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,9 @@ ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SCHEDULES = ("steps", "cosine")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+
+_LARGEST = 3.4028234e38
+"""float32 has nothing between this and infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +102,16 @@ class TrainingConfig:
                 f"--crop_padding is at least 0 and less than the image's size; got {self.crop_padding}."
             )
         for name in _COEFFICIENTS:
-            if not math.isfinite(getattr(self, name)):
-                raise InputError(f"--{name} is a finite number; got {getattr(self, name)}.")
+            if not abs(getattr(self, name)) <= _LARGEST:
+                raise InputError(f"--{name} is finite in float32; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise InputError(f"--{name} is finite and not negative; got {getattr(self, name)}.")
+            if not 0 <= getattr(self, name) <= _LARGEST:
+                raise InputError(
+                    f"--{name} is finite in float32 and not negative; got {getattr(self, name)}."
+                )
         for name in ("at_eps", "at_step_size", "trades_beta"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"--{name} is finite and above 0; got {getattr(self, name)}.")
+            if not 0 < getattr(self, name) <= _LARGEST:
+                raise InputError(f"--{name} is finite in float32 and above 0; got {getattr(self, name)}.")
         if not 0 < self.at_fraction <= 1:
             raise InputError(f"--at_fraction is above 0 and at most 1; got {self.at_fraction}.")
         if self.adversarial_training == "trades" and not self.at_random_start:
@@ -124,6 +128,11 @@ class TrainingConfig:
                 "--strategy=one_device."
             )
         parse_architecture(list(self.architecture))
+        if self.regularizer == "adp" and len(self.architecture) >= len(DATASETS[self.dataset].class_names):
+            raise InputError(
+                "--regularizer=adp needs fewer members than classes; got "
+                f"{len(self.architecture)} members for {len(DATASETS[self.dataset].class_names)} classes."
+            )
 
     @classmethod
     def from_flags(cls, flags: dict[str, str]) -> "TrainingConfig":

@@ -66,18 +66,23 @@ def explain_divergence(ensemble: NCEnsemble, images: tf.Tensor, labels: tf.Tenso
     """Name the parts of the loss that are not finite on a batch, and the members behind it.
 
     Args:
-        ensemble: as it was before the step.
+        ensemble: as it was before the step, and is again.
         images: float32 [N, H, W, C].
         labels: integer [N].
 
     Returns:
         For example ``"ce is not finite, because of member 1"``; ``None`` if loss and gradients are finite.
     """
-    weight_gradients, _, parts, _ = ensemble.loss_and_gradients(
-        images, labels, len(images), ensemble.attack_key(replica=0)
+    key = ensemble.attack_key(replica=0)
+    # The adversary goes by the moving statistics, which every pass in training mode moves.
+    statistics = [tf.identity(variable.value) for variable in ensemble.non_trainable_variables]
+    trained_on, _ = ensemble.views(images, labels, key)
+    weight_gradients, _, parts, _ = ensemble.loss_and_gradients(images, labels, len(images), key)
+    _, ce, image_gradients = input_gradients(
+        ensemble.members, trained_on, labels, ensemble.ce_on, training=True
     )
-    views = [images] * len(ensemble.members)
-    _, ce, image_gradients = input_gradients(ensemble.members, views, labels, ensemble.ce_on, training=True)
+    for variable, value in zip(ensemble.non_trainable_variables, statistics, strict=True):
+        variable.assign(value)
     of_variable = {id(v): g for v, g in zip(ensemble.trainable_variables, weight_gradients, strict=True)}
     of_member = [[of_variable[id(v)] for v in member.trainable_variables] for member in ensemble.members]
     squares = tf.square(image_gradients)  # overflow before the gradients do

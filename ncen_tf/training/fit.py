@@ -64,11 +64,12 @@ def fit_run(
     """
     steps = TrainingSteps(ensemble, config, dataset, strategy)
     checkpoint = RunCheckpoint(ensemble, run.checkpoints, steps.per_epoch)
-    if checkpoint.restore():
+    if run.goes_on and checkpoint.restore():
         logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
     else:
         if config.initial_run:
             take_weights(ensemble, config, RunDirectory(Path(config.initial_run)))
+        run.begin(config)
         # Now, not after hours, it shows whether the folder can be written; a divergence is traced from here.
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
@@ -82,6 +83,8 @@ def fit_run(
         loop = _EpochLoop(ensemble, config, steps, checkpoint, checkpoint_every, strategy, interrupt, bar)
         try:
             while checkpoint.epoch < config.epochs:
+                if loop.must_stop():  # asked for while the epoch before was measured, and saved
+                    raise InterruptedRunError
                 epoch = checkpoint.epoch
                 seconds_per_step = loop.train()
                 train = running_means(ensemble)
@@ -137,7 +140,7 @@ class _EpochLoop:
             self.bar.update()
             if checkpoint.step % STEPS_BETWEEN_READINGS == 0:
                 self._read(rate)
-            if self._must_stop():
+            if self.must_stop():
                 checkpoint.save()
                 raise InterruptedRunError
             if checkpoint.step % self.checkpoint_every == 0 and checkpoint.step < self.steps.per_epoch:
@@ -150,7 +153,7 @@ class _EpochLoop:
         shown = readings(means, self.checkpoint.epoch, self.config.epochs, rate)
         self.bar.set_postfix(shown, refresh=False)
 
-    def _must_stop(self) -> bool:
+    def must_stop(self) -> bool:
         if not has_several_workers(self.strategy):
             return self.interrupt.requested
         # Workers stop after the same step, and asking one another takes time.

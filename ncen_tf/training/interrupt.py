@@ -1,12 +1,16 @@
 """Ctrl-C, or a scheduler's SIGTERM, that waits until the work in hand can be saved."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 
 
 class InterruptedRunError(Exception):
     """Ctrl-C or SIGTERM: what was done is saved and can be resumed."""
+
+
+_WAIT = b"\nStopping: the run is saved after this step. Once more stops at once, without saving.\n"
 
 
 class Interrupt:
@@ -17,12 +21,15 @@ class Interrupt:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Let Ctrl-C and SIGTERM wait for the end of the step; a second one interrupts at once."""
+    """Let Ctrl-C and SIGTERM wait until the run can be saved, and say so; a second one interrupts at once."""
     interrupt = Interrupt()
 
     def request(signum: int, frame: object) -> None:
         interrupt.requested = True
         restore()
+        # Past Python's buffer, which the interrupted code may be in the middle of.
+        with contextlib.suppress(OSError):
+            os.write(2, _WAIT)
 
     def restore() -> None:
         for number, handler in previous.items():

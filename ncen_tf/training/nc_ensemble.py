@@ -135,10 +135,8 @@ class NCEnsemble(Ensemble):
         Returns:
             Gradients of the weights, loss [N], its named parts, and logits [N, k, classes].
         """
-        scheme, trained_on = self.adversarial_training, [images] * len(self.members)
-        attacked = scheme.attack(self.members, images, labels, key) if scheme else trained_on
-        if scheme is not None and scheme.form == "pgd":
-            trained_on = attacked
+        scheme = self.adversarial_training
+        trained_on, attacked = self.views(images, labels, key)
         with tf.GradientTape() as tape:
             losses, parts, logits = self.losses_per_example(trained_on, labels, training=True)
             if scheme is not None and scheme.form == "trades":
@@ -148,6 +146,20 @@ class NCEnsemble(Ensemble):
             # The optimizer sums over replicas, so each contributes its share of the global mean.
             loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
         return tape.gradient(loss, self.trainable_variables), losses, parts, logits
+
+    def views(
+        self, images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor
+    ) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]:
+        """Images of each member: what its cross-entropy is taken of, and the adversary's if there is one.
+
+        Args:
+            images: float32 [N, H, W, C].
+            labels: integer [N].
+            key: :meth:`attack_key` of the replica.
+        """
+        scheme, clean = self.adversarial_training, [images] * len(self.members)
+        attacked = scheme.attack(self.members, images, labels, key) if scheme else clean
+        return (attacked if scheme is not None and scheme.form == "pgd" else clean), attacked
 
     def attack_key(self, replica: tf.Tensor | int) -> tf.Tensor:
         """Decides the adversary's starts: by seed, step and replica alone, so a resumed run repeats them."""
@@ -185,6 +197,7 @@ class NCEnsemble(Ensemble):
     ) -> dict[str, tf.Tensor]:
         predicted = tf.argmax(mean_probabilities(logits), axis=1, output_type=tf.int32)
         ace = tf.cast(predicted == labels, tf.float32)
-        for name, values in ({"loss": losses, "ace": ace} | parts).items():
+        measured = {"loss": losses, "ace": ace} | parts
+        for name, values in measured.items():
             self._trackers[name].update_state(values)
-        return {name: tracker.result() for name, tracker in self._trackers.items()}
+        return {name: tracker.result() for name, tracker in self._trackers.items() if name in measured}

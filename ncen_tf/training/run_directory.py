@@ -41,19 +41,27 @@ class RunDirectory:
         self.summary_file = path / "summary.json"
         self.plot_file = path / "diagnostics.png"
         self._lock_file: IO[str] | None = None
+        self._overwrite = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the opened run has begun before and is not to be overwritten."""
+        return self.flagfile.is_file() and not self._overwrite
 
     @property
     def is_complete(self) -> bool:
-        return self.summary_file.is_file()
+        return self.goes_on and self.summary_file.is_file()
 
     def open(self, config: TrainingConfig, overwrite: bool = False) -> None:
         """Claim the folder for these settings; the same settings again continue what is there.
 
-        A run that is to be trained stays locked until this process ends, however it ends.
+        A run that is to be trained stays locked until this process ends, however it ends. What it is asked
+        to do is written, and what it overwrites is deleted, by :meth:`begin`: a start that turns out to be
+        impossible leaves the folder to the next.
 
         Args:
             config: what the run is asked to do.
-            overwrite: delete an earlier run in this folder, whatever its settings.
+            overwrite: begin anew, whatever run is in this folder.
 
         Raises:
             InputError: the folder holds a run with other settings, or files that are no run; it cannot be
@@ -63,18 +71,24 @@ class RunDirectory:
             raise InputError(f"{self.path} is a file: choose another --run_dir.")
         if self.path.is_dir() and not self.flagfile.is_file() and self._holds_files():
             raise InputError(f"{self.path} is not empty and holds no run: choose another --run_dir.")
-        if overwrite or not self.is_complete:
+        self._overwrite = overwrite
+        if not self.is_complete:
             self._lock()
-            if overwrite:
-                self._clear()
             remove_leftovers(self.path)
             remove_leftovers(self.checkpoints)
-        if self.flagfile.is_file():
+        if self.goes_on:
             self._refuse_other_flags(config)
-        else:
-            lines = [f"--{name}={value}" for name, value in config.to_flags().items()]
-            with replacing(self.flagfile) as temporary:
-                temporary.write_text("\n".join(lines) + "\n")
+
+    def begin(self, config: TrainingConfig) -> None:
+        """Write the settings of a run that does not go on, and delete the one that it overwrites."""
+        if self.goes_on:
+            return
+        if self._overwrite:
+            self._clear()
+            self._overwrite = False
+        lines = [f"--{name}={value}" for name, value in config.to_flags().items()]
+        with replacing(self.flagfile) as temporary:
+            temporary.write_text("\n".join(lines) + "\n")
 
     def _holds_files(self) -> bool:
         """Whether there is more than what a process leaves that was killed before it wrote its flags."""
@@ -133,6 +147,8 @@ class RunDirectory:
 
     def state_files(self) -> list[Path]:
         """What another process needs to go on with this run: see :mod:`ncen_tf.workers.roll_call`."""
+        if not self.goes_on:
+            return []
         small = [self.flagfile, self.metrics_file, self.summary_file]
         newest = sorted(self.checkpoints.glob("step-*/*"))
         return [file for file in (*small, *newest) if file.is_file()]

@@ -7,8 +7,6 @@ import pytest
 from ncen_tf.errors import InputError
 from ncen_tf.models.resnet import SubsampleShortcut, build_resnet
 
-torch = pytest.importorskip("torch")
-
 
 @pytest.mark.parametrize(
     ("depth", "channels", "parameters"),
@@ -52,6 +50,7 @@ def test_seed_decides_the_initial_weights() -> None:
 
 @pytest.mark.parametrize(("depth", "shape"), [(20, (28, 28, 1)), (32, (32, 32, 3)), (8, (29, 27, 1))])
 def test_logits_equal_those_of_a_pytorch_resnet(depth: int, shape: tuple[int, int, int]) -> None:
+    torch = pytest.importorskip("torch")
     from benchmarks.peers.torch_resnet import copy_member
 
     generator = np.random.default_rng(depth)

@@ -30,7 +30,9 @@ class Sweep:
 
     def finish(self, cell: PlannedCell) -> None:
         config = self._configs[cell.name]
-        RunDirectory(cell.directory.path / "run").open(config)
+        run = RunDirectory(cell.directory.path / "run")
+        run.open(config)
+        run.begin(config)
         cell.directory.begin(cell.pending)
         outputs: dict[str, dict[str, Any]] = {
             "train": {

@@ -84,6 +84,26 @@ def test_adversary_climbs_as_written_out(
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
+def test_members_answer_the_adversary_in_inference_mode(
+    members: list[keras.Model], batch: tuple[Array, npt.NDArray[np.int32]]
+) -> None:
+    """Normalising by fixed statistics folds into a linear member; by the batch's own it would not."""
+    images, labels = batch
+    normalization = keras.layers.BatchNormalization(epsilon=0)
+    image = keras.Input(SHAPE)
+    normalized = keras.Model(image, members[0](normalization(image)))
+    normalization.set_weights(np.array([[1.0], [0.0], [0.3], [0.04]]))
+    kernel, bias = members[0].get_weights()
+    folded = linear_member(0)
+    folded.set_weights([kernel / 0.2, bias - 0.3 / 0.2 * kernel.sum(0)])
+    adversary = Adversary(0.2, 3, 0.07, random_start=False)
+    (found,) = AdversarialTraining(adversary).attack(
+        [normalized], tf.constant(images), tf.constant(labels), KEY
+    )
+    np.testing.assert_allclose(found, ascend([folded], images, labels, adversary)[0], atol=1e-6)
+    assert [float(v[0]) for v in normalization.non_trainable_weights] == pytest.approx([0.3, 0.04])
+
+
 def test_random_starts_stay_in_the_ball_and_follow_the_key(
     members: list[keras.Model], batch: tuple[Array, npt.NDArray[np.int32]]
 ) -> None:
@@ -215,9 +235,19 @@ def test_program_resumes_step_exactly(run_program: Program, tmp_path: Path) -> N
         assert 0 <= measured[0][-1][name] <= measured[0][-1]["ace"]
 
 
+def test_program_trains_with_trades(run_program: Program, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = run_program("train", *TINY, "--adversarial_training=trades", "--epochs=1", f"--run_dir={run}")
+    assert done.returncode == 0, done.stderr
+    (line,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    train = line["train"]
+    assert train["divergence"] > 0
+    assert train["loss"] == pytest.approx(train["ce"] + 6.0 * train["divergence"], rel=1e-4)
+
+
 def test_wrong_flags_are_refused(refuse: Callable[..., None], tmp_path: Path) -> None:
     for flag, says in (
-        ("--at_eps=0", "--at_eps is finite and above 0"),
+        ("--at_eps=0", "--at_eps is finite in float32 and above 0"),
         ("--at_fraction=1.5", "--at_fraction is above 0 and at most 1"),
         ("--at_steps=0", "--at_steps is at least 1"),
     ):

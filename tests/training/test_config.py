@@ -41,6 +41,9 @@ def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
         {"crop_padding": 32},
         {"schedule": "linear"},
         {"learning_rate": float("inf")},
+        {"learning_rate": 1e39},
+        {"at_eps": 1e39},
+        {"regularizer": "adp", "architecture": ("resnet20",) * 10},
         {"seed": -1},
         {"epochs": 16**5000},
         {"train_examples": -(16**5000)},
@@ -54,8 +57,8 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, object]) -> Non
         dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "-1e39"])
 @pytest.mark.parametrize("name", ["lambda_cos", "lambda_norm", "gal_coefficient", "lambda_eq", "adp_beta"])
 def test_coefficients_are_finite(name: str, text: str) -> None:
-    with pytest.raises(InputError, match=f"--{name} is a finite number"):
+    with pytest.raises(InputError, match=f"--{name} is finite in float32"):
         TrainingConfig.from_flags(CONFIG.to_flags() | {name: text})

@@ -27,9 +27,33 @@ def test_it_begins_where_the_other_ended(run_program: Program, tiny_run: Path, t
         np.testing.assert_array_equal(before, after)
 
     shutil.rmtree(other)
-    (path / "summary.json").unlink()
-    run_program("train", *arguments, "--precision=mixed_bfloat16", f"--run_dir={path}")
+    for file in ("summary.json", "ensemble.keras"):
+        (path / file).unlink()
+    resumed = run_program("train", *arguments, "--precision=mixed_bfloat16", f"--run_dir={path}")
+    assert resumed.returncode == 0, resumed.stderr
     assert keras.saving.load_model(path / "ensemble.keras", compile=False)
+
+
+def test_a_run_may_take_the_place_of_the_one_it_begins_with(
+    run_program: Program, refuse: Callable[..., None], tiny_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    before = load_trained(RunDirectory(run)).ensemble.trainable_weights
+    architecture = f"--architecture={RunDirectory(run).read_flags()['architecture']}"
+    command = (
+        *TINY,
+        *STANDING_STILL,
+        architecture,
+        f"--initial_run={run}",
+        f"--run_dir={run}",
+        "--overwrite",
+    )
+    refuse("train", *command, "--train_examples=55", says="a positive multiple of 10")
+    assert (run / "summary.json").is_file(), "nothing is deleted for a run that cannot begin"
+    assert run_program("train", *command).returncode == 0
+    for one, other in zip(before, load_trained(RunDirectory(run)).ensemble.trainable_weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_cannot_be_begun_with_is_refused(

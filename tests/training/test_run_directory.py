@@ -1,5 +1,6 @@
 """Who may use a run directory: one process at a time, until it ends in whatever way."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from tests.training.test_run_directory import CONFIG
 from ncen_tf.training.run_directory import RunDirectory
 run = RunDirectory(Path(sys.argv[1]))
 run.open(CONFIG, overwrite="overwrite" in sys.argv)
+run.begin(CONFIG)
 print("open", flush=True)
 sys.stdin.readline()
 """
@@ -62,6 +64,7 @@ def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.open(CONFIG)
+    run.begin(CONFIG)
     run.checkpoints.mkdir()
     (run.checkpoints / "step-5").mkdir()
     (run.checkpoints / ".123.step-6").mkdir()
@@ -83,15 +86,38 @@ def test_a_process_killed_before_it_wrote_its_flags_leaves_a_folder_to_start_in(
     (tmp_path / ".123.flags.cfg").write_text("--se")
     run = RunDirectory(tmp_path)
     run.open(CONFIG)
+    run.begin(CONFIG)
     assert run.read_flags()["seed"] == "0"
+
+
+def test_nothing_is_written_or_deleted_before_a_run_begins(tmp_path: Path) -> None:
+    other = dataclasses.replace(CONFIG, seed=1)
+    for config in (other, CONFIG):  # the first comes to nothing, say for want of images
+        RunDirectory(tmp_path).open(config)
+    run = RunDirectory(tmp_path)
+    run.open(CONFIG)
+    run.begin(CONFIG)
+    run.summary_file.write_text("{}")
+    RunDirectory(tmp_path).open(other, overwrite=True)
+    again = RunDirectory(tmp_path)
+    again.open(CONFIG)
+    assert again.is_complete
+    again.open(other, overwrite=True)
+    assert not again.is_complete
+    assert not again.state_files(), "other workers begin anew too"
+    again.begin(other)
+    assert again.read_flags()["seed"] == "1"
+    assert not run.summary_file.exists()
 
 
 def test_overwriting_keeps_the_lock(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.open(CONFIG)
+    run.begin(CONFIG)
     run.checkpoints.mkdir()
     run.metrics_file.write_text("{}\n")
     run.open(CONFIG, overwrite=True)
+    run.begin(CONFIG)
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "flags.cfg"]
     _, stderr = opener(run.path).communicate(timeout=60)
     assert "Another process trains in" in stderr

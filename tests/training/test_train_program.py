@@ -77,6 +77,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
     assert not (run / "summary.json").exists()
     if signal_sent == signal.SIGINT:
         assert "same command resumes" in stdout
+        assert "saved after this step" in stderr
         assert "Traceback" not in stderr
     process = start(run)
     _, stderr = process.communicate(timeout=300)

@@ -30,6 +30,7 @@ def ensemble() -> NCEnsemble:
 def run(tmp_path: Path) -> RunDirectory:
     run = RunDirectory(tmp_path / "run")
     run.open(CONFIG)
+    run.begin(CONFIG)
     return run
 
 
