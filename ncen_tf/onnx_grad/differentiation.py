@@ -6,7 +6,7 @@ from onnx import TensorProto
 
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.facts import FLOAT_TYPES, GraphFacts
-from ncen_tf.onnx_grad.registry import Node, find_rule
+from ncen_tf.onnx_grad.registry import Node, UnsupportedOpError, find_rule
 
 MIN_OPSET, MAX_OPSET = 11, 21
 
@@ -74,6 +74,7 @@ def _backward(builder: GraphBuilder, image: str, output: str, cotangent: str) ->
             f"output {output!r} does not depend on input {image!r} through float tensors: there is "
             "no gradient to take; attack this model without gradients instead: --suite=blackbox"
         )
+    _refuse_quantisation(forward, active, output)
     cotangents: dict[str, list[str]] = {output: [cotangent]}
     for proto in reversed(forward):
         if not any(name in cotangents for name in proto.output):
@@ -102,6 +103,17 @@ def _depend_on(facts: GraphFacts, nodes: list[onnx.NodeProto], image: str) -> se
         if active.intersection(nodes_read(node)):
             active.update(name for name in node.output if name and facts.is_float(name))
     return active
+
+
+def _refuse_quantisation(nodes: list[onnx.NodeProto], active: set[str], output: str) -> None:
+    """Integers end a path: beside one through floats, the gradient would silently be that of a part."""
+    needed = {output}
+    for node in reversed(nodes):
+        if needed.isdisjoint(node.output):
+            continue
+        needed.update(nodes_read(node))
+        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") and active.intersection(node.input):
+            raise UnsupportedOpError(node, "quantises, which has no gradient")
 
 
 def nodes_read(node: onnx.NodeProto) -> set[str]:

@@ -182,9 +182,15 @@ class OnnxTarget:
                 f"{path}: output {self._output} has shape {list(output.shape)}, neither [N, classes] "
                 "nor [N, members, classes]."
             )
+        classes = output.shape[-1]
+        if output.dtype != np.float32 or classes < 2:
+            raise InputError(
+                f"{path}: output {self._output} is {output.dtype} {list(output.shape)}; logits or "
+                "probabilities are float32, of at least 2 classes."
+            )
         sums_to_one = bool((output >= 0).all() and np.allclose(output.sum(-1), 1, atol=1e-3))
         if sums_to_one and self.gives_logits:
             raise InputError(f"{path} gives probabilities, not logits: pass --output=probabilities.")
         if not sums_to_one and not self.gives_logits and np.isfinite(output).all():
             raise InputError(f"{path} does not give probabilities: pass --output=logits.")
-        return (1 if output.ndim == 2 else output.shape[1]), output.shape[-1]
+        return (1 if output.ndim == 2 else output.shape[1]), classes

@@ -14,13 +14,18 @@ from ncen_tf.targets.target import Target
 class OpenedTarget:
     """A target and, if it is part of an export, the manifest that vouches for it."""
 
+    path: Path
     target: Target
     manifest: dict[str, Any] | None
 
     @property
     def recorded_ace(self) -> float | None:
-        """ACE that the export was measured to have, in [0, 1]."""
-        return None if self.manifest is None else float(self.manifest["accuracy"]["ace"])
+        """ACE in [0, 1] that the manifest records of this very file; of members it records none."""
+        if self.manifest is None:
+            return None
+        whole = dict.fromkeys(("ensemble.onnx", "saved_model"), self.manifest["accuracy"])
+        recorded = whole | self.manifest["reduced_precision"]
+        return float(recorded[self.path.name]["ace"]) if self.path.name in recorded else None
 
 
 def open_target(
@@ -48,7 +53,8 @@ def open_target(
             exported files have their moving statistics folded in.
 
     Raises:
-        InputError: nothing there, nothing that is a target, or a file that is not the exported one.
+        InputError: nothing there, nothing that is a target, a file that is not the exported one, or an
+            interface for what is no ONNX file.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist: --target is a run, .keras, SavedModel, .onnx or export.")
@@ -59,8 +65,14 @@ def open_target(
             f"{path} cannot be measured with batch statistics, which exported files no longer take: "
             "give the run directory or its ensemble.keras as --target."
         )
+    if path.suffix != ".onnx" and interface not in (None, OnnxInterface()):
+        raise InputError(
+            f"{path} is no ONNX file, and --input_layout, --output, --output_name, --mean and --std are for "
+            "those."
+        )
     manifest = None if allow_unverified else _verified_manifest(path)
-    return OpenedTarget(_open(path, interface, providers, differentiable, batch_statistics), manifest)
+    target = _open(path, interface, providers, differentiable, batch_statistics)
+    return OpenedTarget(path, target, manifest)
 
 
 def _open(

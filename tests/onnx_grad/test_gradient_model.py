@@ -200,7 +200,7 @@ def test_weights_are_stored_once() -> None:
         ("Relu", [-1.0, 0.0, 1.0], [0, 0, 1]),
         ("LeakyRelu", [-1.0, 0.0, 1.0], [0.25, 0.25, 1]),
         ("Abs", [-1.0, 0.0, 1.0], [-1, 0, 1]),
-        ("Clip", [-1.0, 0.0, 1.0], [0, 0, 0]),
+        ("Clip", [-1.0, 0.0, 1.0], [0, 1, 1]),
         ("Max", [-1.0, 0.0, 1.0], [0, 1, 1]),
         ("Min", [-1.0, 0.0, 1.0], [1, 1, 0]),
         ("HardSwish", [-3.0, 3.0, 4.0], [0, 1, 1]),
@@ -229,10 +229,19 @@ def test_conventions_at_kinks(op: str, x: list[float], expected: list[float]) ->
         ([node("Relu", "x", "y", domain="com.example")], r"com\.example\.Relu"),
         ([node("Clip", "x low", "y"), node("ReduceMin", "x", "low", keepdims=0)][::-1], "input 1"),
         ([node("Gather", "x k", "y", axis=0)], "batch"),
+        (
+            [
+                node("QuantizeLinear", "x scale zero", "q"),
+                node("DequantizeLinear", "q scale zero", "d"),
+                node("Add", "x d", "y"),
+            ],
+            "QuantizeLinear .* quantises",
+        ),
     ],
 )
 def test_unsupported_operator(nodes: list[onnx.NodeProto], message: str) -> None:
-    model = build(nodes, {"k": np.array([0])})
+    constants = {"k": np.array([0]), "scale": np.array(0.1), "zero": np.array(0, np.int8)}
+    model = build(nodes, constants)
     model.opset_import.append(helper.make_opsetid("com.example", 1))
     with pytest.raises(UnsupportedOpError, match=message):
         gradient_model(model)

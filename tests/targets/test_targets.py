@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import tensorflow as tf
+from onnx import TensorProto
 
 from ncen_tf.attacks.basic_iterative import BasicIterative
 from ncen_tf.attacks.objectives import Objective
@@ -76,9 +77,47 @@ def test_a_file_that_is_not_the_exported_one_is_refused(tiny_export: Path, tmp_p
     with pytest.raises(InputError, match="sha256 differs"):
         open_target(copy / "ensemble.onnx")
     assert open_target(copy / "ensemble.onnx", allow_unverified=True).manifest is None
-    opened = open_target(copy / "members" / "member_0.onnx")
-    recorded = json.loads((tiny_export / "manifest.json").read_text())["accuracy"]["ace"]
-    assert opened.recorded_ace == recorded
+    assert open_target(copy / "members" / "member_0.onnx").manifest is not None
+
+
+def test_what_is_recorded_is_that_of_the_file(tiny_export: Path) -> None:
+    manifest = json.loads((tiny_export / "manifest.json").read_text())
+    int8 = manifest["reduced_precision"]["ensemble.int8.onnx"]["ace"]
+    ensemble = manifest["accuracy"]["ace"]
+    for name, expected in (
+        (".", ensemble),
+        ("saved_model", ensemble),
+        ("ensemble.onnx", ensemble),
+        ("ensemble.int8.onnx", int8),
+        ("members/member_0.onnx", None),
+    ):
+        assert open_target(tiny_export / name, differentiable=False).recorded_ace == expected
+
+
+def test_settings_of_onnx_files_are_refused_for_others(tiny_run: Path, tiny_export: Path) -> None:
+    for path in (tiny_run, tiny_export / "saved_model"):
+        with pytest.raises(InputError, match="is no ONNX file"):
+            open_target(path, interface=OnnxInterface(mean=(0.5,)))
+
+
+@pytest.mark.parametrize("last", ["Cast", "ArgMax"])
+def test_outputs_that_are_no_float32_scores_are_refused(last: str, tmp_path: Path) -> None:
+    kind = {"Cast": TensorProto.DOUBLE, "ArgMax": TensorProto.INT64}[last]
+    settings: dict[str, Any] = {"to": TensorProto.DOUBLE} if last == "Cast" else {"axis": 1}
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+            onnx.helper.make_node(last, ["flat"], ["y"], **settings),
+        ],
+        "scores",
+        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 2, 1])],
+        [onnx.helper.make_tensor_value_info("y", kind, ["N", None])],
+    )
+    file = tmp_path / "scores.onnx"
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), file)
+    with pytest.raises(InputError, match="are float32"):
+        OnnxTarget(file, differentiable=False)
 
 
 torch = pytest.importorskip("torch")

@@ -2,8 +2,8 @@
 
 Slopes are read from the activation's own output where that is possible: its input can then stay
 fused into the operator before it. At a kink the gradient is that of TensorFlow and PyTorch: Relu 0,
-LeakyRelu alpha, PRelu slope, Clip and HardSigmoid 0 at both bounds (as relu6), HardSwish 0 at -3 and
-1 at 3.
+LeakyRelu alpha, PRelu slope, Clip 1 at both bounds (as clamp: a model that clips its image to [0, 1]
+must not hide the gradient of black and white pixels), HardSigmoid 0, HardSwish 0 at -3 and 1 at 3.
 """
 
 import math
@@ -69,10 +69,10 @@ def selu(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 
 @rule("Clip")
 def clip(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    y, low, high = node.outputs[0], node.input(1), node.input(2)
-    sides = [("Greater", low)] * bool(low) + [("Less", high)] * bool(high)
+    x, low, high = node.inputs[0], node.input(1), node.input(2)
+    sides = [("Less", low)] * bool(low) + [("Greater", high)] * bool(high)
     for comparison, bound in sides:
-        inside = g.op("Cast", g.op(comparison, y, bound), to=g.facts.element_type(y))
+        inside = g.op("Cast", g.op("Not", g.op(comparison, x, bound)), to=g.facts.element_type(x))
         dy = g.op("Mul", dy, inside)
     return [dy]
 
