@@ -32,11 +32,16 @@ def export(run_path: Path, out: Path) -> None:
 
     from ncen_tf.exporting.bundle import export_ensemble
     from ncen_tf.exporting.onnx_file import OPSETS
+    from ncen_tf.exporting.reduced_precision import INT8_OPSET
     from ncen_tf.training.run_directory import RunDirectory
     from ncen_tf.training.trained import load_trained
 
     if OPSET.value not in OPSETS:
         raise InputError(f"--opset is in {OPSETS.start}..{OPSETS.stop - 1}; got {OPSET.value}.")
+    if "int8" in ONNX_PRECISION.value and OPSET.value < INT8_OPSET:
+        raise InputError(
+            f"int8 with weights by channel needs --opset={INT8_OPSET} or above; got {OPSET.value}."
+        )
     trained = load_trained(RunDirectory(run_path))
     config = trained.config
     if not trained.finished:
@@ -69,7 +74,13 @@ def verify(folder: Path) -> None:
     check_files(folder, manifest)
     config = TrainingConfig.from_flags(manifest["training_flags"])
     dataset = location_flags.load_from_flags(config.dataset, config.train_examples, config.test_examples)
-    _print_figures(verify_export(folder, dataset), "the manifest's ensemble")
+    figures = verify_export(folder, dataset)
+    first, *others = figures
+    print(
+        f"{first}: the class that the manifest records on all {figures[first]['images']} images, "
+        f"batch sizes within {figures[first]['max_difference_between_batch_sizes']:.1e}"
+    )
+    _print_figures({name: figures[name] for name in others}, first)
     print(f"{folder} is intact: {len(manifest['files'])} files.")
 
 

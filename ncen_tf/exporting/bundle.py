@@ -25,6 +25,8 @@ from ncen_tf.training.trained import TrainedEnsemble
 
 ONNX_FILE, SAVED_MODEL, MEMBERS = "ensemble.onnx", "saved_model", "members"
 FORMATS = ("onnx", "saved_model")
+REDUCED_DRIFT = 0.01
+"""What processors with other int8 or float16 instructions may change of an accuracy or agreement."""
 
 
 def export_ensemble(
@@ -100,7 +102,7 @@ def export_ensemble(
 
 
 def verify_export(folder: Path, dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Check an export: hashes, loading, parity among its files, and the predictions of the manifest.
+    """Check an export: hashes, loading, parity among its files, predictions and accuracies of the manifest.
 
     Args:
         folder: an export.
@@ -123,9 +125,15 @@ def verify_export(folder: Path, dataset: Dataset) -> dict[str, dict[str, Any]]:
     }
     if predictions_sha256(reference) != manifest["accuracy"]["predictions_sha256"]:
         raise InputError(f"The predictions of {folder} are not those that its manifest records.")
-    for name in manifest["reduced_precision"]:
+    for name, recorded in manifest["reduced_precision"].items():
         predicted = predict_all(file_predictor(folder / name), dataset.test)
         figures[name] = _agreement(predicted, reference, dataset.test)
+        for figure, value in figures[name].items():
+            if abs(value - recorded[figure]) > REDUCED_DRIFT:
+                raise InputError(
+                    f"{folder / name} runs otherwise here than where it was exported: {figure} is "
+                    f"{value:.4f}, the manifest records {recorded[figure]:.4f}."
+                )
     return figures
 
 

@@ -13,7 +13,7 @@ FORMAT = 1
 _MANIFEST = {
     "training_flags": {str: str},
     "accuracy": {"ace": NUMBER, "test_examples": int, "predictions_sha256": str},
-    "reduced_precision": dict,
+    "reduced_precision": {str: {"ace": NUMBER, "agreement_with_float32": NUMBER}},
     "files": {str: {"size": int, "sha256": str}},
 }
 

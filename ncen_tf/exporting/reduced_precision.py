@@ -13,6 +13,8 @@ from ncen_tf.exporting.serving import IMAGE
 from ncen_tf.files import replacing
 
 PRECISIONS = ("float16", "int8")
+INT8_OPSET = 13
+"""The first whose QuantizeLinear knows channels."""
 CALIBRATION_IMAGES = 512
 CALIBRATION_BATCH = 64
 

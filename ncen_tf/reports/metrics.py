@@ -32,9 +32,11 @@ class Proportion:
             return 0.0, 1.0
         z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
         p, n = self.count / self.total, self.total
-        center = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
-        return max(0.0, center - half), min(1.0, center + half)
+        half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+        high = (p + z**2 / (2 * n) + half) / (1 + z**2 / n)
+        # Both ends are roots of one quadratic; a difference would leave 1e-19 where nothing was counted.
+        low = p**2 / (1 + z**2 / n) / high
+        return low, min(1.0, high)
 
 
 def clean_accuracy(labels: Labels, clean: Labels) -> Proportion:

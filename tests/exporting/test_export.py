@@ -99,6 +99,8 @@ def test_verify_accepts_the_export_and_names_a_changed_byte(
     done = run_program("export", f"--verify={tiny_export}")
     assert done.returncode == 0, done.stderr
     assert "is intact" in done.stdout
+    assert "ensemble.onnx: probabilities within" in done.stdout
+    assert "saved_model: the class that the manifest records" in done.stdout
     copy = tmp_path / "copy"
     shutil.copytree(tiny_export, copy)
     file = copy / "members" / "member_1.onnx"
@@ -119,6 +121,17 @@ def test_verify_compares_the_members_with_the_ensemble(tiny_export: Path, tmp_pa
     test = load_dataset("fashion_mnist_sample", test_examples=manifest["accuracy"]["test_examples"])
     with pytest.raises(InputError, match="members is not the trained ensemble"):
         verify_export(copy, test)
+
+
+def test_verify_compares_reduced_precision_with_the_manifest(
+    tiny_export: Path, tmp_path: Path, refuse: Callable[..., None]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_export, copy)
+    manifest = read_manifest(copy)
+    manifest["reduced_precision"]["ensemble.int8.onnx"]["agreement_with_float32"] -= 0.05
+    write_json(copy / "manifest.json", manifest)
+    refuse("export", f"--verify={copy}", says="ensemble.int8.onnx runs otherwise here")
 
 
 def test_parity_sees_a_difference() -> None:
@@ -175,6 +188,9 @@ def test_bad_input_is_refused(tiny_run: Path, tmp_path: Path, refuse: Callable[.
     refuse("export", f"--run={tmp_path}", f"--out={tmp_path / 'out'}", says="is not a run directory")
     run = f"--run={tiny_run}"
     refuse("export", run, f"--out={tmp_path / 'out'}", "--opset=99", says="--opset is in 11..18")
+    refuse(
+        "export", run, f"--out={tmp_path / 'out'}", "--opset=12", "--onnx_precision=int8", says="--opset=13"
+    )
     refuse("export", run, f"--out={tmp_path / 'out'}", "--formats=tflite", says="got 'tflite'")
     refuse("export", run, f"--out={tmp_path}", says="exists")
     refuse("export", f"--verify={tmp_path}", says="is not an export")

@@ -40,6 +40,11 @@ def test_wilson_interval_is_scipys(count: int, total: int) -> None:
     assert Proportion(count, total).interval == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("total", [50, 1000])
+def test_the_interval_of_none_begins_at_zero(total: int) -> None:
+    assert Proportion(0, total).interval[0] == 0
+
+
 def test_a_proportion_of_nothing() -> None:
     nothing = Proportion(0, 0)
     assert nothing.value is None
