@@ -124,9 +124,9 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
     out = Path(OUT.value) if OUT.value else default_out(path, suite)
     objective: str = suite.objective
     if REPLAY.value:
-        result = replay(target, Path(REPLAY.value), suite.batch_size)
         saved = read_adversarials(Path(REPLAY.value))
-        images, objective = saved.images, str(saved.settings.get("objective", "unknown"))
+        result = replay(target, saved, suite.batch_size)
+        images, objective = saved.images, saved.objective
     else:
         count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
         test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test

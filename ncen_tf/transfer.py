@@ -24,9 +24,11 @@ STEP_SIZE = flags.DEFINE_float(
     "step_size", None, "of each step (default, the paper's: eps PGD, 0.01 MI-FGSM)"
 )
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
-NUM_EXAMPLES = flags.DEFINE_integer("num_examples", 1000, "class-balanced test images; 0 for all")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images attacked at a time")
-SEED = flags.DEFINE_integer("seed", 0, "of PGD's random starts")
+NUM_EXAMPLES = flags.DEFINE_integer(
+    "num_examples", 1000, "class-balanced test images; 0 for all", lower_bound=0
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images attacked at a time", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of PGD's random starts", lower_bound=0)
 flags.adopt_module_key_flags(location_flags)
 PROVIDERS = flags.DEFINE_list("providers", ["CPUExecutionProvider"], "onnxruntime execution providers")
 ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files that are not the exported ones")
@@ -38,8 +40,6 @@ OUT = flags.DEFINE_string(
 def main() -> None:
     if bool(TARGET.value) == bool(TARGETS.value):
         raise InputError("Name one model with --target, or several with --targets, to take members from.")
-    if NUM_EXAMPLES.value < 0 or BATCH_SIZE.value < 1 or SEED.value < 0:
-        raise InputError("--num_examples and --seed are at least 0, and --batch_size at least 1.")
     from ncen_tf.transferability.attacks import build_attacks
 
     attacks = build_attacks(ATTACKS.value, EPS.value, STEPS.value, STEP_SIZE.value)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArtAttack(MinimalPerturbation):
-    """An attack of ART that only queries the ensemble's probabilities, whatever the objective.
+    """An attack of ART that only queries the ensemble's log-probabilities, whatever the objective.
 
     Args:
         iterations: most iterations for an image.
@@ -38,7 +38,7 @@ class ArtAttack(MinimalPerturbation):
             ) from error
 
         def predict(batch: Array) -> Array:
-            return np.exp(objective.answer(batch.astype(np.float32)))
+            return np.asarray(objective.answer(batch.astype(np.float32)))
 
         target = objective.target
         classifier = BlackBoxClassifierNeuralNetwork(
@@ -70,7 +70,7 @@ def _starts(images: Array, predictions: npt.NDArray[np.intp]) -> Array:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Zoo(ArtAttack):
-    """Zeroth-order optimisation, L2 (Chen et al., 2017, arXiv:1708.03999).
+    """Zeroth-order optimisation of log-probabilities, L2 (Chen et al., 2017, arXiv:1708.03999).
 
     Args:
         step_size: of Adam on the pixels.

@@ -57,6 +57,11 @@ class Attack(abc.ABC):
         """
 
     @property
+    def ball(self) -> tuple[Norm, float]:
+        """Norm and radius: what attacks must share for their outcomes to be compared."""
+        return self.norm, self.eps
+
+    @property
     def label(self) -> str:
         """Name and radius, for people."""
         return f"{self.name} {self.norm} {self.eps:g}"

@@ -23,9 +23,11 @@ def check_examples(target: Target, images: Images, labels: Labels, batch_size: i
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1; got {batch_size}.")
     if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != tuple(target.image_shape):
+        transposed = tuple(target.image_shape[1:]) + tuple(target.image_shape[:1]) == images.shape[1:]
+        way_out = " Does its ONNX file take channels first: --input_layout=NCHW?" if transposed else ""
         raise InputError(
             f"{target.description} takes float32 images of shape {tuple(target.image_shape)}; "
-            f"got {images.dtype} {images.shape[1:]}."
+            f"got {images.dtype} {images.shape[1:]}.{way_out}"
         )
     if not len(images) or labels.shape != (len(images),):
         raise InputError(f"Attacks need as many labels as images; got {labels.shape} and {images.shape}.")

@@ -24,6 +24,7 @@ _ADVERSARIALS = {
     "adversarials": (np.float32, 4),
     "labels": (np.int32, 1),
     "settings": (np.str_, 0),
+    "objective": (np.str_, 0),
 }
 _RESULT = {
     "key": (np.str_, 0),
@@ -141,7 +142,7 @@ def read_adversarials(file: Path) -> SavedAdversarials:
         raise InputError(f"{file}: images, adversarials and labels differ in number or shape.")
     if not ((adversarials >= 0) & (adversarials <= 1)).all():  # False for a NaN
         raise InputError(f"{file}: adversarial images are in [0, 1]; some are outside or NaN.")
-    return SavedAdversarials(**(values | {"settings": settings}))
+    return SavedAdversarials(**(values | {"settings": settings, "objective": str(values["objective"])}))
 
 
 def _read_arrays(file: Path, layout: Mapping[str, tuple[type[np.generic], int]]) -> dict[str, Any]:

@@ -78,4 +78,6 @@ class SavedAdversarials:
     adversarials: npt.NDArray[np.float32]
     labels: npt.NDArray[np.int32]
     settings: dict[str, Any]
-    """Of the attack, and its ``objective``."""
+    """Of the attack."""
+    objective: str
+    """What the attack maximised."""

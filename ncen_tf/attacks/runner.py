@@ -13,7 +13,6 @@ from ncen_tf.attacks.checks import check_examples
 from ncen_tf.attacks.objectives import Objective, ObjectiveName
 from ncen_tf.attacks.result_files import (
     BatchFiles,
-    read_adversarials,
     read_result,
     result_file_name,
     result_key,
@@ -80,8 +79,7 @@ def run_suite(
     results, resumed = [], 0
     standing: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
     for attack in suite.attacks:
-        ball = attack.norm, attack.eps
-        met = standing.get(ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
+        met = standing.get(attack.ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
         key = result_key(attack, target, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
         name = result_file_name(attack, key)
         saved = save_adversarials / name if save_adversarials else None
@@ -96,36 +94,33 @@ def run_suite(
             adversarials, among_met = run_attack(attack, attacked, *shown, size, seed, batches)
             result = among_met.among(met, clean)
             if saved is not None:
-                settings = result.settings | {"objective": attacked.name}
-                images_made = SavedAdversarials(shown[0], adversarials, shown[1], settings)
-                write_adversarials(saved, images_made)
+                made = SavedAdversarials(shown[0], adversarials, shown[1], result.settings, attacked.name)
+                write_adversarials(saved, made)
             if state_dir is not None:
                 write_result(state_dir / name, key, result)
         if batches is not None:
             batches.remove()
-        standing[ball] = met & (result.predictions == labels)
+        standing[attack.ball] = met & (result.predictions == labels)
         results.append(result)
     return SuiteResult(labels, clean, results, resumed)
 
 
-def replay(target: Target, file: Path, batch_size: int = 64) -> SuiteResult:
+def replay(target: Target, saved: SavedAdversarials, batch_size: int = 64) -> SuiteResult:
     """Evaluate saved adversarial examples on another target: how far an attack transfers.
 
     Args:
         target: what they are shown to.
-        file: written by :func:`run_suite`.
+        saved: images that :func:`run_suite` saved.
         batch_size: images at once.
 
     Raises:
-        InputError: not such a file, or images that the target does not take.
+        InputError: images that the target does not take.
     """
-    saved = read_adversarials(file)
     check_examples(target, saved.images, saved.labels, batch_size)
     started = time.perf_counter()
     shown_to = Objective(target, "ensemble")
     clean = predict(shown_to, saved.images, batch_size, "clean images")
     predictions = predict(shown_to, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
-    settings = {name: value for name, value in saved.settings.items() if name != "objective"}
-    result = measured(settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
+    result = measured(saved.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
     return SuiteResult(saved.labels, clean, [result], 0)

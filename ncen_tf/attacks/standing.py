@@ -7,6 +7,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ncen_tf.attacks.objectives import Objective
+from ncen_tf.errors import InputError
 from ncen_tf.models.ensemble import log_mean_probabilities
 
 Array = npt.NDArray[np.float32]
@@ -41,6 +42,9 @@ class Standing:
 
         Returns:
             [n], which of them still stand.
+
+        Raises:
+            InputError: an answer of NaN.
         """
         if not len(x):
             return np.ones(0, bool)
@@ -57,6 +61,9 @@ class Standing:
         Returns:
             Losses [m] and directions of gradients [m, H, W, C] of the m examples that still stand, and which
             of the n these are.
+
+        Raises:
+            InputError: an answer or a gradient of NaN.
         """
         point = tf.constant(x)
         with tf.GradientTape() as through_target:
@@ -70,6 +77,8 @@ class Standing:
         largest = tf.reduce_max(tf.abs(slopes), axis=[1, 2], keepdims=True)
         slopes = tf.cast(tf.math.divide_no_nan(slopes, largest), tf.float32)
         gradients = through_target.gradient(logits, point, output_gradients=slopes)
+        if np.isnan(gradients).any():  # infinity still has a sign
+            raise self._undefined("gradient")
         kept = self._drop_broken(x, log_mean_probabilities(logits))
         return losses.numpy()[kept], gradients.numpy()[kept], kept
 
@@ -78,7 +87,15 @@ class Standing:
         self.adversarials[self.rows] = x
 
     def _drop_broken(self, x: Array, scores: tf.Tensor) -> npt.NDArray[np.bool_]:
+        if np.isnan(scores).any():  # the largest of which would be class 0
+            raise self._undefined("answer")
         right = np.argmax(scores, axis=1) == self.labels[self.rows]
         self.adversarials[self.rows[~right]] = x[~right]
         self.rows = self.rows[right]
         return right
+
+    def _undefined(self, what: str) -> InputError:
+        return InputError(
+            f"{self.objective.target.description} gives NaN as its {what} at an image inside the ball: "
+            "nothing can be measured on it."
+        )

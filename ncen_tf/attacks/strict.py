@@ -13,7 +13,8 @@ def strict_attacks(eps: float, norm: Norm) -> tuple[Attack, ...]:
 
     Steps and budgets are those of the sources: Dong et al. (2018) for MI-FGSM, 10 steps of eps / 10 with
     decay 1; Croce & Hein (2020) for Auto-PGD, 100 steps and 9 target classes; Wong et al. (2020) for PGD,
-    50 steps of eps / 4 and 10 restarts; AutoAttack (Croce & Hein, 2020) for Square, 5,000 queries.
+    50 steps of eps / 4 and 10 restarts; AutoAttack (Croce & Hein, 2020) for Square, 5,000 queries, over which
+    the sizes of its patches are scheduled as Andriushchenko et al. (2020) do.
 
     Args:
         eps: radius, for images in [0, 1].

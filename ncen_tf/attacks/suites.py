@@ -92,7 +92,7 @@ class Suite:
         """Norm and eps of attacks both with gradients and without."""
         kinds: dict[tuple[Norm, float], set[bool]] = {}
         for attack in self.attacks:
-            kinds.setdefault((attack.norm, attack.eps), set()).add(attack.gradient_free)
+            kinds.setdefault(attack.ball, set()).add(attack.gradient_free)
         return [ball for ball, found in kinds.items() if len(found) == 2]
 
 

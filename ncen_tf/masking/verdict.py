@@ -96,10 +96,11 @@ def judge_suite(suite: Suite, result: SuiteResult) -> list[Check]:
     """
     right = result.clean_predictions == result.labels
     checks = []
-    for norm, eps in suite.comparable_balls():
+    for ball in suite.comparable_balls():
+        norm, eps = ball
         broken = {gradient_free: np.zeros(len(right), bool) for gradient_free in (True, False)}
         for attack, found in zip(suite.attacks, result.attacks, strict=True):
-            if (attack.norm, attack.eps) == (norm, eps):
+            if attack.ball == ball:
                 broken[attack.gradient_free] |= found.predictions != result.labels
         only = float((right & broken[True] & ~broken[False]).mean())
         finding = (

@@ -100,8 +100,8 @@ def run_transfer(
                 logger.info("%s: made by an earlier run", attack.label)
             else:
                 made, result = run_attack(attack, objective, images, labels, batch_size, seed, batches)
-                settings = result.settings | {"objective": objective.name}
-                write_adversarials(file, SavedAdversarials(images, made, labels, settings))
+                saved = SavedAdversarials(images, made, labels, result.settings, objective.name)
+                write_adversarials(file, saved)
             batches.remove()
             shown[source] = predictions(made, attack.label)
     return TransferResult(labels, clean, adversarial, resumed)

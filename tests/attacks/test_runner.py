@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.objectives import Objective
+from ncen_tf.attacks.result_files import read_adversarials
 from ncen_tf.attacks.runner import replay
 from ncen_tf.errors import InputError
 from tests.attacks.conftest import Examples
@@ -65,24 +66,25 @@ def test_replay_shows_saved_examples_to_another_target(
 ) -> None:
     result = run(target, first(examples, 12), FGSM, save_adversarials=tmp_path)
     (file,) = tmp_path.iterdir()
-    same = replay(target, file, batch_size=5)
+    saved = read_adversarials(file)
+    same = replay(target, saved, batch_size=5)
     np.testing.assert_array_equal(same.attacks[0].predictions, result.attacks[0].predictions)
     np.testing.assert_array_equal(same.clean_predictions, result.clean_predictions)
     assert same.attacks[0].settings == FGSM.settings()
+    assert saved.objective == "ensemble"
     assert same.attacks[0].gradients_per_image == 0
     other = KerasTarget([small_member(9)])
-    adversarials = np.load(file)["adversarials"]
-    expected = np.argmax(Objective(other, "ensemble").log_probabilities(adversarials), axis=1)
-    np.testing.assert_array_equal(replay(other, file).attacks[0].predictions, expected)
+    expected = np.argmax(Objective(other, "ensemble").log_probabilities(saved.adversarials), axis=1)
+    np.testing.assert_array_equal(replay(other, saved).attacks[0].predictions, expected)
 
 
-def test_replay_refuses_other_files(target: KerasTarget, tmp_path: Path) -> None:
+def test_other_files_are_no_saved_images(tmp_path: Path) -> None:
     file = tmp_path / "x.npz"
     with pytest.raises(InputError, match="cannot be read"):
-        replay(target, file)
+        read_adversarials(file)
     np.savez(file, images=np.zeros(3))
     with pytest.raises(InputError, match="cannot be read"):
-        replay(target, file)
+        read_adversarials(file)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,6 +124,7 @@ def test_images_and_labels_are_checked(target: KerasTarget, examples: Examples) 
     images, labels = first(examples, 4)
     for wrong, says in (
         (((images * 255).astype(np.uint8), labels), "takes float32 images"),
+        ((images.reshape(-1, 28, 1, 28), labels), "--input_layout=NCHW"),
         ((images[:, :14], labels), r"of shape \(28, 28, 1\)"),
         ((images * 255, labels), r"images in \[0, 1\]"),
         ((images * np.float32(np.nan), labels), r"images in \[0, 1\]"),

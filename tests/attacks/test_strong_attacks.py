@@ -5,6 +5,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from ncen_tf.attacks.art_attacks import Zoo
 from ncen_tf.attacks.auto_pgd import AutoPgd
 from ncen_tf.attacks.auto_pgd_attacks import (
     AutoPgdCrossEntropy,
@@ -44,6 +45,23 @@ def test_an_example_costs_nothing_more_once_it_is_broken() -> None:
         assert gradients == queries < 10  # of 100
 
 
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("attack", [AutoPgdCrossEntropy(eps=1.0), RestartedPgd(eps=1.0, step_size=0.2)])
+def test_answers_of_nan_do_not_count_as_class_0(attack: AutoPgd | RestartedPgd, label: int) -> None:
+    class Undefined(LinearTarget):
+        """NaN wherever the first pixel is above one half."""
+
+        def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+            return super().member_logits(images) + tf.sqrt(0.5 - images[:, 0, 0])[:, :, tf.newaxis]
+
+    weights = np.zeros((1, 12, 5))
+    weights[:, 0] = 1 - np.eye(5)[label]  # what raises the first pixel's value speaks for other classes
+    target = Undefined(weights, 5 * np.eye(5)[label])
+    images = np.random.default_rng(0).uniform(0, 0.5, (20, 4, 3, 1)).astype(np.float32)
+    with pytest.raises(InputError, match="NaN"):
+        attack(Objective(target, "ensemble"), tf.constant(images), tf.fill([20], label), 0)
+
+
 def test_certainty_is_no_defence() -> None:
     """Scaled logits move no boundary of one classifier, but take the gradient off its cross-entropy."""
     plain = linear_target(members=1)
@@ -61,6 +79,21 @@ def test_certainty_is_no_defence() -> None:
     ):
         broken, broken_certain = (passes(attack, t, images, labels)[2] for t in (plain, certain))
         assert broken_certain == broken > 5 * by_naive
+
+
+def test_certainty_is_no_defence_against_zoo() -> None:
+    """Its loss is one of logarithms: where it is given probabilities, most of these are exactly 1."""
+    pytest.importorskip("art.attacks")
+    plain = linear_target(members=1)
+    images, labels = images_and_predictions(plain, 12)
+    broken = []
+    for scale in (1, 100):
+        objective = Objective(LinearTarget(scale * plain.weights, plain.bias), "ensemble")
+        found = Zoo(eps=1.0, iterations=20, step_size=0.2, parallel=12)(
+            objective, tf.constant(images), tf.constant(labels), 0
+        )
+        broken.append(int((np.argmax(objective.answer(tf.constant(found)), axis=1) != labels).sum()))
+    assert broken[1] >= broken[0] > 6
 
 
 @pytest.mark.parametrize(

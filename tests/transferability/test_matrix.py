@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ncen_tf.attacks.attack import Attack
+from ncen_tf.attacks.result_files import read_adversarials
 from ncen_tf.attacks.runner import replay
 from ncen_tf.errors import InputError
 from ncen_tf.targets.target import Target
@@ -117,7 +118,9 @@ def test_the_kept_images_replay_to_the_same_predictions(tmp_path: Path) -> None:
         members, images, labels, build_attacks(["mi_fgsm"], EPS, 8), folder=tmp_path / "images"
     )
     replayed = {
-        np.array([replay(member, file).attacks[0].predictions for member in members]).tobytes()
+        np.array(
+            [replay(member, read_adversarials(file)).attacks[0].predictions for member in members]
+        ).tobytes()
         for file in (tmp_path / "images").iterdir()
     }
     assert replayed == {row.tobytes() for row in result.adversarial[0]}

@@ -17,7 +17,7 @@ def manifest(folder: Path) -> None:
     TrainingConfig.from_flags(content["training_flags"])
     [str(content["accuracy"]["predictions_sha256"]), *content["reduced_precision"]]
     check_files(folder, content)
-    opened = OpenedTarget(None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
+    opened = OpenedTarget(folder / MODEL, None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
     f"{opened.recorded_ace}".encode()
 
 

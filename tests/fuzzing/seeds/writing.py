@@ -52,7 +52,7 @@ def _write_npz(folder: Path) -> None:
     settings = result.attacks[0].settings
     write_adversarials(
         folder / "adversarials" / "adversarials.npz",
-        SavedAdversarials(images, images, result.labels, settings),
+        SavedAdversarials(images, images, result.labels, settings, "member_average"),
     )
     write_result(folder / "attack_result" / "result.npz", "the key", result.attacks[0])
     batches = BatchFiles(folder / "attack_batches", "the key")
