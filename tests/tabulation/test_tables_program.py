@@ -129,8 +129,9 @@ def test_a_real_run_and_a_real_report(tiny_run: Path, run_program: Program, tmp_
     assert {line["structure"] for line in lines} == {"resnet8+resnet8"}
 
 
-def test_the_committed_page_is_what_its_records_give(run_program: Program) -> None:
-    folder = ROOT / "docs" / "results"
+@pytest.mark.parametrize("page", ["results", "diversity"])
+def test_the_committed_pages_are_what_their_records_give(page: str, run_program: Program) -> None:
+    folder = ROOT / "docs" / page
     if not any(folder.rglob("*.json")):
         pytest.skip("no records are committed")
     flags = [f"--results={folder}", "--page", f"--preamble={folder / 'preamble.md'}"]
