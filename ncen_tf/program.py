@@ -13,12 +13,14 @@ from ncen_tf.input_files import check_flag_size
 
 COULD_NOT_RUN = 2
 INTERRUPTED = 130
+UNREAD = 141
 
 
 def run(main: Callable[[], int | None]) -> None:
     """Parse flags, call ``main`` and exit with what it returns (``None`` is 0).
 
-    Input that cannot be used ends with one sentence on stderr and exit code 2, Ctrl-C with 130.
+    Input that cannot be used ends with one sentence on stderr and exit code 2, Ctrl-C with 130, and output
+    that its reader no longer takes (``| head``) with 141 and without a word, as other programs do.
     """
 
     def guarded(argv: list[str]) -> int | None:
@@ -29,6 +31,8 @@ def run(main: Callable[[], int | None]) -> None:
             return main()
         except InputError as error:
             return _fail(str(error))
+        except BrokenPipeError:
+            raise
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             return _fail(f"{error.strerror or error}{where}.")
@@ -38,7 +42,15 @@ def run(main: Callable[[], int | None]) -> None:
 
     # What goes wrong reaches Python as an exception; TensorFlow's own log is mostly about absent GPUs.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(guarded, flags_parser=_parse_flags)
+    try:
+        try:
+            app.run(guarded, flags_parser=_parse_flags)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python, ending, flushes once more
+        unread = isinstance(error, BrokenPipeError)
+        sys.exit(UNREAD if unread else _fail(f"Standard output: {error.strerror or error}."))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

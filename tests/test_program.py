@@ -1,0 +1,45 @@
+"""How programs end when their output cannot be delivered."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+TABLES = ("ncen_tf.tables", "--results=docs/diversity")
+
+
+@pytest.mark.parametrize("command", [("ncen_tf.train", "--help"), TABLES])
+def test_a_reader_that_has_enough_is_no_error(command: tuple[str, ...]) -> None:
+    """As ``| head`` does, but before the first line."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        ended = run(command, pipe.fileno())
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
+@pytest.mark.parametrize("command", [("ncen_tf.train", "--help"), TABLES])
+def test_a_full_disk_is_one_sentence(command: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = run(command, full.fileno())
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.endswith("No space left on device.\n")
+    assert ended.stderr.count("\n") == 1
+
+
+def run(command: tuple[str, ...], stdout: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=300,
+        check=False,
+    )
