@@ -7,6 +7,7 @@ from absl import flags
 from ncen_tf import program
 from ncen_tf.data import location_flags
 from ncen_tf.errors import InputError
+from ncen_tf.exporting.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, check_files, read_manifest
 
 RUN = flags.DEFINE_string("run", None, "run directory to export")
 OUT = flags.DEFINE_string("out", None, "folder to write (default: exports/NAME of the run)")
@@ -27,7 +28,7 @@ def export(run_path: Path, out: Path) -> None:
             raise InputError(f"--{flag.name} takes {', '.join(allowed)}; got {unknown[0]!r}.")
     if not FORMATS.value or (ONNX_PRECISION.value and "onnx" not in FORMATS.value):
         raise InputError("--formats names at least one format, and onnx for --onnx_precision.")
-    if out.exists() and not (OVERWRITE.value and (out / "manifest.json").is_file()):
+    if out.exists() and not (OVERWRITE.value and (out / MANIFEST).is_file()):
         raise InputError(f"{out} exists: choose another --out, or pass --overwrite if it is an export.")
 
     from ncen_tf.exporting.bundle import export_ensemble
@@ -60,14 +61,13 @@ def export(run_path: Path, out: Path) -> None:
         print(f"{entry['size']:>10,} bytes  {out / name}")
     print(f"ACE {manifest['accuracy']['ace']:.4f} on {manifest['accuracy']['test_examples']} test images")
     _print_figures(manifest["parity"] | manifest["reduced_precision"], "Keras")
-    target = out / ("ensemble.onnx" if "onnx" in FORMATS.value else "saved_model")
+    target = out / (ONNX_FILE if "onnx" in FORMATS.value else SAVED_MODEL)
     print(f"Next: python -m ncen_tf.attack --target={target} --dataset={config.dataset} --suite=paper")
 
 
 def verify(folder: Path) -> None:
     """Verify an export and print what was measured."""
-    from ncen_tf.exporting.bundle import verify_export
-    from ncen_tf.exporting.manifest import check_files, read_manifest
+    from ncen_tf.exporting.proof import verify_export
     from ncen_tf.training.config import TrainingConfig
 
     manifest = read_manifest(folder)

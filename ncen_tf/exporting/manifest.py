@@ -9,6 +9,8 @@ from ncen_tf.input_files import NUMBER, check_content, read_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+ONNX_FILE, SAVED_MODEL, MEMBERS = "ensemble.onnx", "saved_model", "members"
+"""What an export calls the whole ensemble, and the folder of its members."""
 
 _MANIFEST = {
     "training_flags": {str: str},

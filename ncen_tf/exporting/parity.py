@@ -83,12 +83,17 @@ def measure_parity(reference: npt.NDArray[np.float32], predict: Predict, split: 
     """Compare with the reference's probabilities on a whole split, and batch sizes with one another."""
     probabilities = predict_all(predict, split)
     difference = np.abs(probabilities - reference)
-    part = Split(split.images[:BATCHED_IMAGES], split.labels[:BATCHED_IMAGES])
-    by_size = [predict_all(predict, part, size) for size in BATCH_SIZES]
     return Parity(
         images=len(split),
         max_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         different_predictions=int((probabilities.argmax(1) != reference.argmax(1)).sum()),
-        max_difference_between_batch_sizes=max(float(np.abs(p - by_size[0]).max()) for p in by_size),
+        max_difference_between_batch_sizes=difference_between_batch_sizes(predict, split),
     )
+
+
+def difference_between_batch_sizes(predict: Predict, split: Split) -> float:
+    """Largest difference between probabilities of the same image in batches of :data:`BATCH_SIZES`."""
+    part = Split(split.images[:BATCHED_IMAGES], split.labels[:BATCHED_IMAGES])
+    by_size = [predict_all(predict, part, size) for size in BATCH_SIZES]
+    return max(float(np.abs(probabilities - by_size[0]).max()) for probabilities in by_size)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.errors import InputError
-from ncen_tf.exporting.manifest import MANIFEST, describe_files, read_manifest
+from ncen_tf.exporting.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
 from ncen_tf.targets.onnx_target import OnnxInterface
 from ncen_tf.targets.target import Target
 
@@ -23,7 +23,7 @@ class OpenedTarget:
         """ACE in [0, 1] that the manifest records of this very file; of members it records none."""
         if self.manifest is None:
             return None
-        whole = dict.fromkeys(("ensemble.onnx", "saved_model"), self.manifest["accuracy"])
+        whole = dict.fromkeys((ONNX_FILE, SAVED_MODEL), self.manifest["accuracy"])
         recorded = whole | self.manifest["reduced_precision"]
         return float(recorded[self.path.name]["ace"]) if self.path.name in recorded else None
 
@@ -59,7 +59,7 @@ def open_target(
     if not path.exists():
         raise InputError(f"{path} does not exist: --target is a run, .keras, SavedModel, .onnx or export.")
     if path.is_dir() and (path / MANIFEST).is_file():
-        path = path / ("ensemble.onnx" if (path / "ensemble.onnx").is_file() else "saved_model")
+        path = path / (ONNX_FILE if (path / ONNX_FILE).is_file() else SAVED_MODEL)
     if batch_statistics and (path.suffix == ".onnx" or (path / "saved_model.pb").is_file()):
         raise InputError(
             f"{path} cannot be measured with batch statistics, which exported files no longer take: "

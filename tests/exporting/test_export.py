@@ -15,9 +15,9 @@ import pytest
 
 from ncen_tf.data.loading import load_dataset
 from ncen_tf.errors import InputError
-from ncen_tf.exporting.bundle import verify_export
 from ncen_tf.exporting.manifest import describe_files, read_manifest
 from ncen_tf.exporting.parity import MAX_DIFFERENCE, keras_predictor, measure_parity, predict_all
+from ncen_tf.exporting.proof import verify_export
 from ncen_tf.files import write_json
 from ncen_tf.training.run_directory import RunDirectory
 from ncen_tf.training.trained import load_trained
