@@ -1,5 +1,7 @@
 """Train an ensemble: python -m ncen_tf.train --flagfile=configs/fmnist.cfg"""
 
+import dataclasses
+import logging
 from pathlib import Path
 
 from absl import flags
@@ -20,6 +22,8 @@ from ncen_tf.training.config import (
     default_at_step_size,
 )
 from ncen_tf.workers.cluster import Cluster
+
+logger = logging.getLogger("ncen_tf.train")
 
 DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "what to train on")
 flags.adopt_module_key_flags(location_flags)
@@ -148,6 +152,9 @@ def default_run_dir(config: TrainingConfig) -> Path:
 
 def main() -> int | None:
     config = config_from_flags()
+    given = (field.name for field in dataclasses.fields(config) if flags.FLAGS[field.name].present)
+    for name, reason in config.without_effect(given).items():
+        logger.warning("--%s has no effect with %s", name, reason)
     if CHECKPOINT_EVERY.value < 1:
         raise InputError(f"--checkpoint_every is at least 1; got {CHECKPOINT_EVERY.value}.")
     cluster = Cluster.from_environment() if config.strategy == "multi_worker" else None

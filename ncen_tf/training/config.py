@@ -1,7 +1,7 @@
 """Everything that decides the weights a training run ends with."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ncen_tf.data.datasets import DATASETS
@@ -25,6 +25,18 @@ ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
 SCHEDULES = ("steps", "cosine")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+
+_ADVERSARY = ("at_eps", "at_steps", "at_step_size", "at_random_start", "at_loss", "at_fraction")
+_ONLY_WITH = {
+    ("regularizer", ("nce",)): ("lambda_cos", "lambda_norm", "nce_form"),
+    ("regularizer", ("gal",)): ("gal_coefficient",),
+    ("regularizer", ("gpmr",)): ("lambda_div", "lambda_eq"),
+    ("regularizer", ("adp",)): ("adp_alpha", "adp_beta"),
+    ("adversarial_training", ("pgd", "trades")): _ADVERSARY,
+    ("adversarial_training", ("trades",)): ("trades_beta",),
+    ("schedule", ("steps",)): ("decay_every",),
+}
+"""Some values of a setting, and other settings that mean something with these values alone."""
 
 _LARGEST = 3.4028234e38
 """float32 has nothing between this and infinity."""
@@ -133,6 +145,16 @@ class TrainingConfig:
                 "--regularizer=adp needs fewer members than classes; got "
                 f"{len(self.architecture)} members for {len(DATASETS[self.dataset].class_names)} classes."
             )
+
+    def without_effect(self, given: Iterable[str]) -> dict[str, str]:
+        """Which of these settings this run does not look at, and the flag that is the reason."""
+        idle = {
+            name: f"--{setting}={getattr(self, setting)}"
+            for (setting, values), names in _ONLY_WITH.items()
+            if getattr(self, setting) not in values
+            for name in names
+        }
+        return {name: idle[name] for name in given if name in idle}
 
     @classmethod
     def from_flags(cls, flags: dict[str, str]) -> "TrainingConfig":

@@ -1,9 +1,11 @@
 import dataclasses
+from typing import Any
 
 import pytest
 
 from ncen_tf.errors import InputError
-from ncen_tf.training.config import TrainingConfig
+from ncen_tf.training.config import ADVERSARIAL_TRAININGS, REGULARIZERS, TrainingConfig
+from ncen_tf.training.objective import make_adversarial_training, make_regularizer
 
 CONFIG = TrainingConfig(
     dataset="cifar10",
@@ -62,3 +64,46 @@ def test_settings_that_cannot_work_are_refused(change: dict[str, object]) -> Non
 def test_coefficients_are_finite(name: str, text: str) -> None:
     with pytest.raises(InputError, match=f"--{name} is finite in float32"):
         TrainingConfig.from_flags(CONFIG.to_flags() | {name: text})
+
+
+OTHERS: dict[str, Any] = {
+    "lambda_cos": 0.5,
+    "lambda_norm": 0.5,
+    "nce_form": "released",
+    "gal_coefficient": 0.3,
+    "lambda_div": 0.3,
+    "lambda_eq": 0.3,
+    "adp_alpha": 0.3,
+    "adp_beta": 0.3,
+    "at_eps": 0.2,
+    "at_steps": 3,
+    "at_step_size": 0.3,
+    "at_random_start": False,
+    "at_loss": "members",
+    "at_fraction": 0.5,
+}
+"""Other values than those of CONFIG."""
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("form", ["none", "pgd"])
+def test_settings_without_effect_are_those_that_change_nothing(regularizer: str, form: str) -> None:
+    config = dataclasses.replace(CONFIG, regularizer=regularizer, adversarial_training=form)
+
+    def made(changed: TrainingConfig) -> tuple[object, object]:
+        return make_regularizer(changed), make_adversarial_training(changed)
+
+    idle = [
+        name
+        for name, value in OTHERS.items()
+        if made(dataclasses.replace(config, **{name: value})) == made(config)
+    ]
+    without_effect = config.without_effect(OTHERS)
+    assert list(without_effect) == idle
+    assert set(without_effect.values()) <= {f"--regularizer={regularizer}", f"--adversarial_training={form}"}
+
+
+@pytest.mark.parametrize("form", ADVERSARIAL_TRAININGS)
+def test_only_trades_has_a_weight(form: str) -> None:
+    without_effect = dataclasses.replace(CONFIG, adversarial_training=form).without_effect(["trades_beta"])
+    assert bool(without_effect) == (form != "trades")

@@ -143,6 +143,13 @@ def test_wrong_flags_end_with_one_sentence(
     refuse("train", *first, *arguments, says=says)
 
 
+def test_a_flag_without_effect_is_named_and_a_default_is_not(run_program: Program) -> None:
+    done = run_program("train", "--regularizer=gal", "--adp_alpha=3", "--run_dir=pyproject.toml")
+    warnings = [line for line in done.stderr.splitlines() if "no effect" in line]
+    assert len(warnings) == 1
+    assert "--adp_alpha has no effect with --regularizer=gal" in warnings[0]
+
+
 @pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.cfg")), ids=lambda path: path.stem)
 def test_shipped_configs_are_valid(config: Path, refuse: Callable[..., None]) -> None:
     """They get as far as the run directory, which is a file here."""
