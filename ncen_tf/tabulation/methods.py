@@ -22,8 +22,9 @@ _COEFFICIENTS = {
     "adp": ("adp_alpha", "adp_beta"),
     "nce": ("lambda_cos", "lambda_norm"),
 }
+_OF_ADVERSARY = ("at_", "trades_")
 # What the paper has not: images that an adversary changed.
-_ADVERSARIAL = ("adversarial_training", "at_", "trades_")
+_ADVERSARIAL = ("adversarial_training", *_OF_ADVERSARY)
 # Tables keep these apart already, as blocks, repetitions, and scale.
 _NOT_OF_METHOD = frozenset(
     ("dataset", "architecture", "regularizer", "seed", "epochs", "train_examples", "test_examples")
@@ -94,10 +95,14 @@ def default_flags(dataset: str) -> dict[str, str]:
 
 
 def common_settings(methods: Iterable[Method]) -> frozenset[Setting]:
-    """Differences that all methods share, for the caption; departures stay in the labels."""
+    """Differences that all methods share, for the caption.
+
+    In the labels stay departures, but of adversarial training only that there is one: its details are long.
+    """
     methods = list(methods)
     shared = frozenset.intersection(*(frozenset(method.differences) for method in methods))
-    return shared.difference(*(method.departures for method in methods))
+    departures = frozenset[Setting]().union(*(method.departures for method in methods))
+    return frozenset(s for s in shared if s not in departures or s[0].startswith(_OF_ADVERSARY))
 
 
 def describe_settings(settings: Iterable[Setting]) -> str:

@@ -74,6 +74,15 @@ def test_departures_stay_in_the_label_even_if_all_columns_share_them() -> None:
     assert columns[1].label(frozenset()) == "BL, adversarial_training pgd, lambda_norm -0.02"
 
 
+def test_details_of_an_adversary_that_all_columns_share_are_left_to_the_caption() -> None:
+    four, seven = ("at_steps", "4"), ("at_steps", "7")
+    same = [Method("none", (ADVERSARIAL, four)), Method("nce", (ADVERSARIAL, four))]
+    assert common_settings(same) == {four}
+    assert same[1].label(common_settings(same)) == "NCEn, adversarial_training pgd"
+    differing = [same[0], Method("nce", (ADVERSARIAL, seven))]
+    assert not common_settings(differing)
+
+
 def test_columns_are_in_the_papers_order() -> None:
     methods = [Method(r) for r in ("nce", "adp", "none", "gpmr", "gal")] + [Method("nce", (BALANCED,))]
     labels = [m.label(frozenset()) for m in sorted(methods, key=lambda method: method.rank)]
