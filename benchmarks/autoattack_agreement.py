@@ -10,6 +10,7 @@ Each side is asked for the worst case over its own attacks; both sides' images a
 import argparse
 import importlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,8 @@ def autoattack(
     attack = official.AutoAttack(model, norm=options.norm, eps=options.eps, seed=options.seed, device="cpu")
     if options.attacks:
         attack.attacks_to_run = options.attacks.split(",")
+    logging.basicConfig(format="AutoAttack: %(message)s")
+    logging.getLogger("auto-attack").setLevel(logging.DEBUG)  # pyautoattack's progress, attack by attack
     x = torch.tensor(images).permute(0, 3, 1, 2)
     found = attack.run_standard_evaluation(x, torch.tensor(labels).long())
     if isinstance(found, tuple):  # pyautoattack adds the predictions
