@@ -13,6 +13,7 @@ from ncen_tf.attacks.checks import check_examples
 from ncen_tf.attacks.objectives import Objective, ObjectiveName
 from ncen_tf.attacks.result_files import (
     BatchFiles,
+    read_adversarials,
     read_result,
     result_file_name,
     result_key,
@@ -21,6 +22,7 @@ from ncen_tf.attacks.result_files import (
 )
 from ncen_tf.attacks.results import SavedAdversarials, SuiteResult
 from ncen_tf.attacks.suites import Suite
+from ncen_tf.errors import InputError
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,9 @@ def run_suite(
             whose batches are equally full.
         seed: of all random starts and searches, in [0, 2^31).
         state_dir: folder for finished attacks and batches; ``None`` keeps none.
-        save_adversarials: folder for all adversarial images, one file an attack; ``None`` saves none.
+        save_adversarials: folder for what each attack leaves of every image, one file an attack: in a
+            cumulative suite, images that it did not meet are as the attacks before it left them. ``None``
+            saves none.
 
     Raises:
         InputError: images, labels or logits that cannot be used, or an attack that this target or
@@ -78,6 +82,7 @@ def run_suite(
             folder.mkdir(parents=True, exist_ok=True)
     results, resumed = [], 0
     standing: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
+    left: dict[tuple[str, float], Images] = {}
     for attack in suite.attacks:
         met = standing.get(attack.ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
         key = result_key(attack, target, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
@@ -85,7 +90,8 @@ def run_suite(
         saved = save_adversarials / name if save_adversarials else None
         batches = BatchFiles((state_dir / name).with_suffix(".batches"), key) if state_dir else None
         result = read_result(state_dir / name, key) if state_dir else None
-        if result is not None and (saved is None or saved.is_file()):
+        kept = _kept_images(saved, images.shape) if saved else None
+        if result is not None and (saved is None or kept is not None):
             logger.info("%s: finished by an earlier run", attack.label)
             resumed += 1
         else:
@@ -94,15 +100,29 @@ def run_suite(
             adversarials, among_met = run_attack(attack, attacked, *shown, size, seed, batches)
             result = among_met.among(met, clean)
             if saved is not None:
-                made = SavedAdversarials(shown[0], adversarials, shown[1], result.settings, attacked.name)
-                write_adversarials(saved, made)
+                kept = left.get(attack.ball, images).copy()
+                kept[met] = adversarials
+                write_adversarials(
+                    saved, SavedAdversarials(images, kept, labels, result.settings, attacked.name)
+                )
             if state_dir is not None:
                 write_result(state_dir / name, key, result)
         if batches is not None:
             batches.remove()
         standing[attack.ball] = met & (result.predictions == labels)
+        if kept is not None:
+            left[attack.ball] = kept
         results.append(result)
     return SuiteResult(labels, clean, results, resumed)
+
+
+def _kept_images(file: Path, shape: tuple[int, ...]) -> Images | None:
+    """Adversarial images of an earlier run; ``None`` if there are none of all images, or they are damaged."""
+    try:
+        adversarials = read_adversarials(file).adversarials
+    except InputError:
+        return None
+    return adversarials if adversarials.shape == shape else None
 
 
 def replay(target: Target, saved: SavedAdversarials, batch_size: int = 64) -> SuiteResult:

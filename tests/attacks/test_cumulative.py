@@ -11,8 +11,8 @@ import tensorflow as tf
 from ncen_tf.attacks.attack import Attack
 from ncen_tf.attacks.objectives import Objective
 from ncen_tf.attacks.result_files import read_adversarials
-from ncen_tf.attacks.results import SuiteResult
-from ncen_tf.attacks.runner import run_suite
+from ncen_tf.attacks.results import SavedAdversarials, SuiteResult
+from ncen_tf.attacks.runner import replay, run_suite
 from ncen_tf.attacks.suites import Suite
 from tests.attacks.linear import LinearTarget
 
@@ -99,15 +99,28 @@ def test_batches_are_as_even_as_they_can_be(target: LinearTarget, met: list[list
     assert {n for numbers in met[2:] for n in numbers} == set(range(1, 8))
 
 
-def test_saved_images_are_those_that_were_attacked(target: LinearTarget, tmp_path: Path) -> None:
-    run(target, Push(eps=0.5, below=3), Push(eps=0.5, below=6), save_adversarials=tmp_path)
-    saved = [read_adversarials(file) for file in tmp_path.iterdir()]
-    first, second = sorted(saved, key=lambda s: -len(s.labels))
-    np.testing.assert_array_equal(first.images, IMAGES[:8])
-    np.testing.assert_array_equal(second.images, IMAGES[3:8])
-    np.testing.assert_array_equal(second.labels, LABELS[3:8])
-    changed = np.any(second.images != second.adversarials, axis=(1, 2, 3))
-    np.testing.assert_array_equal(changed, [True, True, True, False, False])
+def test_saved_images_replay_to_what_the_suite_reports(target: LinearTarget, tmp_path: Path) -> None:
+    """Of all examples: also of those that are wrong when clean, or were broken before."""
+    attacks = Push(eps=0.5, below=3), Push(eps=0.5, below=6)
+    folders: dict[str, Any] = {"state_dir": tmp_path / "state", "save_adversarials": tmp_path / "images"}
+    result = run(target, *attacks, **folders)
+    files = sorted((tmp_path / "images").iterdir(), key=lambda file: number_changed(read_adversarials(file)))
+    assert [number_changed(read_adversarials(file)) for file in files] == [3, 6]
+    for file, attack in zip(files, result.attacks, strict=True):
+        saved = read_adversarials(file)
+        np.testing.assert_array_equal(saved.images, IMAGES)
+        np.testing.assert_array_equal(saved.labels, LABELS)
+        replayed = replay(target, saved)
+        np.testing.assert_array_equal(replayed.clean_predictions, result.clean_predictions)
+        right = replayed.attacks[0].predictions == LABELS
+        np.testing.assert_array_equal(right, attack.attacked & (attack.predictions == LABELS))
+    files[1].unlink()
+    assert run(target, *attacks, **folders).resumed == 1
+    assert number_changed(read_adversarials(files[1])) == 6
+
+
+def number_changed(saved: SavedAdversarials) -> int:
+    return int(np.any(saved.images != saved.adversarials, axis=(1, 2, 3)).sum())
 
 
 def test_a_result_is_taken_up_only_for_the_same_examples(
