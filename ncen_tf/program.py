@@ -63,6 +63,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(arguments)
         for name in flags.FLAGS:
             check_flag_size(name, flags.FLAGS[name].value)
+            if flags.FLAGS[name].present and flags.FLAGS[name].value == "":
+                # Often --gate=$VARIABLE with no such variable: as if no gate had been asked for.
+                raise flags.Error(f"--{name} is empty: give a value, or leave it out.")
         return rest
     except UnicodeDecodeError as error:
         sys.exit(_fail(f"A flagfile is no UTF-8 text: {error}."))

@@ -1,8 +1,9 @@
-"""How programs end when their output cannot be delivered."""
+"""How programs begin and end: flags without a value, output that cannot be delivered."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,11 @@ def test_a_full_disk_is_one_sentence(command: tuple[str, ...]) -> None:
     assert ended.stderr.startswith("error: ")
     assert ended.stderr.endswith("No space left on device.\n")
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["gate", "replay", "junit", "out"])
+def test_an_empty_flag_is_refused(flag: str, refuse: Callable[..., None]) -> None:
+    refuse("attack", "--target=exports/reference", f"--{flag}=", says=f"--{flag} is empty")
 
 
 def run(command: tuple[str, ...], stdout: int) -> subprocess.CompletedProcess[str]:
