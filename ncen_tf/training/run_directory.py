@@ -113,11 +113,13 @@ class RunDirectory:
             logger.warning("%s cannot be locked (%s): start one process only.", self.path, error.strerror)
 
     def _clear(self) -> None:
-        for entry in self.path.iterdir():
-            if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
-            elif entry.name != ".lock":
-                entry.unlink()
+        """Delete what a run writes, its flags excepted: until new ones replace them this stays a run's folder,
+        which the same command can overwrite, and what else there is in it is somebody's."""
+        for folder in (self.checkpoints, self.tensorboard):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        for file in (self.summary_file, self.metrics_file, self.model_file, self.plot_file):
+            file.unlink(missing_ok=True)
 
     def read_flags(self) -> dict[str, str]:
         """The flags that the run was started with, by name.

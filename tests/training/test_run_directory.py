@@ -110,6 +110,21 @@ def test_nothing_is_written_or_deleted_before_a_run_begins(tmp_path: Path) -> No
     assert not run.summary_file.exists()
 
 
+def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    run = RunDirectory(tmp_path)
+    run.open(CONFIG, overwrite=True)
+    run.begin(CONFIG)
+    (run.checkpoints / "step-5").mkdir(parents=True)
+    run.tensorboard.mkdir()
+    for file in (run.summary_file, run.metrics_file, run.model_file, run.plot_file):
+        file.write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    run.open(CONFIG, overwrite=True)
+    run.begin(CONFIG)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", ".lock", "flags.cfg", "notes.txt"]
+
+
 def test_overwriting_keeps_the_lock(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.open(CONFIG)
