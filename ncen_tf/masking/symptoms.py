@@ -174,13 +174,11 @@ def _ascends(
 
 
 def _batch_difference(objective: Objective, images: Images, batch_size: int, seed: int) -> float:
-    batch = images[: max(2, batch_size)]
-    generator = np.random.default_rng(seed)
-    companions = generator.uniform(size=batch.shape).astype(np.float32)
-    half = len(batch) // 2
-    mixed = np.concatenate([batch[:half], companions[half:]])
-    there, here = (np.exp(_log_probabilities(objective, x))[:half] for x in (batch, mixed))
-    return float(np.abs(there - here).max()) if half else 0.0
+    batch = images[:batch_size]
+    companions = np.random.default_rng(seed).uniform(size=batch.shape).astype(np.float32)
+    together = np.concatenate([batch, companions])
+    alone, among = (np.exp(_log_probabilities(objective, x))[: len(batch)] for x in (batch, together))
+    return float(np.abs(alone - among).max())
 
 
 def _are_probabilities(target: Target, images: Images) -> bool:

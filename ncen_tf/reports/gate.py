@@ -22,7 +22,7 @@ class Threshold:
 
     def is_at(self, eps: float) -> bool:
         """Whether this is the radius, to three digits: 8/255 has no decimals that a person would write."""
-        return math.isclose(eps, self.eps, rel_tol=1e-3)
+        return f"{eps:.3g}" == f"{self.eps:.3g}" or math.isclose(eps, self.eps, rel_tol=1e-3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,9 @@ def _captions(
     result: SuiteResult, attack: AttackResult, shown: npt.NDArray[np.intp], class_names: Sequence[str]
 ) -> list[tuple[str, str, str]]:
     predictions = (result.labels, result.clean_predictions, attack.predictions)
-    names = [[class_names[label] for label in labels[shown]] for labels in predictions]
+    # A model of another origin may know more classes than the dataset.
+    known = dict(enumerate(class_names))
+    names = [[known.get(label, f"class {label}") for label in labels[shown]] for labels in predictions]
     return list(zip(*names, strict=True))
 
 

@@ -113,8 +113,10 @@ class RunDirectory:
             logger.warning("%s cannot be locked (%s): start one process only.", self.path, error.strerror)
 
     def _clear(self) -> None:
-        """Delete what a run writes, its flags excepted: until new ones replace them this stays a run's folder,
-        which the same command can overwrite, and what else there is in it is somebody's."""
+        """Delete what a run writes and nothing else.
+
+        Its flags stay until new ones replace them: should this be cut short, it is still a run's folder.
+        """
         for folder in (self.checkpoints, self.tensorboard):
             if folder.is_dir():
                 shutil.rmtree(folder)

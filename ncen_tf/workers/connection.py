@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from ncen_tf.data.loading import Dataset
-from ncen_tf.errors import InputError
+from ncen_tf.errors import InputError, one_line
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.loss import LostWorkerError, describe_loss
 
@@ -64,7 +64,10 @@ def naming_lost_workers(cluster: Cluster | None) -> Iterator[None]:
     ) as error:
         if cluster is None:
             raise
-        raise LostWorkerError(describe_loss(cluster, _others_named(cluster, str(error)))) from error
+        loss = describe_loss(cluster, _others_named(cluster, str(error)))
+        if isinstance(error, tf.errors.InternalError):  # of this machine alone it may be, too
+            loss = f"{loss} TensorFlow says: {one_line(str(error))[:200]}"
+        raise LostWorkerError(loss) from error
 
 
 def _others_named(cluster: Cluster, message: str) -> list[int]:

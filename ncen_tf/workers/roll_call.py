@@ -97,18 +97,20 @@ def answer_roll_call(
     logger.info("Waiting for the chief at %s", cluster.addresses[0])
     while time.monotonic() < deadline:
         # A chief that is killed and started again meanwhile is called again.
-        with contextlib.suppress(*_NO_ANSWER):
+        try:
             connection, header = _call_chief(cluster, flags, deadline)
-            if "refusal" not in header:
-                for name in header["files"]:
-                    _store(folder, name, receive(connection, LONGEST_FILE))
-                connection.settimeout(None)
-                return {0: connection}
-            break
-        time.sleep(SECONDS_BETWEEN_ATTEMPTS)
-    else:
-        raise InputError(f"After {wait:g} seconds the chief at {cluster.addresses[0]} does not answer.")
-    raise InputError(str(header["refusal"]))
+            contents = [receive(connection, LONGEST_FILE) for _ in header.get("files", ())]
+        except _NO_ANSWER:
+            time.sleep(SECONDS_BETWEEN_ATTEMPTS)
+            continue
+        if "refusal" in header:
+            raise InputError(str(header["refusal"]))
+        # Not above: a folder that cannot be written is no chief that does not answer.
+        for name, content in zip(header["files"], contents, strict=True):
+            _store(folder, name, content)
+        connection.settimeout(None)
+        return {0: connection}
+    raise InputError(f"After {wait:g} seconds the chief at {cluster.addresses[0]} does not answer.")
 
 
 def _own_call(cluster: Cluster, flags: dict[str, str]) -> dict[str, Any]:

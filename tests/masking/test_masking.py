@@ -1,6 +1,8 @@
 """Verdicts on targets whose gradients are known to be sound, and on ones built to mislead."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attacks.auto_pgd_attacks import AutoPgdCrossEntropy
+from ncen_tf.attacks.fast_gradient import FastGradient
 from ncen_tf.attacks.runner import run_suite
 from ncen_tf.attacks.square import Square
 from ncen_tf.attacks.suites import Suite
 from ncen_tf.errors import InputError
-from ncen_tf.masking.symptoms import measure_symptoms
-from ncen_tf.masking.verdict import examine, judge
+from ncen_tf.masking.symptoms import LARGE_EPS, Symptoms, measure_symptoms
+from ncen_tf.masking.verdict import all_falling, examine, judge
 
 SIDE, CLASSES, COUNT, EPS = 8, 4, 60, 0.1
 Change = Callable[[tf.Tensor], tf.Tensor]
@@ -145,6 +148,56 @@ def test_a_suite_whose_gradients_lose_to_random_search_says_so(cumulative: bool)
         assert (verdict["clean"], verdict["eps"]) == (only_square <= 0.02, None)
         verdicts.append(verdict["clean"])
     assert verdicts == [True, False]
+
+
+def test_a_target_that_is_never_right_is_judged_without_being_examined() -> None:
+    images, labels = examples()
+    wrong = (labels + 1) % CLASSES
+    suite = Suite("mine", (FastGradient(eps=EPS),), "ensemble", check_gradients=True)
+    result = run_suite(BlockTarget(), images, wrong, suite, "ensemble", batch_size=20)
+    verdict = examine(BlockTarget(), suite, result, images, seed=0)
+    assert (verdict["clean"], verdict["examples"]) == (False, 0)
+    assert [check["name"] for check in verdict["checks"]] == ["nothing_to_examine"]
+
+
+@pytest.mark.parametrize("standing", [0, 3, 10, 12, 20, 37, 50, 96])
+def test_two_of_a_hundred_are_luck_and_three_are_not(standing: int) -> None:
+    """Whatever the shares are as floating-point numbers."""
+
+    def first(count: int) -> npt.NDArray[np.bool_]:
+        return np.arange(100) < count
+
+    def passed(name: str, **changes: Any) -> bool:
+        sound = Symptoms(
+            eps=EPS,
+            classes=CLASSES,
+            noise=first(100),
+            one_step=first(100),
+            iterative=first(standing),
+            black_box=first(100),
+            radii={EPS: 0.5, LARGE_EPS: 0.0},
+            zero_gradient=first(0),
+            ascends=first(100),
+            batch_difference=0.0,
+            logits_are_probabilities=False,
+        )
+        checks = {check.name: check.passed for check in judge(dataclasses.replace(sound, **changes))}
+        return checks[name]
+
+    more, most = standing + 2, standing + 3
+    assert passed("one_step_beats_iterative", one_step=first(standing), iterative=first(more))
+    assert not passed("one_step_beats_iterative", one_step=first(standing), iterative=first(most))
+    assert passed("noise_is_as_strong", noise=first(more))
+    assert passed("noise_is_as_strong", noise=first(standing + 1)) == (standing <= 2)
+    assert all_falling({0.1: standing / 100, 0.2: more / 100})
+    assert not all_falling({0.1: standing / 100, 0.2: most / 100})
+
+
+def test_batch_dependence_of_a_single_image_is_caught() -> None:
+    images, labels = examples()
+    target = BlockTarget(after=lambda z: z - 0.5 * tf.reduce_mean(z, axis=0, keepdims=True))
+    symptoms = measure_symptoms(target, images[:1], labels[:1], EPS)
+    assert symptoms.batch_difference > 0.01
 
 
 def test_a_target_that_is_never_right_is_refused() -> None:

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from ncen_tf.errors import InputError
-from ncen_tf.reports.gate import Check, check_gate, read_gate
+from ncen_tf.reports.gate import Check, Threshold, check_gate, read_gate
 from ncen_tf.reports.junit import write_junit
 
 Report = dict[str, Any]
@@ -74,6 +74,12 @@ def test_a_radius_without_a_short_decimal_is_written_to_three_digits(
     assert [check.passed for check in checks(gate, report, tmp_path)] == [True]
     with pytest.raises(InputError, match=r"the report has only eps 0\.0313725"):
         checks(gate.replace(f"{eps}", "0.031"), report, tmp_path)
+
+
+@pytest.mark.parametrize("numerator", range(1, 33))
+def test_three_digits_are_enough_for_every_radius(numerator: int) -> None:
+    written = Threshold("PGD", float(f"{numerator / 255:.3g}"), 0.5)
+    assert [n for n in range(1, 33) if written.is_at(n / 255)] == [numerator]
 
 
 @pytest.mark.parametrize(

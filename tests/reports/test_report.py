@@ -115,6 +115,14 @@ def test_the_page_needs_nothing_else(report: Report, result: SuiteResult, tmp_pa
         assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+def test_the_page_shows_a_class_that_the_dataset_has_not(
+    report: Report, result: SuiteResult, tmp_path: Path
+) -> None:
+    """A model of another origin may know more classes."""
+    result.attacks[0].predictions[:] = 11
+    assert "</html>" in page(report, result, tmp_path / "report.html")
+
+
 def test_the_page_says_what_the_table_says(report: Report, result: SuiteResult, tmp_path: Path) -> None:
     text = page(report, result, tmp_path / "report.html")
     for expected in (

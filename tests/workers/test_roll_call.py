@@ -143,6 +143,21 @@ def test_a_worker_finds_a_chief_that_starts_again(
     assert (tmp_path / "worker" / "metrics.jsonl").exists()
 
 
+def test_a_worker_that_cannot_store_the_state_says_so_at_once(
+    addresses: tuple[str, ...], run: Path, tmp_path: Path
+) -> None:
+    """And does not blame the chief after ten minutes."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "checkpoints").write_text("in the way")
+    pair = addresses[:2]
+    with ThreadPoolExecutor() as pool:
+        chief = pool.submit(hold_roll_call, Cluster(pair, 0), FLAGS, run, files(run), 20)
+        with pytest.raises(FileExistsError):
+            answer_roll_call(Cluster(pair, 1), FLAGS, scratch, wait=20)
+        close(chief.result())
+
+
 def test_a_chief_cannot_write_outside_the_folder(addresses: tuple[str, ...], tmp_path: Path) -> None:
     host, _, port = addresses[0].rpartition(":")
 
