@@ -48,10 +48,13 @@ class CellDirectory:
 
     def _left(self, stages: Sequence[Stage], recorded: bool) -> list[Stage]:
         known = self._read_stages()
+        reports = read_record(self.result)["reports"] if self.result.is_file() else None
         pending: list[Stage] = []
         for stage in stages:
             entry = known.get(stage.name, {})
             finished = entry.get("finished", False) and (recorded or stage.output.is_file())
+            # The record may be of a grid without this suite.
+            finished = finished and (stage.program != "attack" or reports is None or stage.name in reports)
             # The run's settings belong to the folder: config() tells them.
             same = stage.program == "train" or entry.get("arguments") == stage.identity
             stale = any(earlier.program != "attack" for earlier in pending)
@@ -64,6 +67,10 @@ class CellDirectory:
         self.path.mkdir(parents=True, exist_ok=True)
         self.result.unlink(missing_ok=True)
         known = self._read_stages()
+        if any(stage.program != "attack" for stage in pending):  # reports of another export, in no grid now
+            known = {name: known[name] for name in known if name in ("train", "export")} | {
+                stage.name: known[stage.name] for stage in pending if stage.name in known
+            }
         for stage in pending:
             entry = known.get(stage.name, {})
             seconds = entry["seconds"] if entry.get("arguments") == stage.identity else 0.0

@@ -53,6 +53,10 @@ def make_cells(grid: Grid) -> list[Cell]:
     ]
 
 
+SEPARATOR = "__"
+"""Of the parts of a cell's name: no comma, which separates paths in flags."""
+
+
 def flag_as_name(argument: str) -> str:
     """``--flag=value`` as a part of a folder's name."""
     return re.sub(r"[^\w.+=-]", "_", argument.removeprefix("--").replace(",", "+"))
@@ -60,7 +64,7 @@ def flag_as_name(argument: str) -> str:
 
 def _name(arguments: dict[str, str], varying: list[str], config: TrainingConfig) -> str:
     parts = [flag_as_name(arguments[name]) for name in varying if name in arguments]
-    return ",".join(parts) or f"{config.dataset},{config.regularizer},seed={config.seed}"
+    return SEPARATOR.join(parts or [config.dataset, config.regularizer, f"seed={config.seed}"])
 
 
 def _product(file: Path, section: Section) -> list[dict[str, str]]:

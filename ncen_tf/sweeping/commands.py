@@ -1,11 +1,16 @@
 """Programs that are started, logged, and stopped together."""
 
 import contextlib
+import math
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+SECONDS_OF_ONE_STOP = 1.0
+"""Signals so close together are one wish to stop: ``timeout`` signals a program, then its process group."""
 
 
 class StoppedError(Exception):
@@ -22,7 +27,8 @@ class Commands:
     def __init__(self, held: Sequence[int] = ()) -> None:
         self._held = tuple(held)
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal may come while the main thread passes one on
+        self._last_stop = -math.inf
         self.stopped = False
 
     def run(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> int:
@@ -57,7 +63,11 @@ class Commands:
         return exit_code
 
     def stop(self) -> None:
-        """Start nothing more, and pass Ctrl-C on to what is running."""
+        """Start nothing more, and pass Ctrl-C on to what is running; once a second at most."""
+        now = time.monotonic()
+        if now - self._last_stop < SECONDS_OF_ONE_STOP:
+            return
+        self._last_stop = now
         with self._lock:
             self.stopped = True
             for process in self._running:

@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from ncen_tf.sweeping.cell_directory import CellDirectory
-from ncen_tf.sweeping.cells import Cell, flag_as_name, make_cells
+from ncen_tf.sweeping.cells import SEPARATOR, Cell, flag_as_name, make_cells
 from ncen_tf.sweeping.grid import read_grid
 from ncen_tf.sweeping.stages import Stage, make_stages
 from ncen_tf.sweeping.suites import SuitePlan, export_arguments, suite_plans
@@ -108,5 +108,5 @@ def _free_name(cell: Cell, taken: dict[str, TrainingConfig]) -> str:
         mine, other = cell.config.to_flags(), taken[name].to_flags()
         differing = [flag for flag in sorted({*mine, *other}) if mine.get(flag) != other.get(flag)]
         texts = [f"--{flag}={mine.get(flag, 'unset')}" for flag in differing]
-        name = ",".join([name, *map(flag_as_name, texts)])
+        name = SEPARATOR.join([name, *map(flag_as_name, texts)])
     return name

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ncen_tf.attacks.objectives import ObjectiveName
     from ncen_tf.attacks.suites import Suite
 
+# What these stand for would not be in a cell's record, nor noticed when it changes.
+_OF_ABSL = ("flagfile", "undefok", "help", "helpfull", "helpshort", "helpxml", "only_check_args")
 # The sweep decides what is read and written.
 _RESERVED = {
     "export": ("run", "out", "verify", "overwrite", "data_dir", "archive_dir"),
@@ -41,7 +43,7 @@ class SuitePlan:
     arguments: tuple[str, ...]
     """Further flags of ncen_tf.attack."""
     content: str
-    """Hex digest of its file; empty for a suite of the package."""
+    """Hex digests of the files that it reads, its own and a gate; empty for a suite of the package alone."""
     on_run: bool
     """Attack the run, not its export: the suite needs batch statistics, which an export has folded away."""
 
@@ -76,6 +78,7 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
         where = f"{grid.file}, line {suites.line}"
         arguments = _checked_arguments(grid.file, Section(section.line, settings), "attack")
         chosen = {name: setting.values[0] for name, setting in settings.items()}
+        gates = [chosen["gate"]] if "gate" in chosen else []
         for suite in suites.values:
             name = flag_as_name(Path(suite).stem if suite.endswith(".toml") else suite)
             if name in (*plans, "train", "export"):
@@ -84,7 +87,8 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
                 loaded = [_planned_suite(suite, dataset, chosen) for dataset in datasets]
             except InputError as error:
                 raise InputError(f"{where}: {error}") from error
-            content = sha256(Path(suite)) if suite.endswith(".toml") else ""
+            files = [suite] if suite.endswith(".toml") else []
+            content = " ".join(sha256(Path(file)) for file in [*files, *gates])
             plans[name] = SuitePlan(name, suite, arguments, content, on_run=loaded[0].batch_statistics)
     return list(plans.values())
 
@@ -114,6 +118,8 @@ def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
 def _checked_arguments(file: Path, section: Section, program: str) -> tuple[str, ...]:
     for name, setting in section.settings.items():
         where = f"{file}, line {setting.line}"
+        if name in _OF_ABSL:
+            raise InputError(f"{where}: --{name} has no place in a grid; write out the flags that are meant.")
         if name in _RESERVED[program]:
             raise InputError(f"{where}: --{name} is set by the sweep itself; leave it out.")
         if len(setting.values) > 1:

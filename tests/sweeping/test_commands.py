@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -50,8 +51,10 @@ def test_stopping_interrupts_each_program_once_and_starts_no_more(tmp_path: Path
     thread = threading.Thread(target=work)
     thread.start()
     wait_for(log, "own group True\n")  # not reached by a terminal's Ctrl-C, so it gets ours alone
-    commands.stop()
-    thread.join()
+    with commands.stopped_by_signals():
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):  # as timeout, twice
+            os.kill(os.getpid(), number)
+        thread.join()
     assert outcome == [StoppedError]
     assert last_line(log) == "interrupts 1"
     with pytest.raises(StoppedError):

@@ -32,12 +32,12 @@ def test_sections_are_products_over_the_common_lines(write_grid: WriteGrid) -> N
         ("nce", 0.03, 1),
     ]
     assert [cell.name for cell in cells] == [
-        "regularizer=none,seed=0",
-        "regularizer=nce,seed=0",
-        "regularizer=none,seed=1",
-        "regularizer=nce,seed=1",
-        "regularizer=nce,lambda_norm=-0.02,seed=1",
-        "regularizer=nce,lambda_norm=0.03,seed=1",
+        "regularizer=none__seed=0",
+        "regularizer=nce__seed=0",
+        "regularizer=none__seed=1",
+        "regularizer=nce__seed=1",
+        "regularizer=nce__lambda_norm=-0.02__seed=1",
+        "regularizer=nce__lambda_norm=0.03__seed=1",
     ]
     assert cells[-2].arguments == (
         "--dataset=fashion_mnist",
@@ -51,7 +51,7 @@ def test_values_of_one_cell_do_not_reach_the_next_or_the_program(write_grid: Wri
     text = "[train]\n--seed=7\n--deterministic=true\n--architecture=resnet8,resnet8\n[train]\n--seed=8\n"
     first, second = make_cells(read_grid(write_grid(text)))
     assert first.config.deterministic
-    assert first.name == "architecture=resnet8+resnet8,seed=7,deterministic"
+    assert first.name == "architecture=resnet8+resnet8__seed=7__deterministic"
     assert not second.config.deterministic
     assert second.config.architecture == ("resnet20",) * 3
     assert flags.FLAGS["seed"].value == 0
@@ -59,7 +59,7 @@ def test_values_of_one_cell_do_not_reach_the_next_or_the_program(write_grid: Wri
 
 def test_a_grid_of_one_cell_has_a_name_too(write_grid: WriteGrid) -> None:
     (cell,) = make_cells(read_grid(write_grid("--dataset=cifar10\n--regularizer=gal\n")))
-    assert cell.name == "cifar10,gal,seed=0"
+    assert cell.name == "cifar10__gal__seed=0"
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,8 @@ def test_what_cannot_work_is_refused_with_its_line(
         ("[export]\n--opset=x", 6, "--opset=x"),
         ("[export]\n--out=x", 6, "--out is set by the sweep"),
         ("[attack]\n--num_examples=10", 5, "[attack] needs --suite"),
+        ("[attack]\n--suite=quick\n--flagfile=mine.cfg", 7, "--flagfile has no place in a grid"),
+        ("[export]\n--help=true", 6, "--help has no place in a grid"),
         ("[attack]\n--suite=papre", 6, "Unknown suite 'papre'"),
         ("[attack]\n--suite=paper\n--num_examples=1 | 2", 7, "--num_examples takes one value"),
         ("[attack]\n--suite=paper\n--batch_size=many", 7, "--batch_size=many"),

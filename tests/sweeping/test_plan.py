@@ -80,9 +80,9 @@ def test_a_changed_grid_finds_its_cells_and_runs_new_ones_only(sweep: Sweep) -> 
     states = {cell.name: cell.state for cell in changed.cells}
     assert states == {
         "seed=1": "finished",
-        "epochs=2,seed=1": "new",
-        "epochs=1,seed=2": "new",
-        "epochs=2,seed=2": "new",
+        "epochs=2__seed=1": "new",
+        "epochs=1__seed=2": "new",
+        "epochs=2__seed=2": "new",
     }
     assert changed.others == ("seed=0",)
     assert "4 cells: 1 finished, 0 started, 3 new; 12 stages to run." in changed.describe()
@@ -99,7 +99,7 @@ def test_a_name_that_another_cell_has_is_made_longer(sweep: Sweep) -> None:
     for cell in second:
         sweep.finish(cell)
     assert [cell.name for cell in first] == ["seed=0", "seed=1"]
-    assert [cell.name for cell in second] == [f"seed={s},epochs=3,train_examples=60" for s in (0, 1)]
+    assert [cell.name for cell in second] == [f"seed={s}__epochs=3__train_examples=60" for s in (0, 1)]
     third = sweep.plan(TINY.replace("epochs=1", "epochs=3") + "[train]\n--seed=0 | 1").cells
     assert third[0].name == "seed=0,epochs=3"
 
@@ -146,6 +146,39 @@ def test_what_a_record_was_made_from_may_be_deleted(sweep: Sweep) -> None:
     assert len(grown.pending) == 5, "a further suite needs the files that are gone"
     cell.directory.result.unlink()
     assert len(sweep.plan(TINY + ATTACK).cells[0].pending) == 4
+
+
+def test_reports_of_an_earlier_export_are_not_taken_up_again(sweep: Sweep) -> None:
+    """Though a grid between had other suites, and so did not run these again."""
+    grids = [
+        TINY + ATTACK,
+        TINY + "[export]\n--opset=18\n[attack]\n--suite=paper",
+        TINY + "[export]\n--opset=18\n[attack]\n--suite=quick | released | paper",
+    ]
+    pending = []
+    for grid in grids:
+        (cell,) = sweep.plan(grid).cells
+        pending.append([stage.name for stage in cell.pending])
+        sweep.finish(cell)
+    assert pending[1:] == [["export", "paper"], ["quick", "released"]]
+
+
+def test_a_record_without_a_suite_is_not_finished(sweep: Sweep) -> None:
+    for suites in ("quick | released", "quick | paper"):
+        (cell,) = sweep.plan(f"{TINY}[attack]\n--suite={suites}").cells
+        sweep.finish(cell)
+    (cell,) = sweep.plan(f"{TINY}[attack]\n--suite=quick | paper | released").cells
+    assert [stage.name for stage in cell.pending] == ["released"]
+
+
+def test_a_gate_that_has_changed_is_checked_again(sweep: Sweep, tmp_path: Path) -> None:
+    gate = tmp_path / "gate.toml"
+    grid = f"{TINY}[attack]\n--suite=quick\n--gate={gate}\n"
+    for minimum in (0.1, 0.2):
+        gate.write_text(f"clean_accuracy = {minimum}\n")
+        (cell,) = sweep.plan(grid).cells
+        assert cell.pending[-1].name == "quick"
+        sweep.finish(cell)
 
 
 def test_a_suite_whose_file_has_changed_runs_again(sweep: Sweep, tmp_path: Path) -> None:
