@@ -1,5 +1,6 @@
 """A whole training run: ensemble, fit, and what is left in the run directory."""
 
+import statistics
 from typing import Any
 
 import keras
@@ -68,12 +69,11 @@ def train_ensemble(
     with replacing(run.model_file) as temporary:
         ensemble.save(temporary)
     write_diagnostics(run.plot_file, {run.path.name: history})
-    seconds = sorted(line["seconds_per_step"] for line in history)
     summary = {
         "test": history[-1]["test"],
         "train": history[-1]["train"],
         "parameters": sum(v.shape.num_elements() for v in ensemble.trainable_variables),
-        "median_seconds_per_step": seconds[len(seconds) // 2],
+        "median_seconds_per_step": statistics.median(line["seconds_per_step"] for line in history),
         "dataset": {
             "name": dataset.spec.name,
             "source": dataset.source,

@@ -107,7 +107,10 @@ def test_a_finished_run_can_be_understood_from_its_folder(finished: Path) -> Non
         weight.size for weight in keras.saving.load_model(finished / "ensemble.keras").get_weights()
     ) - sum(2 * 2 * channels for channels in 3 * [16] + 2 * [32] + 2 * [64])  # moving statistics
     assert list((finished / "tensorboard").glob("events.*"))
-    last = json.loads((finished / "metrics.jsonl").read_text().splitlines()[-1])
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    seconds = [line["seconds_per_step"] for line in lines]
+    assert summary["median_seconds_per_step"] == pytest.approx(sum(seconds) / 2), "of two epochs"
+    last = lines[-1]
     assert last["test"] == summary["test"]
     assert last["train"].keys() == {"loss", "ce", "l_cos", "l_norm", "ace"}
 
