@@ -36,6 +36,7 @@ def main() -> None:
 
     histories = {str(path): read_history(path) for path in paths}
     out = Path(OUT.value) if OUT.value else RunDirectory(paths[0]).plot_file
+    out.parent.mkdir(parents=True, exist_ok=True)
     write_diagnostics(out, histories)
     print(diagnostics_table(histories))
     print(f"\nPlot: {out}")

@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ncen_tf.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` (same suffix) that is renamed to it if the block succeeds."""
+    _require_name(path)
     _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -26,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
     """An empty folder beside ``path`` that takes its place, old content and all, if the block succeeds."""
+    _require_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -39,6 +43,11 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _require_name(path: Path) -> None:
+    if not path.name:
+        raise InputError(f"{path} has no name that something could be written under: choose another path.")
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ncen_tf.errors import InputError
 from ncen_tf.files import replacing, replacing_directory
 from tests.conftest import ROOT
 
@@ -80,6 +81,13 @@ def test_a_process_with_the_number_of_the_killed_one_can_write(tmp_path: Path) -
         (place / "part").write_text("half")
     write_both(tmp_path, "new")
     assert content(tmp_path) == {"file.txt": "new", "folder/part": "new"}
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_a_path_without_a_name_is_refused(path: str) -> None:
+    for write in (replacing, replacing_directory):
+        with pytest.raises(InputError, match="has no name"), write(Path(path)):
+            pass
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:

@@ -9,17 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.data.archives import ARCHIVE_NAMES, find_archives, prepare_from_archives
 from ncen_tf.data.datasets import DATASETS, DatasetSpec
+from ncen_tf.data.preparation import DataUnavailableError, prepared_builder
 from ncen_tf.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "fashion_mnist_sample"
-
-
-class DataUnavailableError(InputError):
-    """No source of a dataset works; the message names what the user can do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +102,7 @@ def load_dataset(
         train, test, source = *_read_embedded(), "embedded in the package"
     else:
         try:
-            builder, source = _prepared_builder(name, data_dir, archive_dir)
+            builder, source = prepared_builder(name, data_dir, archive_dir)
             train, test = (_read_split(builder, spec, split) for split in ("train", "test"))
         except (InputError, OSError, ImportError, MemoryError):
             raise
@@ -133,38 +129,6 @@ def _read_embedded() -> tuple[Split, Split]:
             for split in ("train", "test")
         ]
     return splits[0], splits[1]
-
-
-def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None) -> tuple[Any, str]:
-    import requests
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
-
-    tfds.disable_progress_bar()
-    builder = tfds.builder(name, data_dir=data_dir)
-    if builder.is_prepared():
-        logger.info("Reading %s from %s", name, builder.data_path)
-        return builder, "prepared by tensorflow-datasets"
-    archives = find_archives(name, archive_dir)
-    if archives:
-        logger.info("Preparing %s from the archives in %s", name, archives)
-        prepare_from_archives(name, archives, data_dir)
-        return tfds.builder(name, data_dir=data_dir), "official archives"
-    logger.info("Downloading %s", name)
-    try:
-        # tfds retries for minutes; one plain request tells at once whether there is a network.
-        requests.head(next(iter(builder.url_infos)), timeout=20)
-        config = tfds.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_config=config)
-    except (OSError, tfds.download.DownloadError, NonMatchingChecksumError) as error:
-        looked = f"none in {archive_dir}" if archive_dir else "none found"
-        raise DataUnavailableError(
-            f"{name} is not available: point --data_dir at a tensorflow-datasets folder that holds it "
-            f"(looked in {builder.data_path}), or --archive_dir at a folder with "
-            f"{', '.join(ARCHIVE_NAMES[name])} ({looked}), or connect this machine to the network for "
-            f"the download ({type(error).__name__})."
-        ) from error
-    return builder, "downloaded by tensorflow-datasets"
 
 
 def _read_split(builder: Any, spec: DatasetSpec, split: str) -> Split:

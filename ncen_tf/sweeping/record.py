@@ -70,7 +70,10 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of records: ncen_tf.sweep writes them into its --out.")
-    files = [file for file in sorted(folder.rglob("*.json")) if _is_record(read_json(file))]
+    found = sorted(file for file in folder.rglob("*.json") if file.is_file())
+    # Hidden ones are those that a process is writing, or was killed over.
+    visible = [file for file in found if not any(p.startswith(".") for p in file.relative_to(folder).parts)]
+    files = [file for file in visible if _is_record(read_json(file))]
     if not files:
         raise InputError(f"{folder} holds no record of a sweep (result.json of a finished cell).")
     return [read_record(file) for file in files]

@@ -2,6 +2,8 @@
 
 import gzip
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import numpy as np
 import pytest
 
 from ncen_tf.data.archives import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_official_gzip_header
-from ncen_tf.data.loading import DataUnavailableError, Split, load_dataset
+from ncen_tf.data.loading import Split, load_dataset
+from ncen_tf.data.preparation import DataUnavailableError
 from ncen_tf.errors import InputError
+from tests.conftest import ROOT
 
 needs_archives = pytest.mark.skipif(
     not DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
@@ -51,6 +55,22 @@ def test_archives_are_prepared_once_and_then_found(prepared: Path, caplog: pytes
     archived = np.frombuffer(raw, np.uint8).reshape(-1, 784)
     # tfds shuffles, so compare the two as sets of images
     assert {i.tobytes() for i in dataset.test.images} == {i.tobytes() for i in archived}
+
+
+@needs_archives
+def test_two_processes_that_need_a_dataset_at_once_both_get_it(tmp_path: Path) -> None:
+    """As two cells of a sweep on a new machine."""
+    program = (
+        "import sys; from pathlib import Path; from ncen_tf.data.loading import load_dataset; "
+        "print(len(load_dataset('fashion_mnist', data_dir=Path(sys.argv[1])).train))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "new")]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    ends = [process.communicate(timeout=300) for process in both]
+    assert [stdout.split()[-1:] for stdout, _ in ends] == [["60000"]] * 2, ends
 
 
 @needs_archives

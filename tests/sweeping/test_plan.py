@@ -101,7 +101,7 @@ def test_a_name_that_another_cell_has_is_made_longer(sweep: Sweep) -> None:
     assert [cell.name for cell in first] == ["seed=0", "seed=1"]
     assert [cell.name for cell in second] == [f"seed={s}__epochs=3__train_examples=60" for s in (0, 1)]
     third = sweep.plan(TINY.replace("epochs=1", "epochs=3") + "[train]\n--seed=0 | 1").cells
-    assert third[0].name == "seed=0,epochs=3"
+    assert third[0].name == "seed=0__epochs=3"
 
 
 def test_stages_with_other_arguments_and_what_follows_from_them_run_again(

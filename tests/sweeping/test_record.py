@@ -1,6 +1,7 @@
 """Records: what is written is read, what is no record is passed over, what is damaged is refused."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from ncen_tf.sweeping.table import format_records
 
 @pytest.fixture
 def record() -> dict[str, Any]:
-    def case(eps: float, value: float) -> dict[str, Any]:
+    def case(eps: float, value: float, norm: str = "Linf") -> dict[str, Any]:
         share = {"value": value}
-        return {"attacks": ["PGD"], "norm": "Linf", "eps": eps, "robust_accuracy": share, "aae": share}
+        return {"attacks": ["PGD"], "norm": norm, "eps": eps, "robust_accuracy": share, "aae": share}
 
     return {
         "name": "regularizer=nce,seed=0",
@@ -38,7 +39,7 @@ def record() -> dict[str, Any]:
                 "examples": 10,
                 "ace": {"value": 0.9},
                 "attacks": [],
-                "worst_case": [case(0.3, 0.125), case(0.1, 0.5)],
+                "worst_case": [case(1.5, 0.25, "L2"), case(0.3, 0.125), case(0.1, 0.5)],
             }
         },
         "seconds": {"train": 100.2, "export": 10.0, "paper": 20.0},
@@ -51,6 +52,8 @@ def test_records_are_found_below_a_folder_beside_other_json(tmp_path: Path, reco
         write_record(tmp_path / name / "result.json", record | {"name": name})
     (tmp_path / "a" / "report.json").write_text(json.dumps(record["reports"]["paper"]))
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "a" / ".4711.result.json").write_text('{"name": "half wri')
     assert read_records(tmp_path) == [{"format": 1, **record, "name": name} for name in ("a", "b")]
     with pytest.raises(InputError, match="no record of a sweep"):
         read_record(tmp_path / "a" / "report.json")
@@ -83,16 +86,28 @@ def test_damaged_records_are_refused_with_the_field(
         read_records(tmp_path)
 
 
-def test_the_table_has_the_worst_case_at_each_eps(record: dict[str, Any]) -> None:
-    other = record | {"name": "x", "reports": {}}
-    header, first, second, *_ = format_records([record, other]).splitlines()
-    assert header.split() == ["cell", "ACE", "paper", "seconds"]
-    assert first.split() == ["regularizer=nce,seed=0", "0.9000", "0.500", "0.125", "130"]
-    assert second.split() == ["x", "0.9000", "-", "130"]
+def test_the_table_has_the_worst_case_below_its_suite_norm_and_eps(record: dict[str, Any]) -> None:
+    paper = record["reports"]["paper"]
+    wide = paper | {"worst_case": [row for row in paper["worst_case"] if row["eps"] == 0.3]}
+    other = record | {"name": "x", "reports": {"wide": wide}}
+    suites, balls, first, second, *_ = format_records([record, other]).splitlines()
+    assert suites.split() == ["cell", "ACE", "paper", "paper", "paper", "wide", "seconds"]
+    assert re.split("  +", balls.strip()) == ["Linf 0.1", "Linf 0.3", "L2 1.5", "Linf 0.3"]
+    assert first.split() == ["regularizer=nce,seed=0", "0.9000", "0.500", "0.125", "0.250", "-", "130"]
+    assert second.split() == ["x", "0.9000", "-", "-", "-", "0.125", "130"]
+    ends = [[match.end() for match in re.finditer(r"\S+(?= |$)", line)] for line in (suites, first)]
+    assert ends[0][1:] == ends[1][1:], "values are right below their heads"
+
+
+def test_the_table_of_a_sweep_without_attacks(record: dict[str, Any]) -> None:
+    assert [line.split() for line in format_records([record | {"reports": {}}]).splitlines()] == [
+        ["cell", "ACE", "seconds"],
+        ["regularizer=nce,seed=0", "0.9000", "130"],
+    ]
 
 
 def test_the_table_of_a_record_that_knows_less(record: dict[str, Any]) -> None:
     del record["seconds"]
     for row in record["reports"]["paper"]["worst_case"]:
         row["robust_accuracy"] = {"value": None}
-    assert format_records([record]).splitlines()[1].split()[2:] == ["n/a", "n/a", "0"]
+    assert format_records([record]).splitlines()[2].split()[2:] == ["n/a", "n/a", "n/a", "0"]
