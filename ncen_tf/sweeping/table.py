@@ -2,30 +2,46 @@
 
 from typing import Any
 
-NOTE = "SUITE: robust accuracy, each example under its strongest attack, at each eps from small to large."
+NOTE = "Below a suite's norm and eps: robust accuracy there, each example under its strongest attack."
+
+Column = tuple[str, str, float]
+"""Suite, norm and eps."""
 
 
 def format_records(records: list[dict[str, Any]]) -> str:
-    """A row for each cell: ACE, worst robust accuracy of each suite at each eps, seconds.
+    """A row for each cell: ACE, worst robust accuracy of each suite at each norm and eps, seconds.
 
     Args:
         records: of finished cells, as :func:`ncen_tf.sweeping.record.read_record` gives them.
     """
-    suites = list(dict.fromkeys(suite for record in records for suite in record["reports"]))
-    lines = [["cell", "ACE", *suites, "seconds"]]
-    for record in records:
-        worst = [_worst_cases(record["reports"].get(suite)) for suite in suites]
+    worst = [_worst_cases(record["reports"]) for record in records]
+    columns = _columns(records, worst)
+    lines = [["cell", "ACE", *(suite for suite, _, _ in columns), "seconds"]]
+    if columns:
+        lines.append(["", "", *(f"{norm} {eps:.4g}" for _, norm, eps in columns), ""])
+    for record, values in zip(records, worst, strict=True):
+        cells = (values.get(column, "-") for column in columns)
         seconds = sum(record.get("seconds", {}).values())
-        lines.append([record["name"], f"{record['run']['test']['ace']:.4f}", *worst, f"{seconds:.0f}"])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+        lines.append([record["name"], f"{record['run']['test']['ace']:.4f}", *cells, f"{seconds:.0f}"])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "  ".join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
         for name, *cells in lines
     ]
-    return "\n".join([*rows, "", *([NOTE] if suites else [])]).rstrip()
+    return "\n".join([*rows, "", *([NOTE] if columns else [])]).rstrip()
 
 
-def _worst_cases(report: dict[str, Any] | None) -> str:
-    rows = sorted(report["worst_case"], key=lambda row: (row["norm"], row["eps"])) if report else []
-    values = (row["robust_accuracy"]["value"] for row in rows)
-    return " ".join("n/a" if value is None else f"{value:.3f}" for value in values) or "-"
+def _columns(records: list[dict[str, Any]], worst: list[dict[Column, str]]) -> list[Column]:
+    """All that any record has: suites as they come, in each Linf first and radii from small to large."""
+    suites = list(dict.fromkeys(suite for record in records for suite in record["reports"]))
+    found = {column for values in worst for column in values}
+    return sorted(found, key=lambda c: (suites.index(c[0]), c[1] != "Linf", c[1], c[2]))
+
+
+def _worst_cases(reports: dict[str, Any]) -> dict[Column, str]:
+    return {
+        (suite, row["norm"], row["eps"]): "n/a" if value is None else f"{value:.3f}"
+        for suite, report in reports.items()
+        for row in report["worst_case"]
+        for value in (row["robust_accuracy"]["value"],)
+    }

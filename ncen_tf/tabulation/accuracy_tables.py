@@ -60,7 +60,7 @@ def _table(conditions: Conditions, measured: Measured, measure: Measure) -> Tabl
     title = f"{measure[0].upper()}{measure[1:]}, protocol {conditions.protocol}"
     context = {
         name: value for name, value in vars(conditions).items() if name not in ("attacks", "cumulative")
-    }
+    } | {"attack_settings": conditions.attack_settings}
     trained, attacked = ([part.hardware for part in parts] for parts in zip(*measured, strict=True))
     table = lay_out(
         [Sample(experiment, _values(report, rows, measure)) for experiment, report in measured],

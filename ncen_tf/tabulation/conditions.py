@@ -54,6 +54,15 @@ class Conditions:
         return list(DATASETS).index(self.dataset), self.members, self.train_examples, self.epochs, *values
 
     @property
+    def attack_settings(self) -> str:
+        """All attacks in their order: ``PGD Linf 0.1 (step_size 0.01, steps 40); ...``.
+
+        Differs wherever the attacks do. Worst cases are left out, for they follow from the attacks.
+        """
+        attacks = "; ".join(_describe_one(key) for key in self.attacks if key.attack != WORST_CASE)
+        return f"cumulative: {attacks}" if self.cumulative else attacks
+
+    @property
     def comparable(self) -> bool:
         """Whether the paper's cells may stand beside what was measured."""
         return (self.protocol, self.objective) in _COMPARABLE and self.attacked == self.dataset
@@ -92,6 +101,11 @@ def describe_hardware(trained: Iterable[str], attacked: Iterable[str] = ()) -> s
     if attacks in ("", training):
         return training
     return f"trained on {training}; attacked on {attacks}"
+
+
+def _describe_one(key: AttackKey) -> str:
+    settings = ", ".join(f"{name} {text}" for name, text in key.settings)
+    return f"{key.attack} {key.norm} {key.eps}" + (f" ({settings})" if settings else "")
 
 
 def _describe(attacks: Iterable[AttackKey]) -> Iterator[str]:

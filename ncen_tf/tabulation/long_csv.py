@@ -17,6 +17,7 @@ _CONTEXT = (
     "epochs",
     "members",
     "hardware",
+    "attack_settings",
 )
 _MEASURED = ("measure", "attack", "norm", "eps", "detail")
 _FIGURES = ("n", "seeds", "mean", "std", "paper", "difference")

@@ -26,15 +26,17 @@ class Comparison:
 
 
 def protocol_comparisons(experiments: Iterable[Experiment]) -> list[Comparison]:
-    """A table for each dataset and scale of training at which more than one protocol was measured.
+    """A table for each dataset, scale of training and number of clean test images at which more than one
+    protocol was measured.
 
     A cell is the worst case over a protocol's attacks at its smallest Linf radius, over all images
     attacked.
     """
-    groups: dict[tuple[object, ...], list[Experiment]] = {}
+    groups: dict[tuple[str, int, int, int, int], list[Experiment]] = {}
     for experiment in experiments:
-        groups.setdefault(experiment.scale, []).append(experiment)
-    groups = dict(sorted(groups.items(), key=lambda item: (list(DATASETS).index(str(item[0][0])), item[0])))
+        key = (*experiment.scale, experiment.test_examples)
+        groups.setdefault(key, []).append(experiment)
+    groups = dict(sorted(groups.items(), key=lambda item: (list(DATASETS).index(item[0][0]), item[0])))
     made = (_comparison(group) for group in groups.values())
     return [comparison for comparison in made if len(comparison.header) > 4]
 

@@ -12,8 +12,8 @@ from ncen_tf.tabulation.experiments import Experiment
 from ncen_tf.tabulation.layout import Sample, lay_out
 from ncen_tf.tabulation.table import Row, Table
 
-# Means over examples in float32 leave this much of what is zero.
-_DECIMALS = 6
+# Relative to the members' largest: float32 leaves less than this of differences and sums that are zero.
+_ROUNDING = 1e-6
 # What ncen_tf.training.robustness_probe adds after adversarial training: of few images, and attacked ones.
 _ATTACKED = ("training_attack_accuracy", "pgd_accuracy")
 
@@ -82,5 +82,6 @@ def _diagnostics(test: dict[str, npt.NDArray[np.float64]]) -> dict[Row, float | 
             continue
         summaries = {"": numbers} if numbers.ndim == 0 else {"mean": numbers.mean(), "range": np.ptp(numbers)}
         for detail, value in summaries.items():
-            values[Row(name, detail=detail, number_format=".4g")] = round(float(value), _DECIMALS)
+            noise = abs(value) < _ROUNDING * np.abs(numbers).max()
+            values[Row(name, detail=detail, number_format=".4g")] = 0.0 if noise else float(value)
     return values

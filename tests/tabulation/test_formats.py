@@ -1,8 +1,6 @@
 """What the formats write, read back."""
 
-import csv
 import dataclasses
-import io
 import re
 import shutil
 import subprocess
@@ -14,12 +12,11 @@ import pytest
 
 from ncen_tf.tabulation.experiments import read_experiments
 from ncen_tf.tabulation.latex import escape, to_latex
-from ncen_tf.tabulation.long_csv import to_csv
 from ncen_tf.tabulation.markdown import to_markdown
 from ncen_tf.tabulation.page import sections
 from ncen_tf.tabulation.table import Cell, Table
 from ncen_tf.tabulation.terminal import to_terminal
-from tests.tabulation.records import ENSEMBLE1, report, run, write
+from tests.tabulation.records import report, run, write
 
 
 @pytest.fixture(scope="module")
@@ -178,22 +175,3 @@ def test_latex_compiles(tables: list[Table], tmp_path: Path) -> None:
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_csv_says_what_the_table_shows(tables: list[Table]) -> None:
-    lines = list(csv.DictReader(io.StringIO(to_csv(tables))))
-    shown = [
-        (row.number_format, cell)
-        for table in tables
-        for block in table.blocks
-        for row, cells in block.lines
-        for cell in cells
-        if cell is not None
-    ]
-    assert len(lines) == len(shown)
-    for line, (number_format, cell) in zip(lines, shown, strict=True):
-        deviation = f" ± {float(line['std']):{number_format}}" if line["std"] else ""
-        assert f"{float(line['mean']):{number_format}}{deviation}" == cell.text(number_format)
-    keys = [tuple(line[name] for name in list(line)[:-6]) for line in lines]
-    assert len(set(keys)) == len(keys), "two lines of one cell"
-    assert len(ENSEMBLE1) == int(lines[0]["members"])

@@ -75,6 +75,18 @@ def test_what_was_measured_in_other_balls_makes_no_column(tmp_path: Path) -> Non
     assert all(line[4] for line in comparison.body)
 
 
+def test_clean_accuracies_of_other_numbers_of_images_are_tables_of_their_own(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    clean = {}
+    for seed, images in enumerate((10_000, 100)):
+        of_run = run(rng, seed=seed)
+        of_run["dataset"]["test_examples"] = images
+        write(tmp_path, f"s{seed}", of_run, [report(rng), report(rng, "strict", attacks=STRICT)])
+        clean[f"clean, {images:,} images"] = f"{of_run['test']['ace']:.4f}"
+    comparisons = protocol_comparisons(read_experiments(tmp_path))
+    assert {c.header[2]: c.body[0][2] for c in comparisons} == clean
+
+
 def test_one_protocol_is_no_comparison(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     write(tmp_path, "a", run(rng), [report(rng)])
