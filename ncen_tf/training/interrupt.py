@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 
@@ -10,6 +11,8 @@ class InterruptedRunError(Exception):
     """Ctrl-C or SIGTERM: what was done is saved and can be resumed."""
 
 
+SECONDS_OF_ONE_WISH = 0.1
+"""Signals so close together are one: ``timeout`` signals a program, and at once its process group."""
 _WAIT = b"\nStopping: the run is saved after this step. Once more stops at once, without saving.\n"
 
 
@@ -26,10 +29,13 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
     def request(signum: int, frame: object) -> None:
         interrupt.requested = True
-        restore()
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
         # Past Python's buffer, which the interrupted code may be in the middle of.
         with contextlib.suppress(OSError):
             os.write(2, _WAIT)
+        time.sleep(SECONDS_OF_ONE_WISH)
+        restore()
 
     def restore() -> None:
         for number, handler in previous.items():
