@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -31,9 +32,9 @@ def run(main: Callable[[], int | None]) -> None:
             return main()
         except InputError as error:
             return _fail(str(error))
-        except BrokenPipeError:
-            raise
         except OSError as error:
+            if isinstance(error, BrokenPipeError) and _nobody_reads():
+                raise
             where = f" ({error.filename})" if error.filename else ""
             return _fail(f"{error.strerror or error}{where}.")
         except KeyboardInterrupt:
@@ -73,6 +74,13 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(_fail("An unknown flag has a very long name (--help lists the flags)."))
     except (flags.Error, ValueError) as error:
         sys.exit(_fail(f"{error} (--help lists the flags.)"))
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed at the other end."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _fail(sentence: str) -> int:

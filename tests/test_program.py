@@ -10,10 +10,11 @@ import pytest
 
 from tests.conftest import ROOT
 
-TABLES = ("ncen_tf.tables", "--results=docs/diversity")
+TABLES = ("-m", "ncen_tf.tables", "--results=docs/diversity")
+HELP = ("-m", "ncen_tf.train", "--help")
 
 
-@pytest.mark.parametrize("command", [("ncen_tf.train", "--help"), TABLES])
+@pytest.mark.parametrize("command", [HELP, TABLES])
 def test_a_reader_that_has_enough_is_no_error(command: tuple[str, ...]) -> None:
     """As ``| head`` does, but before the first line."""
     reading, writing = os.pipe()
@@ -23,8 +24,20 @@ def test_a_reader_that_has_enough_is_no_error(command: tuple[str, ...]) -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
+def test_a_pipe_that_is_not_standard_output_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from ncen_tf import program\n"
+        "def main():\n    raise BrokenPipeError(32, 'Broken pipe')\n"
+        "program.run(main)\n"
+    )
+    with (tmp_path / "out.txt").open("wb") as out:
+        ended = run((str(script),), out.fileno())
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (2, "error: Broken pipe.")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's device that is always full")
-@pytest.mark.parametrize("command", [("ncen_tf.train", "--help"), TABLES])
+@pytest.mark.parametrize("command", [HELP, TABLES])
 def test_a_full_disk_is_one_sentence(command: tuple[str, ...]) -> None:
     with Path("/dev/full").open("wb") as full:
         ended = run(command, full.fileno())
@@ -41,8 +54,9 @@ def test_an_empty_flag_is_refused(flag: str, refuse: Callable[..., None]) -> Non
 
 def run(command: tuple[str, ...], stdout: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, *command],
         cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
