@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import ncen_tf
 from ncen_tf.attacks.attack import Attack
@@ -143,6 +144,15 @@ def read_adversarials(file: Path) -> SavedAdversarials:
     if not ((adversarials >= 0) & (adversarials <= 1)).all():  # False for a NaN
         raise InputError(f"{file}: adversarial images are in [0, 1]; some are outside or NaN.")
     return SavedAdversarials(**(values | {"settings": settings, "objective": str(values["objective"])}))
+
+
+def read_kept_images(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
+    """Adversarial images of an earlier run; ``None`` if there are none of this shape, or they are damaged."""
+    try:
+        adversarials = read_adversarials(file).adversarials
+    except InputError:
+        return None
+    return adversarials if adversarials.shape == shape else None
 
 
 def _read_arrays(file: Path, layout: Mapping[str, tuple[type[np.generic], int]]) -> dict[str, Any]:

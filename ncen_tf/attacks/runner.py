@@ -13,7 +13,7 @@ from ncen_tf.attacks.checks import check_examples
 from ncen_tf.attacks.objectives import Objective, ObjectiveName
 from ncen_tf.attacks.result_files import (
     BatchFiles,
-    read_adversarials,
+    read_kept_images,
     read_result,
     result_file_name,
     result_key,
@@ -22,7 +22,6 @@ from ncen_tf.attacks.result_files import (
 )
 from ncen_tf.attacks.results import SavedAdversarials, SuiteResult
 from ncen_tf.attacks.suites import Suite
-from ncen_tf.errors import InputError
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def run_suite(
         saved = save_adversarials / name if save_adversarials else None
         batches = BatchFiles((state_dir / name).with_suffix(".batches"), key) if state_dir else None
         result = read_result(state_dir / name, key) if state_dir else None
-        kept = _kept_images(saved, images.shape) if saved else None
+        kept = read_kept_images(saved, images.shape) if result is not None and saved else None
         if result is not None and (saved is None or kept is not None):
             logger.info("%s: finished by an earlier run", attack.label)
             resumed += 1
@@ -114,15 +113,6 @@ def run_suite(
             left[attack.ball] = kept
         results.append(result)
     return SuiteResult(labels, clean, results, resumed)
-
-
-def _kept_images(file: Path, shape: tuple[int, ...]) -> Images | None:
-    """Adversarial images of an earlier run; ``None`` if there are none of all images, or they are damaged."""
-    try:
-        adversarials = read_adversarials(file).adversarials
-    except InputError:
-        return None
-    return adversarials if adversarials.shape == shape else None
 
 
 def replay(target: Target, saved: SavedAdversarials, batch_size: int = 64) -> SuiteResult:

@@ -42,11 +42,11 @@ def verify_export(folder: Path, dataset: Dataset) -> dict[str, dict[str, Any]]:
     predictors = whole_ensembles(folder)
     if not predictors:
         raise InputError(f"{folder} holds neither {ONNX_FILE} nor {SAVED_MODEL}.")
-    first = next(iter(predictors))
+    first, *others = predictors
     reference = predict_all(predictors[first], dataset.test)
     itself = Parity(len(reference), 0, 0, 0, difference_between_batch_sizes(predictors[first], dataset.test))
     figures = {first: _require_parity(first, itself)}
-    for name in list(predictors)[1:]:
+    for name in others:
         figures[name] = prove_parity(name, predictors[name], reference, dataset.test)
     if predictions_sha256(reference) != manifest["accuracy"]["predictions_sha256"]:
         raise InputError(f"The predictions of {folder} are not those that its manifest records.")

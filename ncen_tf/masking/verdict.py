@@ -14,7 +14,7 @@ from ncen_tf.targets.target import Target
 TOLERATED = 0.02
 """Share of the examples that a comparison may go the wrong way on: two attacks differ by luck."""
 ROUNDOFF = 1e-9
-"""Shares that differ by :data:`TOLERATED` may differ by so much more, or less, as floating-point numbers."""
+"""What sums and differences of shares may be off by as floating-point numbers."""
 ROUNDING = 1e-3
 """Change of a probability that batches of another shape or order explain."""
 
@@ -49,23 +49,23 @@ def judge(symptoms: Symptoms) -> list[Check]:
         ),
         Check(
             "one_step_beats_iterative",
-            one_step >= iterative - TOLERATED - ROUNDOFF,
+            _at_most(iterative - one_step, TOLERATED),
             f"FGSM leaves {one_step:.1%} standing, PGD {iterative:.1%}",
         ),
         Check(
             "noise_is_as_strong",
-            iterative <= TOLERATED or noise >= iterative + TOLERATED - ROUNDOFF,
+            iterative <= TOLERATED or _at_most(TOLERATED, noise - iterative),
             f"random noise leaves {noise:.1%} standing, PGD {iterative:.1%}",
         ),
         Check(
             "accuracy_survives_large_eps",
-            largest <= 1 / s.classes + TOLERATED + ROUNDOFF and all_falling(s.radii),
+            _at_most(largest, 1 / s.classes + TOLERATED) and all_falling(s.radii),
             f"PGD leaves standing {shown}",
         ),
         Check("zero_gradients", zero <= TOLERATED, f"{zero:.1%} of the examples have no gradient"),
         Check(
             "loss_does_not_ascend",
-            ascends >= 1 - 5 * TOLERATED - ROUNDOFF,
+            _at_most(1 - ascends, 5 * TOLERATED),
             f"a small step along the gradient raises the loss of {ascends:.1%} of the examples",
         ),
         Check(
@@ -86,7 +86,11 @@ def judge(symptoms: Symptoms) -> list[Check]:
 def all_falling(radii: dict[float, float]) -> bool:
     """Whether accuracy never rises with the radius, up to luck."""
     shares = [share for _, share in sorted(radii.items())]
-    return all(later <= earlier + TOLERATED + ROUNDOFF for earlier, later in itertools.pairwise(shares))
+    return all(_at_most(later - earlier, TOLERATED) for earlier, later in itertools.pairwise(shares))
+
+
+def _at_most(share: float, bound: float) -> bool:
+    return share <= bound + ROUNDOFF
 
 
 def judge_suite(suite: Suite, result: SuiteResult) -> list[Check]:

@@ -1,6 +1,6 @@
 """A cell's folder: how far its stages got, and the record when all are done."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +42,19 @@ class CellDirectory:
 
     def pending(self, stages: Sequence[Stage]) -> list[Stage]:
         """The stages to run: not finished, finished with other arguments, or made from such a stage."""
-        left = self._left(stages, recorded=self.result.is_file())
-        # A record does without the files that it was made from; what is to run now does not.
-        return self._left(stages, recorded=False) if left else left
-
-    def _left(self, stages: Sequence[Stage], recorded: bool) -> list[Stage]:
-        known = self._read_stages()
         reports = read_record(self.result)["reports"] if self.result.is_file() else None
+        left = self._left(stages, reports, files_needed=reports is None)
+        # A record does without the files that it was made from; what is to run now does not.
+        return self._left(stages, reports, files_needed=True) if left else left
+
+    def _left(
+        self, stages: Sequence[Stage], reports: Collection[str] | None, files_needed: bool
+    ) -> list[Stage]:
+        known = self._read_stages()
         pending: list[Stage] = []
         for stage in stages:
             entry = known.get(stage.name, {})
-            finished = entry.get("finished", False) and (recorded or stage.output.is_file())
+            finished = entry.get("finished", False) and (not files_needed or stage.output.is_file())
             # The record may be of a grid without this suite.
             finished = finished and (stage.program != "attack" or reports is None or stage.name in reports)
             # The run's settings belong to the folder: config() tells them.
@@ -68,9 +70,8 @@ class CellDirectory:
         self.result.unlink(missing_ok=True)
         known = self._read_stages()
         if any(stage.program != "attack" for stage in pending):  # reports of another export, in no grid now
-            known = {name: known[name] for name in known if name in ("train", "export")} | {
-                stage.name: known[stage.name] for stage in pending if stage.name in known
-            }
+            kept = {"train", "export", *(stage.name for stage in pending)}
+            known = {name: entry for name, entry in known.items() if name in kept}
         for stage in pending:
             entry = known.get(stage.name, {})
             seconds = entry["seconds"] if entry.get("arguments") == stage.identity else 0.0

@@ -14,6 +14,8 @@ from ncen_tf.training.config import TrainingConfig
 
 # The sweep decides where a cell's run goes, and never throws one away.
 _RESERVED = ("run_dir", "overwrite")
+SEPARATOR = "__"
+"""Of the parts of a cell's name: no comma, which separates paths in flags."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Cell:
     """One training run of a grid."""
 
     name: str
-    """Made from the flags that vary over the grid, e.g. ``regularizer=nce,seed=0``."""
+    """Made from the flags that vary over the grid, e.g. ``regularizer=nce__seed=0``."""
     arguments: tuple[str, ...]
     """The flags of ncen_tf.train that the grid gives, in the order in which train defines them."""
     config: TrainingConfig
@@ -51,10 +53,6 @@ def make_cells(grid: Grid) -> list[Cell]:
         Cell(_name(arguments, varying, config), tuple(arguments.values()), config)
         for config, (_, arguments) in found.items()
     ]
-
-
-SEPARATOR = "__"
-"""Of the parts of a cell's name: no comma, which separates paths in flags."""
 
 
 def flag_as_name(argument: str) -> str:

@@ -40,8 +40,11 @@ def _columns(records: list[dict[str, Any]], worst: list[dict[Column, str]]) -> l
 
 def _worst_cases(reports: dict[str, Any]) -> dict[Column, str]:
     return {
-        (suite, row["norm"], row["eps"]): "n/a" if value is None else f"{value:.3f}"
+        (suite, row["norm"], row["eps"]): _shown(row["robust_accuracy"]["value"])
         for suite, report in reports.items()
         for row in report["worst_case"]
-        for value in (row["robust_accuracy"]["value"],)
     }
+
+
+def _shown(share: float | None) -> str:
+    return "n/a" if share is None else f"{share:.3f}"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.tabulation.experiments import WORST_CASE, AttackKey, Experiment, SuiteReport
+from ncen_tf.tabulation.methods import describe_settings
 from ncen_tf.tabulation.paper_cells import TABLE_OF_MEMBERS, TRAIN_EXAMPLES
 
 PROTOCOLS = ("paper", "released", "strict")
@@ -104,7 +105,7 @@ def describe_hardware(trained: Iterable[str], attacked: Iterable[str] = ()) -> s
 
 
 def _describe_one(key: AttackKey) -> str:
-    settings = ", ".join(f"{name} {text}" for name, text in key.settings)
+    settings = describe_settings(key.settings)
     return f"{key.attack} {key.norm} {key.eps}" + (f" ({settings})" if settings else "")
 
 

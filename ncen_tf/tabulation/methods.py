@@ -7,7 +7,7 @@ from dataclasses import fields
 from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.errors import InputError
 from ncen_tf.models.structures import structure_architecture
-from ncen_tf.training.config import TrainingConfig, default_at_step_size
+from ncen_tf.training.config import COEFFICIENTS, TrainingConfig, default_at_step_size
 
 Setting = tuple[str, str]
 """A training flag's name and text."""
@@ -15,13 +15,6 @@ Setting = tuple[str, str]
 NAMES = {"none": "BL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
 """The paper's columns in its order; ADP is not in it."""
 
-_COEFFICIENTS = {
-    "none": (),
-    "gal": ("gal_coefficient",),
-    "gpmr": ("lambda_div", "lambda_eq"),
-    "adp": ("adp_alpha", "adp_beta"),
-    "nce": ("lambda_cos", "lambda_norm"),
-}
 _OF_ADVERSARY = ("at_", "trades_")
 # What the paper has not: images that an adversary changed.
 _ADVERSARIAL = ("adversarial_training", *_OF_ADVERSARY)
@@ -48,7 +41,7 @@ class Method:
     def departures(self) -> frozenset[Setting]:
         """The differences that make it another method than the paper's, at whatever scale: the regularizer's
         own weights, and adversarial training."""
-        own = _COEFFICIENTS[self.regularizer]
+        own = COEFFICIENTS[self.regularizer]
         return frozenset(d for d in self.differences if d[0] in own or d[0].startswith(_ADVERSARIAL))
 
     @property

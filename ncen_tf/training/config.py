@@ -1,6 +1,7 @@
 """Everything that decides the weights a training run ends with."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,17 +10,15 @@ from ncen_tf.errors import InputError
 from ncen_tf.input_files import check_flag_size
 from ncen_tf.models.structures import parse_architecture
 
-REGULARIZERS = ("none", "gal", "gpmr", "adp", "nce")
-_COEFFICIENTS = (
-    "lambda_cos",
-    "lambda_norm",
-    "gal_coefficient",
-    "lambda_div",
-    "lambda_eq",
-    "adp_alpha",
-    "adp_beta",
-)
+COEFFICIENTS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "gal": ("gal_coefficient",),
+    "gpmr": ("lambda_div", "lambda_eq"),
+    "adp": ("adp_alpha", "adp_beta"),
+    "nce": ("lambda_cos", "lambda_norm"),
+}
 """Of the regularizers; a negative one turns its term around."""
+REGULARIZERS = tuple(COEFFICIENTS)
 ADVERSARIAL_TRAININGS = ("none", "pgd", "trades")
 ADVERSARY_LOSSES = ("ensemble", "members")
 PRECISIONS = ("float32", "mixed_bfloat16")
@@ -27,11 +26,9 @@ SCHEDULES = ("steps", "cosine")
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
 _ADVERSARY = ("at_eps", "at_steps", "at_step_size", "at_random_start", "at_loss", "at_fraction")
-_ONLY_WITH = {
-    ("regularizer", ("nce",)): ("lambda_cos", "lambda_norm", "nce_form"),
-    ("regularizer", ("gal",)): ("gal_coefficient",),
-    ("regularizer", ("gpmr",)): ("lambda_div", "lambda_eq"),
-    ("regularizer", ("adp",)): ("adp_alpha", "adp_beta"),
+_ONLY_WITH: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
+    **{("regularizer", (name,)): own for name, own in COEFFICIENTS.items()},
+    ("regularizer", ("nce",)): (*COEFFICIENTS["nce"], "nce_form"),
     ("adversarial_training", ("pgd", "trades")): _ADVERSARY,
     ("adversarial_training", ("trades",)): ("trades_beta",),
     ("schedule", ("steps",)): ("decay_every",),
@@ -113,7 +110,7 @@ class TrainingConfig:
             raise InputError(
                 f"--crop_padding is at least 0 and less than the image's size; got {self.crop_padding}."
             )
-        for name in _COEFFICIENTS:
+        for name in itertools.chain(*COEFFICIENTS.values()):
             if not abs(getattr(self, name)) <= _LARGEST:
                 raise InputError(f"--{name} is finite in float32; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):

@@ -15,7 +15,7 @@ from ncen_tf.attacks.checks import check_examples
 from ncen_tf.attacks.objectives import Objective
 from ncen_tf.attacks.result_files import (
     BatchFiles,
-    read_adversarials,
+    read_kept_images,
     result_file_name,
     result_key,
     write_adversarials,
@@ -94,7 +94,7 @@ def run_transfer(
             key = result_key(attack, member, [examples, batch_size, seed])
             file = folder / result_file_name(attack, key)
             batches = BatchFiles(file.with_suffix(".batches"), key)
-            made = _finished(file, images.shape)
+            made = read_kept_images(file, images.shape)
             resumed += made is not None
             if made is not None:
                 logger.info("%s: made by an earlier run", attack.label)
@@ -105,15 +105,6 @@ def run_transfer(
             batches.remove()
             shown[source] = predictions(made, attack.label)
     return TransferResult(labels, clean, adversarial, resumed)
-
-
-def _finished(file: Path, shape: tuple[int, ...]) -> Images | None:
-    """The images of an earlier run; ``None`` if there are none or their file is damaged."""
-    try:
-        made = read_adversarials(file).adversarials
-    except InputError:
-        return None
-    return made if made.shape == shape else None
 
 
 def _check_some_right(members: Sequence[Target], right: npt.NDArray[np.bool_]) -> None:

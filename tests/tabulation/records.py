@@ -8,6 +8,9 @@ import numpy as np
 
 from ncen_tf.data.datasets import DATASETS
 from ncen_tf.sweeping.record import write_record
+from ncen_tf.tabulation.experiments import read_experiments
+from ncen_tf.tabulation.page import sections
+from ncen_tf.tabulation.table import Table
 from ncen_tf.training.config import TrainingConfig, default_at_step_size
 
 CPU = {"platform": "Linux x86_64", "cores": 2, "gpus": []}
@@ -128,3 +131,8 @@ def write(
 
 def _accuracies(rng: Rng) -> dict[str, Any]:
     return {"aae": {"value": rng.random()}, "robust_accuracy": {"value": rng.random()}}
+
+
+def all_tables(folder: Path) -> list[Table]:
+    """Every table that the records below a folder make, in the page's order."""
+    return [table for group in sections(read_experiments(folder)).values() for table in group]

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ncen_tf.tabulation.experiments import read_experiments
 from ncen_tf.tabulation.long_csv import to_csv
-from ncen_tf.tabulation.page import sections
 from ncen_tf.tabulation.paper_cells import PaperCell, paper_cells
-from tests.tabulation.records import CPU, ENSEMBLE1, GPU, report, run, write
+from tests.tabulation.records import CPU, ENSEMBLE1, GPU, all_tables, report, run, write
 
 ENSEMBLE4 = ("resnet20", "resnet26", "resnet32")
 SMALL = ("resnet8", "resnet8")
@@ -71,8 +69,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Record
 
 @pytest.fixture(scope="module")
 def lines(written: tuple[Path, list[Record]]) -> list[dict[str, str]]:
-    tables = (table for group in sections(read_experiments(written[0])).values() for table in group)
-    return list(csv.DictReader(io.StringIO(to_csv(tables))))
+    return list(csv.DictReader(io.StringIO(to_csv(all_tables(written[0])))))
 
 
 def belongs(line: dict[str, str], record: Record) -> bool:

@@ -16,7 +16,7 @@ from ncen_tf.tabulation.markdown import to_markdown
 from ncen_tf.tabulation.page import sections
 from ncen_tf.tabulation.table import Cell, Table
 from ncen_tf.tabulation.terminal import to_terminal
-from tests.tabulation.records import report, run, write
+from tests.tabulation.records import all_tables, report, run, write
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
     for name, settings in cells.items():
         reports = [report(rng, protocol) for protocol in ("paper", "strict")]
         write(folder, name, run(rng, decay_every=1, **settings), reports)
-    return [table for group in sections(read_experiments(folder)).values() for table in group]
+    return all_tables(folder)
 
 
 @pytest.fixture

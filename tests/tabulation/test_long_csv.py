@@ -12,7 +12,7 @@ from ncen_tf.tabulation.experiments import read_experiments
 from ncen_tf.tabulation.long_csv import to_csv
 from ncen_tf.tabulation.page import sections
 from ncen_tf.tabulation.table import Table
-from tests.tabulation.records import ENSEMBLE1, report, run, write
+from tests.tabulation.records import ENSEMBLE1, all_tables, report, run, write
 
 
 def pgd(steps: int) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
         attacks, cumulative = ATTACKED[settings.get("seed", 0)]
         own = report(rng, "custom (mine.toml)", attacks=attacks) | {"cumulative": cumulative}
         write(folder, name, run(rng, **settings), [report(rng), report(rng, "strict"), own])
-    return [table for group in sections(read_experiments(folder)).values() for table in group]
+    return all_tables(folder)
 
 
 @pytest.fixture
