@@ -19,9 +19,9 @@ from benchmarks.table import Row, Table, timing_rows
 from benchmarks.target import balanced_images, open_ensemble, write_onnx
 from benchmarks.timing import Candidate, Failure, Outcome, Run, Timing, interleaved
 from ncen_tf import program
-from ncen_tf.attacks.basic_iterative import BasicIterative
-from ncen_tf.attacks.momentum_iterative import MomentumIterative
-from ncen_tf.attacks.objectives import Objective
+from ncen_tf.attack.basic_iterative import BasicIterative
+from ncen_tf.attack.momentum_iterative import MomentumIterative
+from ncen_tf.attack.objectives import Objective
 from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.target import Target

@@ -20,12 +20,12 @@ import numpy.typing as npt
 import tensorflow as tf
 import torch
 
-from ncen_tf.attacks.objectives import Objective
-from ncen_tf.attacks.runner import run_suite
-from ncen_tf.attacks.strict import strict_attacks
-from ncen_tf.attacks.suites import Suite
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.runner import run_suite
+from ncen_tf.attack.strict import strict_attacks
+from ncen_tf.attack.suites import Suite
 from ncen_tf.data.loading import load_dataset
-from ncen_tf.environment import describe_environment
+from ncen_tf.base.environment import describe_environment
 from ncen_tf.targets.onnx_target import OnnxTarget
 
 TOLERANCE = 0.005

@@ -9,8 +9,8 @@ from absl import flags
 
 from benchmarks.table import cells
 from ncen_tf import program
-from ncen_tf.errors import InputError
-from ncen_tf.files import replacing
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import replacing
 
 RESULTS = flags.DEFINE_string("results", None, "folder with the JSON files that benchmarks wrote with --out")
 OUT = flags.DEFINE_string("out", None, "file to write (default: standard output)")

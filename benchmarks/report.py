@@ -11,9 +11,9 @@ from typing import Any
 from absl import flags
 
 from benchmarks.table import Table, cells
-from ncen_tf.environment import describe_environment
-from ncen_tf.errors import InputError
-from ncen_tf.files import write_json
+from ncen_tf.base.environment import describe_environment
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import write_json
 
 PEERS = ("torch", "adversarial-robustness-toolbox", "foolbox", "torchattacks")
 

@@ -15,12 +15,12 @@ from benchmarks.table import Table, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.data.loading import Dataset, load_dataset
-from ncen_tf.models.ensemble import build_ensemble
-from ncen_tf.regularizers.nce import NCE
-from ncen_tf.training.config import TrainingConfig
-from ncen_tf.training.nc_ensemble import NCEnsemble
-from ncen_tf.training.steps import TrainingSteps
-from ncen_tf.training.strategy import make_strategy, share_cores, split_device
+from ncen_tf.ensembles.ensemble import build_ensemble
+from ncen_tf.ensembles.nce import NCE
+from ncen_tf.train.config import TrainingConfig
+from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.train.steps import TrainingSteps
+from ncen_tf.train.strategy import make_strategy, share_cores, split_device
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "the members")
 BATCHES = flags.DEFINE_list("batches", ["64", "128", "256", "512", "1024"], "images a step, over all devices")

@@ -21,7 +21,7 @@ from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
 from ncen_tf.data.loading import load_dataset
 from ncen_tf.data.pipeline import training_batches
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "members that are trained and attacked")
 TRAINED = flags.DEFINE_integer("train_examples", 600, "images of an epoch of training", lower_bound=10)

@@ -16,11 +16,11 @@ from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.data.loading import load_dataset
-from ncen_tf.errors import InputError
-from ncen_tf.models.resnet import build_resnet
-from ncen_tf.regularizers.nce import NCE
-from ncen_tf.training.nc_ensemble import NCEnsemble
-from ncen_tf.training.strategy import share_cores
+from ncen_tf.base.errors import InputError
+from ncen_tf.ensembles.resnet import build_resnet
+from ncen_tf.ensembles.nce import NCE
+from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.train.strategy import share_cores
 
 MEMBERS = flags.DEFINE_list("members", ["1", "3", "5"], "numbers of members")
 DEPTH = flags.DEFINE_integer("depth", 20, "of each member's ResNet")

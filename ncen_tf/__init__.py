@@ -1,19 +1,30 @@
 """NCEn-TF: train, export and attack negative-correlation ensembles of image classifiers."""
 
-import sys
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 
-# Importing the package registers its classes with Keras, so that saved ensembles load. Under
-# `python -m ncen_tf.NAME` the program imports what it needs after its flags have been parsed
-# (argv[0] is "-m" while the interpreter is still looking for the module): --help need not wait for
-# TensorFlow.
-if sys.argv[:1] != ["-m"]:
-    from ncen_tf.models.ensemble import Ensemble, build_ensemble
-    from ncen_tf.regularizers.adp import ADP
-    from ncen_tf.regularizers.gal import GAL
-    from ncen_tf.regularizers.gpmr import GPMR
-    from ncen_tf.regularizers.nce import NCE
-    from ncen_tf.training.nc_ensemble import NCEnsemble
+# Public names and the modules that define them: loaded at first use (PEP 562), so that `import ncen_tf` and
+# `--help` do not wait for TensorFlow.
+_MODULES = {
+    "ADP": "ncen_tf.ensembles.adp",
+    "GAL": "ncen_tf.ensembles.gal",
+    "GPMR": "ncen_tf.ensembles.gpmr",
+    "NCE": "ncen_tf.ensembles.nce",
+    "Ensemble": "ncen_tf.ensembles.ensemble",
+    "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "build_ensemble": "ncen_tf.ensembles.ensemble",
+}
 
-    __all__ = ["ADP", "GAL", "GPMR", "NCE", "Ensemble", "NCEnsemble", "build_ensemble"]
+__all__ = sorted(_MODULES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -6,7 +6,7 @@ from typing import Any
 from absl import flags
 
 from ncen_tf import program
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 RUNS = flags.DEFINE_list("runs", None, "run directories, finished or not")
 OUT = flags.DEFINE_string("out", None, "PNG file (default, for a single run: diagnostics.png in it)")
@@ -18,8 +18,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: no run, or a damaged one.
     """
-    from ncen_tf.training.config import TrainingConfig
-    from ncen_tf.training.run_directory import RunDirectory
+    from ncen_tf.train.config import TrainingConfig
+    from ncen_tf.train.run_directory import RunDirectory
 
     run = RunDirectory(path)
     return run.read_metrics(TrainingConfig.from_flags(run.read_flags()).epochs)
@@ -31,8 +31,8 @@ def main() -> None:
     paths = [Path(name) for name in RUNS.value]
     if len(paths) > 1 and not OUT.value:
         raise InputError("--out names the PNG file for several runs.")
-    from ncen_tf.training.diagnostics import diagnostics_table, write_diagnostics
-    from ncen_tf.training.run_directory import RunDirectory
+    from ncen_tf.train.diagnostics import diagnostics_table, write_diagnostics
+    from ncen_tf.train.run_directory import RunDirectory
 
     histories = {str(path): read_history(path) for path in paths}
     out = Path(OUT.value) if OUT.value else RunDirectory(paths[0]).plot_file

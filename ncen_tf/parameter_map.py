@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from ncen_tf import program
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 RECORDS = flags.DEFINE_string("records", None, "folder of records, e.g. of a sweep")
 X = flags.DEFINE_string("x", "lambda_cos", "training flag of the horizontal axis")
@@ -26,10 +26,10 @@ def main() -> None:
         raise InputError("--records names a folder of records, e.g. --records=sweeps/lambda_map.")
     if X.value == Y.value:
         raise InputError(f"--x and --y are two flags; both are {X.value}.")
-    from ncen_tf.files import write_json
-    from ncen_tf.sweeping.parameter_map import make_parameter_map
-    from ncen_tf.sweeping.parameter_map_plot import plot_parameter_map
-    from ncen_tf.sweeping.record import read_records
+    from ncen_tf.base.files import write_json
+    from ncen_tf.sweep.parameter_map import make_parameter_map
+    from ncen_tf.sweep.parameter_map_plot import plot_parameter_map
+    from ncen_tf.sweep.record import read_records
 
     folder = Path(RECORDS.value)
     records = read_records(folder)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from absl import app, flags
 from absl import logging as absl_logging
 
-from ncen_tf.errors import InputError, one_line
-from ncen_tf.input_files import check_flag_size
+from ncen_tf.base.errors import InputError, one_line
+from ncen_tf.untrusted.input_files import check_flag_size
 
 COULD_NOT_RUN = 2
 INTERRUPTED = 130

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ncen_tf.errors import InputError
-from ncen_tf.files import replacing, replacing_directory
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import replacing, replacing_directory
 from tests.conftest import ROOT
 
 WRITER = """
 import sys
 from pathlib import Path
-from ncen_tf.files import replacing, replacing_directory
+from ncen_tf.base.files import replacing, replacing_directory
 place = Path(sys.argv[1])
 with replacing(place / "file.txt") as file, replacing_directory(place / "folder") as folder:
     file.write_text("half")

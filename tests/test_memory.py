@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from ncen_tf.memory import limited_memory
+from ncen_tf.untrusted.memory import limited_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

@@ -10,8 +10,8 @@ import tensorflow as tf
 from benchmarks.peers.devices import nchw, to_torch, torch_device
 from benchmarks.peers.torch_resnet import copy_member
 from benchmarks.peers.torch_training import TorchTraining
-from ncen_tf.regularizers.nce import NCE
-from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.nce import NCE
+from ncen_tf.train.nc_ensemble import NCEnsemble
 
 TOLERANCE = 1e-3
 
@@ -22,7 +22,7 @@ def losses_of_both(
     """Batch means of ``loss``, ``ce``, ``l_cos`` and ``l_norm`` in training mode: ours, and PyTorch's.
 
     Args:
-        members: of :func:`ncen_tf.models.resnet.build_resnet`; PyTorch gets their weights.
+        members: of :func:`ncen_tf.ensembles.resnet.build_resnet`; PyTorch gets their weights.
         nce: the penalty.
         images: [N, H, W, C] in [0, 1].
         labels: [N].

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from benchmarks.timing import Run
-from ncen_tf.models.ensemble import Ensemble, log_mean_probabilities
+from ncen_tf.ensembles.ensemble import Ensemble, log_mean_probabilities
 
 Images = npt.NDArray[np.float32]
 

@@ -71,7 +71,7 @@ class TorchEnsemble(torch.nn.Module):
 
 
 def copy_member(member: keras.Model) -> TorchResNet:
-    """A Keras member of :func:`ncen_tf.models.resnet.build_resnet` in PyTorch.
+    """A Keras member of :func:`ncen_tf.ensembles.resnet.build_resnet` in PyTorch.
 
     Raises:
         ValueError: a member of another architecture.

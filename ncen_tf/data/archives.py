@@ -4,7 +4,7 @@ import struct
 import tempfile
 from pathlib import Path
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.data.preparation import DataUnavailableError, prepared_builder
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.data.archives import ARCHIVE_NAMES, find_archives, prepare_from_archives
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 logger = logging.getLogger(__name__)
 

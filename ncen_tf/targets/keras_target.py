@@ -4,15 +4,15 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ncen_tf.exporting.onnx_input import MEMORY
-from ncen_tf.exporting.trial import try_model
-from ncen_tf.files import sha256
-from ncen_tf.models.batch_norm import BatchNorm
-from ncen_tf.models.ensemble import Ensemble
-from ncen_tf.models.keras_file import read_ensemble
-from ncen_tf.training import nc_ensemble  # noqa: F401 -- Keras is to know the class
-from ncen_tf.training.run_directory import RunDirectory
-from ncen_tf.training.trained import load_trained
+from ncen_tf.untrusted.onnx_input import MEMORY
+from ncen_tf.export.trial import try_model
+from ncen_tf.base.files import sha256
+from ncen_tf.ensembles.batch_norm import BatchNorm
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.keras_file import read_ensemble
+from ncen_tf.train import nc_ensemble  # noqa: F401 -- Keras is to know the class
+from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.trained import load_trained
 
 
 class KerasTarget:

@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 import tensorflow as tf
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from ncen_tf.onnx_grad import gradient_model, split_gradient_model
 
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import onnx
 import tensorflow as tf
 
-from ncen_tf.errors import InputError
-from ncen_tf.exporting.onnx_file import open_session
-from ncen_tf.exporting.onnx_input import image_input, noise, read_model
-from ncen_tf.exporting.serving import MEMBER_LOGITS
-from ncen_tf.files import sha256
+from ncen_tf.base.errors import InputError
+from ncen_tf.export.onnx_file import open_session
+from ncen_tf.untrusted.onnx_input import image_input, noise, read_model
+from ncen_tf.export.serving import MEMBER_LOGITS
+from ncen_tf.base.files import sha256
 from ncen_tf.targets.onnx_reading import gradient_halves, tensor_dtype
 
 LAYOUTS = ("NHWC", "NCHW")

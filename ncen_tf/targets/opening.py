@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.errors import InputError
-from ncen_tf.exporting.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
+from ncen_tf.base.errors import InputError
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
 from ncen_tf.targets.onnx_target import OnnxInterface
 from ncen_tf.targets.target import Target
 

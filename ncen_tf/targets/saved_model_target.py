@@ -7,11 +7,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ncen_tf.errors import InputError
-from ncen_tf.exporting.manifest import describe_files
-from ncen_tf.exporting.saved_model import load_saved_model
-from ncen_tf.exporting.serving import IMAGE, MEMBER_LOGITS
-from ncen_tf.exporting.trial import try_model
+from ncen_tf.base.errors import InputError
+from ncen_tf.export.manifest import describe_files
+from ncen_tf.export.saved_model import load_saved_model
+from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
+from ncen_tf.export.trial import try_model
 
 
 class SavedModelTarget:

@@ -5,7 +5,7 @@ import json
 import os
 from typing import Any
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 VARIABLE = "TF_CONFIG"
 EXAMPLE = '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ncen_tf
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.messages import receive, send
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf.models.ensemble import Ensemble
-from ncen_tf.models.resnet import build_resnet
-from ncen_tf.regularizers.nce import NCE
-from ncen_tf.training.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.resnet import build_resnet
+from ncen_tf.ensembles.nce import NCE
+from ncen_tf.train.nc_ensemble import NCEnsemble
 
 torch = pytest.importorskip("torch")
 

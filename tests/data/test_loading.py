@@ -13,7 +13,7 @@ import pytest
 from ncen_tf.data.archives import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_official_gzip_header
 from ncen_tf.data.loading import Split, load_dataset
 from ncen_tf.data.preparation import DataUnavailableError
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from tests.conftest import ROOT
 
 needs_archives = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from tests.shares import share
 
 INPUTS = flags.DEFINE_integer("inputs", 10_000, "cases in all, shared among the formats", lower_bound=1)
@@ -25,7 +25,7 @@ FOUND = 1
 def main() -> int | None:
     from tqdm import tqdm
 
-    from ncen_tf.files import write_json
+    from ncen_tf.base.files import write_json
     from tests.fuzzing.campaign import Tally, run_cases
     from tests.fuzzing.formats import WEIGHTS, cases
     from tests.fuzzing.sandbox import temporary_sandbox

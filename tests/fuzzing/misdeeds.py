@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 
 class _Unpickled:

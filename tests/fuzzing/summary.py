@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ncen_tf.environment import describe_environment
+from ncen_tf.base.environment import describe_environment
 from tests.fuzzing.campaign import Tally
 
 

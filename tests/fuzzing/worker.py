@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 ROOM = 4 << 30
 """Bytes that may be allocated beyond what the process has; more fails, so that the machine stays usable."""

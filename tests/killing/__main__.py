@@ -11,7 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from tests.shares import share
 
 KILLS = flags.DEFINE_integer("kills", 50, "in all, shared among the programs", lower_bound=1)
@@ -25,8 +25,8 @@ FOUND = 1
 def main() -> int | None:
     from tqdm import tqdm
 
-    from ncen_tf.environment import describe_environment
-    from ncen_tf.files import write_json
+    from ncen_tf.base.environment import describe_environment
+    from ncen_tf.base.files import write_json
     from tests.killing.campaign import Campaign
     from tests.killing.tasks import NEEDS, SHARES, make_tasks
 

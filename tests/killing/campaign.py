@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.errors import InputError
-from ncen_tf.sweeping.commands import last_line
+from ncen_tf.base.errors import InputError
+from ncen_tf.sweep.commands import last_line
 from tests.killing.comparison import differences
 from tests.killing.intact import faults
 from tests.killing.processes import LONGEST, ends_before_writing, ends_within, kill_session, start, unfinished

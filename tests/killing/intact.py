@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ncen_tf.errors import InputError
-from ncen_tf.exporting.manifest import check_files, read_manifest
-from ncen_tf.training.checkpoint import checkpoint_steps, newest_intact
+from ncen_tf.base.errors import InputError
+from ncen_tf.export.manifest import check_files, read_manifest
+from ncen_tf.train.checkpoint import checkpoint_steps, newest_intact
 from tests.killing.processes import unfinished
 
 

@@ -51,7 +51,7 @@ def ends_before_writing(process: subprocess.Popen[bytes], out: Path, draw: rando
 
 
 def unfinished(out: Path) -> Iterator[Path]:
-    """Temporary files and folders, by the names that ``ncen_tf.files`` gives them."""
+    """Temporary files and folders, by the names that ``ncen_tf.base.files`` gives them."""
     for folder, folders, files in os.walk(out):
         for name in (*folders, *files):
             if _UNFINISHED.fullmatch(name):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from ncen_tf.data.loading import load_dataset
-from ncen_tf.exporting.manifest import check_files, read_manifest
-from ncen_tf.exporting.parity import file_predictor, predict_all
+from ncen_tf.export.manifest import check_files, read_manifest
+from ncen_tf.export.parity import file_predictor, predict_all
 from ncen_tf.targets.opening import open_target
 from tests.conftest import ROOT
 

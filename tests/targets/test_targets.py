@@ -13,13 +13,13 @@ import pytest
 import tensorflow as tf
 from onnx import TensorProto
 
-from ncen_tf.attacks.basic_iterative import BasicIterative
-from ncen_tf.attacks.objectives import Objective
-from ncen_tf.attacks.projected_gradient_descent import ProjectedGradientDescent
-from ncen_tf.attacks.runner import run_suite
-from ncen_tf.attacks.suites import Suite
+from ncen_tf.attack.basic_iterative import BasicIterative
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
+from ncen_tf.attack.runner import run_suite
+from ncen_tf.attack.suites import Suite
 from ncen_tf.data.loading import Split, load_dataset
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target

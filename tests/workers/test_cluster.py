@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.loss import describe_loss
 

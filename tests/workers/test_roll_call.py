@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ncen_tf.errors import InputError
-from ncen_tf.training.claim import claimed_run
-from ncen_tf.training.config import TrainingConfig
+from ncen_tf.base.errors import InputError
+from ncen_tf.train.claim import claimed_run
+from ncen_tf.train.config import TrainingConfig
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.messages import receive, send
 from ncen_tf.workers.roll_call import answer_roll_call, hold_roll_call

@@ -21,7 +21,7 @@ def prepared(folder: Path) -> None:
 
 def adversarials(folder: Path) -> None:
     """Saved adversarial examples, to the point where a target is shown them."""
-    from ncen_tf.attacks.result_files import read_adversarials
+    from ncen_tf.attack.result_files import read_adversarials
 
     saved = read_adversarials(folder / "adversarials.npz")
     f"{saved.settings['attack']} {saved.settings['norm']} {saved.settings['eps']:g}".encode()
@@ -31,7 +31,7 @@ def adversarials(folder: Path) -> None:
 
 def attack_result(folder: Path) -> None:
     """A finished attack of an earlier run; damage is as good as none."""
-    from ncen_tf.attacks.result_files import read_result
+    from ncen_tf.attack.result_files import read_result
 
     result = read_result(folder / "result.npz", "the key")
     if result is not None:
@@ -41,7 +41,7 @@ def attack_result(folder: Path) -> None:
 
 def attack_batches(folder: Path) -> None:
     """The finished batches of an attack that was interrupted; damage is as good as none."""
-    from ncen_tf.attacks.result_files import BatchFiles
+    from ncen_tf.attack.result_files import BatchFiles
 
     for batch in BatchFiles(folder, "the key").read((3, *IMAGE_SHAPE)):
         assert batch.adversarials.shape == (3, *IMAGE_SHAPE)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from tests.fuzzing.case import MODEL
 
 
@@ -31,7 +31,7 @@ def onnx(folder: Path) -> None:
 
 def onnx_parity(folder: Path) -> None:
     """As ``ncen_tf.export --verify`` opens files."""
-    from ncen_tf.exporting.parity import file_predictor
+    from ncen_tf.export.parity import file_predictor
 
     file_predictor(folder / MODEL)
 

@@ -3,15 +3,15 @@
 import contextlib
 from pathlib import Path
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 from tests.fuzzing.case import MODEL
 
 
 def manifest(folder: Path) -> None:
     """As ``ncen_tf.export --verify`` and ``ncen_tf.attack`` read it; the model is read elsewhere."""
-    from ncen_tf.exporting.manifest import check_files, read_manifest
+    from ncen_tf.export.manifest import check_files, read_manifest
     from ncen_tf.targets.opening import OpenedTarget, _verified_manifest
-    from ncen_tf.training.config import TrainingConfig
+    from ncen_tf.train.config import TrainingConfig
 
     content = read_manifest(folder)
     TrainingConfig.from_flags(content["training_flags"])
@@ -24,7 +24,7 @@ def manifest(folder: Path) -> None:
 def metrics(folder: Path) -> None:
     """``ncen_tf.diagnose``, and what training goes on with."""
     from ncen_tf.diagnose import read_history
-    from ncen_tf.training.diagnostics import diagnostics_table, draw_diagnostics
+    from ncen_tf.train.diagnostics import diagnostics_table, draw_diagnostics
 
     histories = {"run": read_history(folder)}
     draw_diagnostics(histories)
@@ -33,24 +33,24 @@ def metrics(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """A report for the terminal."""
-    from ncen_tf.reports.report import read_report
-    from ncen_tf.reports.table import format_table
+    from ncen_tf.report.report import read_report
+    from ncen_tf.report.table import format_table
 
     format_table(read_report(folder / "report.json")).encode()
 
 
 def transfer(folder: Path) -> None:
     """A transfer.json for the terminal."""
-    from ncen_tf.transferability.record import read_transfer
-    from ncen_tf.transferability.table import format_transfer
+    from ncen_tf.transfer.record import read_transfer
+    from ncen_tf.transfer.table import format_transfer
 
     format_transfer(read_transfer(folder / "transfer.json")).encode()
 
 
 def cell(folder: Path) -> None:
     """What a sweep finds in a cell's folder when it goes on."""
-    from ncen_tf.sweeping.cell_directory import CellDirectory
-    from ncen_tf.sweeping.stages import Stage
+    from ncen_tf.sweep.cell_directory import CellDirectory
+    from ncen_tf.sweep.stages import Stage
 
     directory = CellDirectory(folder)
     directory.config()
@@ -70,15 +70,15 @@ def cell(folder: Path) -> None:
 
 def records(folder: Path) -> None:
     """Records of a sweep, to tables and maps in every format."""
-    from ncen_tf.sweeping.parameter_map import make_parameter_map
-    from ncen_tf.sweeping.record import read_records
-    from ncen_tf.sweeping.table import format_records
-    from ncen_tf.tabulation.experiments import read_experiments
-    from ncen_tf.tabulation.latex import to_latex
-    from ncen_tf.tabulation.long_csv import to_csv
-    from ncen_tf.tabulation.markdown import to_markdown
-    from ncen_tf.tabulation.page import sections, to_page
-    from ncen_tf.tabulation.terminal import to_terminal
+    from ncen_tf.sweep.parameter_map import make_parameter_map
+    from ncen_tf.sweep.record import read_records
+    from ncen_tf.sweep.table import format_records
+    from ncen_tf.tables.experiments import read_experiments
+    from ncen_tf.tables.latex import to_latex
+    from ncen_tf.tables.long_csv import to_csv
+    from ncen_tf.tables.markdown import to_markdown
+    from ncen_tf.tables.page import sections, to_page
+    from ncen_tf.tables.terminal import to_terminal
 
     content = read_records(folder)
     format_records(content).encode()

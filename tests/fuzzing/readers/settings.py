@@ -6,7 +6,7 @@ from pathlib import Path
 
 from absl import flags
 
-from ncen_tf.errors import InputError
+from ncen_tf.base.errors import InputError
 
 
 def flagfile(folder: Path) -> None:
@@ -30,8 +30,8 @@ def flagfile(folder: Path) -> None:
 
 def run_flags(folder: Path) -> None:
     """A run directory's flags, as everything reads them that takes a run."""
-    from ncen_tf.training.config import TrainingConfig
-    from ncen_tf.training.run_directory import RunDirectory
+    from ncen_tf.train.config import TrainingConfig
+    from ncen_tf.train.run_directory import RunDirectory
 
     run = RunDirectory(folder)
     TrainingConfig.from_flags(run.read_flags()).to_flags()
@@ -39,9 +39,9 @@ def run_flags(folder: Path) -> None:
 
 def gate(folder: Path) -> None:
     """A gate that a report is compared with."""
-    from ncen_tf.reports.gate import check_gate, read_gate
-    from ncen_tf.reports.junit import write_junit
-    from ncen_tf.reports.report import read_report
+    from ncen_tf.report.gate import check_gate, read_gate
+    from ncen_tf.report.junit import write_junit
+    from ncen_tf.report.report import read_report
 
     checks = check_gate(read_gate(folder / "gate.toml"), read_report(folder / "report.json"), 0.5)
     write_junit(folder / "junit.xml", checks)
@@ -49,7 +49,7 @@ def gate(folder: Path) -> None:
 
 def suite(folder: Path) -> None:
     """A custom suite."""
-    from ncen_tf.attacks.suites import load_suite
+    from ncen_tf.attack.suites import load_suite
 
     for attack in load_suite(str(folder / "suite.toml"), "fashion_mnist").attacks:
         f"{attack.label} {attack.settings()}".encode()
@@ -57,8 +57,8 @@ def suite(folder: Path) -> None:
 
 def grid(folder: Path) -> None:
     """A sweep's grid file, to the cells that it asks for."""
-    from ncen_tf.sweeping.cells import make_cells
-    from ncen_tf.sweeping.grid import read_grid
+    from ncen_tf.sweep.cells import make_cells
+    from ncen_tf.sweep.grid import read_grid
 
     flags.FLAGS.mark_as_parsed()
     make_cells(read_grid(folder / "grid.cfg"))

@@ -68,11 +68,11 @@ def write_keras(folder: Path) -> None:
     """A small ``.keras`` file and SavedModel; a finished and an unfinished run of the smallest ResNets."""
     import keras
 
-    from ncen_tf.exporting.saved_model import save_saved_model
-    from ncen_tf.models.batch_norm import BatchNorm
-    from ncen_tf.models.ensemble import Ensemble, build_ensemble
-    from ncen_tf.training.checkpoint import RunCheckpoint
-    from ncen_tf.training.nc_ensemble import NCEnsemble
+    from ncen_tf.export.saved_model import save_saved_model
+    from ncen_tf.ensembles.batch_norm import BatchNorm
+    from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
+    from ncen_tf.train.checkpoint import RunCheckpoint
+    from ncen_tf.train.nc_ensemble import NCEnsemble
 
     def member(index: int) -> keras.Model:
         image = keras.Input(IMAGE_SHAPE)

@@ -30,7 +30,7 @@ class _Target:
 
 
 def suite_result() -> Any:
-    from ncen_tf.attacks.results import AttackResult, SuiteResult
+    from ncen_tf.attack.results import AttackResult, SuiteResult
 
     labels = np.arange(6, dtype=np.int32) % CLASSES
     sizes, shown = np.full(6, 0.1, np.float32), np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
@@ -45,8 +45,8 @@ def suite_result() -> Any:
 
 
 def report() -> bytes:
-    from ncen_tf.attacks.suites import Suite
-    from ncen_tf.reports.report import build_report
+    from ncen_tf.attack.suites import Suite
+    from ncen_tf.report.report import build_report
 
     target: Any = _Target()
     content = build_report(
@@ -61,9 +61,9 @@ def report() -> bytes:
 
 
 def transfer() -> bytes:
-    from ncen_tf.attacks.fast_gradient import FastGradient
-    from ncen_tf.transferability.record import build_transfer
-    from ncen_tf.transferability.run import TransferResult
+    from ncen_tf.attack.fast_gradient import FastGradient
+    from ncen_tf.transfer.record import build_transfer
+    from ncen_tf.transfer.run import TransferResult
 
     labels = np.arange(6, dtype=np.int32) % CLASSES
     result = TransferResult(labels, np.stack([labels] * 2), [np.zeros((2, 2, 6), np.int32)], 0)
@@ -78,7 +78,7 @@ def transfer() -> bytes:
 def manifest(model: bytes) -> bytes:
     import hashlib
 
-    from ncen_tf.environment import describe_environment
+    from ncen_tf.base.environment import describe_environment
 
     content = {
         "format": 1,

@@ -12,7 +12,7 @@ def as_json(content: Mapping[str, Any]) -> bytes:
 
 
 def config() -> Any:
-    from ncen_tf.training.config import TrainingConfig
+    from ncen_tf.train.config import TrainingConfig
 
     return TrainingConfig("fashion_mnist_sample", ARCHITECTURE, "nce", 0.02, 0.02, 2, 0.3)
 
@@ -22,7 +22,7 @@ def flags() -> bytes:
 
 
 def measured(value: float) -> dict[str, Any]:
-    from ncen_tf.training.diagnostics import PANELS
+    from ncen_tf.train.diagnostics import PANELS
 
     per_member = ("cosine_to_mean", "norm_deviation", "gradient_norm")
     test = {key: [value, value / 2] if key in per_member else value for key in PANELS}
@@ -44,7 +44,7 @@ def metrics() -> bytes:
 
 
 def summary() -> dict[str, Any]:
-    from ncen_tf.environment import describe_environment
+    from ncen_tf.base.environment import describe_environment
 
     return {
         "test": measured(0.5),

@@ -42,8 +42,8 @@ def write_seeds(folder: Path) -> None:
 
 
 def _write_npz(folder: Path) -> None:
-    from ncen_tf.attacks.result_files import BatchFiles, write_adversarials, write_result
-    from ncen_tf.attacks.results import AttackedBatch, SavedAdversarials
+    from ncen_tf.attack.result_files import BatchFiles, write_adversarials, write_result
+    from ncen_tf.attack.results import AttackedBatch, SavedAdversarials
 
     for name in ("adversarials", "attack_result"):
         (folder / name).mkdir()

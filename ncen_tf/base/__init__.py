@@ -1,0 +1,1 @@
+"""What everything else uses: errors, files, the description of the machine."""

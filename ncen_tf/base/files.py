@@ -1,0 +1,93 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ncen_tf.base.errors import InputError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` (same suffix) that is renamed to it if the block succeeds."""
+    _require_name(path)
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path`` that takes its place, old content and all, if the block succeeds."""
+    _require_name(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    replaced = path.with_name(f".{os.getpid()}.{path.name}.old")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(replaced)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _require_name(path: Path) -> None:
+    if not path.name:
+        raise InputError(f"{path} has no name that something could be written under: choose another path.")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files and folders of processes that were killed; none may be at work there."""
+    for entry in folder.glob(".[0-9]*.*"):
+        _remove(entry)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes left of their attempts at writing ``path``."""
+    for entry in path.parent.glob(".[0-9]*.*"):
+        match = re.fullmatch(rf"\.(\d+)\.{re.escape(path.name)}(\.old)?", entry.name)
+        if match and not _is_another_process(int(match[1])):
+            _remove(entry)
+
+
+def _is_another_process(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return number != os.getpid()  # in containers every process may have the same
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry)
+    else:
+        entry.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, indented, at once."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

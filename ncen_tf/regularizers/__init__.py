@@ -1,1 +1,0 @@
-"""Penalties on how members relate, as pure functions of their input gradients or predictions."""

@@ -1,0 +1,1 @@
+"""Checks of files that others wrote, before they are loaded."""

@@ -1,0 +1,63 @@
+"""Square Attack in the L2 ball: its windows, its start and its proposals."""
+
+import numpy as np
+import pytest
+
+from ncen_tf.attack.square_windows import moved, tiles, window
+
+
+def paper_bump(h1: int, h2: int) -> np.ndarray:
+    """eta of the paper's section 3.4 for h1 >= h2, indices from 1."""
+    n = h1 // 2
+    bump = np.zeros((h1, h2))
+    for r in range(1, h1 + 1):
+        for s in range(1, h2 + 1):
+            far = max(abs(r - h1 // 2 - 1), abs(s - h2 // 2 - 1))
+            bump[r - 1, s - 1] = sum(1 / (n + 1 - k) ** 2 for k in range(n - far + 1))
+    return bump / np.linalg.norm(bump)
+
+
+@pytest.mark.parametrize("side", [3, 5, 8, 11])
+def test_a_window_is_a_bump_and_a_dent(side: int) -> None:
+    upright = np.concatenate([paper_bump(side, side // 2).T, -paper_bump(side, side - side // 2).T])
+    upright /= np.linalg.norm(upright)
+    generator = np.random.default_rng(0)
+    found = [window(generator, side)[..., 0] for _ in range(20)]
+    turned = [bool(np.allclose(w, upright.T, atol=1e-6)) for w in found]
+    for one, is_turned in zip(found, turned, strict=True):
+        np.testing.assert_allclose(one, upright.T if is_turned else upright, atol=1e-6)
+    assert 3 < sum(turned) < 17
+
+
+def test_images_start_and_stay_on_the_sphere() -> None:
+    generator = np.random.default_rng(1)
+    clean = np.full((6, 28, 28, 3), 0.5, np.float32)  # far enough from 0 and 1 not to be clipped
+    best = tiles(generator, clean, 1.0)
+    for side in (25, 12, 4, 1):
+        previous, best = best, moved(generator, clean, best, 1.0, side)
+        np.testing.assert_allclose(np.linalg.norm((best - clean).reshape(6, -1), axis=1), 1, rtol=1e-5)
+        odd = max(side, 3) // 2 * 2 + 1
+        for image in range(6):  # all but two windows is what it was, up to a factor
+            before, after = previous[image] - clean[image], best[image] - clean[image]
+            changed = np.abs(before) > 1e-3
+            factor = np.median(after[changed] / before[changed]) if side < 25 else 0
+            elsewhere = np.any(np.abs(after - factor * before) > 1e-5, axis=-1)
+            assert elsewhere.sum() <= 2 * odd**2
+
+
+def test_what_was_clipped_away_is_spent_again() -> None:
+    generator = np.random.default_rng(2)
+    clean = np.zeros((4, 28, 28, 1), np.float32)
+    start = tiles(generator, clean, 1.0)
+    lengths = np.linalg.norm(start.reshape(4, -1), axis=1)
+    assert np.all(lengths < 0.9)
+    proposals = moved(generator, clean, start, 1.0, 9)
+    assert proposals.min() >= 0
+    assert np.all(np.linalg.norm(proposals.reshape(4, -1), axis=1) <= 1 + 1e-5)
+
+
+def test_an_image_smaller_than_five_pixels_works() -> None:
+    generator = np.random.default_rng(3)
+    clean = np.full((2, 4, 3, 1), 0.5, np.float32)
+    best = moved(generator, clean, tiles(generator, clean, 0.3), 0.3, 3)
+    np.testing.assert_allclose(np.linalg.norm((best - clean).reshape(2, -1), axis=1), 0.3, rtol=1e-5)

@@ -1,0 +1,168 @@
+"""What strong attacks cost, when they stop, and what they aim at."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from ncen_tf.attack.art_attacks import Zoo
+from ncen_tf.attack.auto_pgd import AutoPgd
+from ncen_tf.attack.auto_pgd_attacks import (
+    AutoPgdCrossEntropy,
+    AutoPgdLogitRatio,
+    AutoPgdTargeted,
+    likeliest_wrong_classes,
+)
+from ncen_tf.attack.basic_iterative import BasicIterative
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.restarted_pgd import RestartedPgd
+from ncen_tf.attack.standing import Standing
+from ncen_tf.attack.surrogate_transfer import MeanLogitTransfer, MemberTransfer
+from ncen_tf.base.errors import InputError
+from tests.attack.linear import LinearTarget, images_and_predictions, linear_target, mean_probabilities
+
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+
+
+def passes(
+    attack: AutoPgd | RestartedPgd, target: LinearTarget, images: Array, labels: Labels
+) -> list[float]:
+    """Forward and backward passes an image, and how many images were broken."""
+    objective = Objective(target, "ensemble")
+    found = attack(objective, tf.constant(images), tf.constant(labels), 0)
+    cost = [objective.queries / len(images), objective.gradients / len(images)]
+    broken = np.argmax(objective.log_probabilities(found), axis=1) != labels
+    return [*cost, int(broken.sum())]
+
+
+def test_an_example_costs_nothing_more_once_it_is_broken() -> None:
+    target = linear_target()
+    images, labels = images_and_predictions(target, 50)
+    for norm in ("Linf", "L2"):
+        queries, gradients, broken = passes(AutoPgdCrossEntropy(eps=1.0, norm=norm), target, images, labels)
+        assert broken == 50
+        assert gradients == queries < 10  # of 100
+
+
+@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("attack", [AutoPgdCrossEntropy(eps=1.0), RestartedPgd(eps=1.0, step_size=0.2)])
+def test_answers_of_nan_do_not_count_as_class_0(attack: AutoPgd | RestartedPgd, label: int) -> None:
+    class Undefined(LinearTarget):
+        """NaN wherever the first pixel is above one half."""
+
+        def member_logits(self, images: tf.Tensor) -> tf.Tensor:
+            return super().member_logits(images) + tf.sqrt(0.5 - images[:, 0, 0])[:, :, tf.newaxis]
+
+    weights = np.zeros((1, 12, 5))
+    weights[:, 0] = 1 - np.eye(5)[label]  # what raises the first pixel's value speaks for other classes
+    target = Undefined(weights, 5 * np.eye(5)[label])
+    images = np.random.default_rng(0).uniform(0, 0.5, (20, 4, 3, 1)).astype(np.float32)
+    with pytest.raises(InputError, match="NaN"):
+        attack(Objective(target, "ensemble"), tf.constant(images), tf.fill([20], label), 0)
+
+
+def test_certainty_is_no_defence() -> None:
+    """Scaled logits move no boundary of one classifier, but take the gradient off its cross-entropy."""
+    plain = linear_target(members=1)
+    images, labels = images_and_predictions(plain, 60)
+    certain = LinearTarget(1000 * plain.weights, plain.bias)
+    naive = BasicIterative(eps=0.1, steps=20, step_size=0.02)
+    objective = Objective(certain, "ensemble")
+    found = np.asarray(naive(objective, tf.constant(images), tf.constant(labels), 0))
+    by_naive = int((np.argmax(objective.answer(tf.constant(found)), axis=1) != labels).sum())
+    for attack in (
+        AutoPgdCrossEntropy(eps=0.1, steps=20),
+        AutoPgdLogitRatio(eps=0.1, steps=20),
+        AutoPgdTargeted(eps=0.1, steps=20),
+        RestartedPgd(eps=0.1, step_size=0.02, steps=20, restarts=1),
+    ):
+        broken, broken_certain = (passes(attack, t, images, labels)[2] for t in (plain, certain))
+        assert broken_certain == broken > 5 * by_naive
+
+
+def test_certainty_is_no_defence_against_zoo() -> None:
+    """Its loss is one of logarithms: where it is given probabilities, most of these are exactly 1."""
+    pytest.importorskip("art.attacks")
+    plain = linear_target(members=1)
+    images, labels = images_and_predictions(plain, 12)
+    broken = []
+    for scale in (1, 100):
+        objective = Objective(LinearTarget(scale * plain.weights, plain.bias), "ensemble")
+        found = Zoo(eps=1.0, iterations=20, step_size=0.2, parallel=12)(
+            objective, tf.constant(images), tf.constant(labels), 0
+        )
+        broken.append(int((np.argmax(objective.answer(tf.constant(found)), axis=1) != labels).sum()))
+    assert broken[1] >= broken[0] > 6
+
+
+@pytest.mark.parametrize(
+    ("attack", "gradients"),
+    [
+        (AutoPgdCrossEntropy(eps=1e-4, steps=7), 7),
+        (AutoPgdCrossEntropy(eps=1e-4, steps=1), 1),
+        (AutoPgdLogitRatio(eps=1e-4, steps=7, restarts=2), 14),
+        (AutoPgdTargeted(eps=1e-4, steps=7, targets=2), 14),
+        (AutoPgdTargeted(eps=1e-4, steps=7), 28),  # there are 4 wrong classes
+        (MeanLogitTransfer(eps=1e-4, steps=7), 7),
+        (MemberTransfer(eps=1e-4, steps=7), 21),
+        (RestartedPgd(eps=1e-4, step_size=1e-5, steps=7, restarts=2), 14),
+    ],
+)
+def test_what_cannot_be_broken_costs_the_whole_budget(attack: AutoPgd | RestartedPgd, gradients: int) -> None:
+    target = linear_target()
+    images, labels = images_and_predictions(target, 20)
+    scores = np.sort([mean_probabilities(target.logits64(x.astype(float))) for x in images], axis=1)
+    sure = scores[:, -1] > scores[:, -2] + 0.2
+    queries, found, broken = passes(attack, target, images[sure], labels[sure])
+    assert (found, broken) == (gradients, 0)
+    assert gradients < queries <= gradients + gradients / 7 + 1  # the last image of each run is shown too
+
+
+def test_members_and_their_mean_are_attacked_on_their_own_losses() -> None:
+    target = linear_target()
+    images, labels = images_and_predictions(target, 4)
+    standing = Standing(Objective(target, "ensemble"), tf.constant(images), tf.constant(labels))
+    logits = target.member_logits(tf.constant(images))
+    losses = [*MemberTransfer(eps=0.1).losses(standing), *MeanLogitTransfer(eps=0.1).losses(standing)]
+    sources = [*np.moveaxis(logits.numpy(), 1, 0), logits.numpy().mean(axis=1)]
+    for loss, source in zip(losses, sources, strict=True):
+        p = np.exp(source.astype(float))
+        p = (p / p.sum(axis=1, keepdims=True))[np.arange(4), labels]
+        np.testing.assert_allclose(loss(logits, standing.rows), np.log((1 - p) / p), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(loss(logits[2:], standing.rows[2:]), loss(logits, standing.rows)[2:])
+
+
+def test_a_single_classifier_has_no_stand_ins() -> None:
+    target = linear_target(members=1)
+    images, labels = images_and_predictions(target, 10)
+    for attack in (MemberTransfer(eps=1.0), MeanLogitTransfer(eps=1.0)):
+        assert passes(attack, target, images, labels) == [0, 0, 0]
+
+
+def test_target_classes_are_the_likeliest_wrong_ones() -> None:
+    scores = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float32)
+    labels = np.random.default_rng(1).integers(6, size=30).astype(np.int32)
+    for row, label, found in zip(scores, labels, likeliest_wrong_classes(scores, labels), strict=True):
+        wrong = [c for c in range(6) if c != label]
+        assert list(found) == sorted(wrong, key=lambda c: -row[c])
+
+
+def test_a_target_class_is_reached() -> None:
+    """Of three classes that could be reached, one is: the likeliest if only one may be tried."""
+    target = linear_target(members=2)
+    images, labels = images_and_predictions(target, 40)
+    objective = Objective(target, "ensemble")
+    wanted = likeliest_wrong_classes(np.array(objective.log_probabilities(images)), labels)[:, 0]
+    attack = AutoPgdTargeted(eps=0.3, steps=30, targets=1)
+    found = attack(objective, tf.constant(images), tf.constant(labels), 0)
+    reached = np.argmax(objective.log_probabilities(found), axis=1)
+    assert np.mean(reached == wanted) > 0.8
+
+
+@pytest.mark.parametrize(("attack", "least"), [(AutoPgdLogitRatio, 3), (AutoPgdTargeted, 4)])
+def test_too_few_classes_are_refused(attack: type[AutoPgd], least: int) -> None:
+    target = linear_target(classes=least - 1)
+    images, labels = images_and_predictions(target, 2)
+    with pytest.raises(InputError, match=f"needs at least {least} classes; linear has {least - 1}"):
+        attack(eps=0.1)(Objective(target, "ensemble"), tf.constant(images), tf.constant(labels), 0)
