@@ -1,0 +1,107 @@
+"""Settings and results as pydantic models: typed, validated once, written to JSON and read back."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar, dataclass_transform
+
+import pydantic
+from pydantic import ConfigDict, Field, ValidationError
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import replacing
+
+T = TypeVar("T")
+
+
+class Settings(pydantic.BaseModel):
+    """Base of immutable settings and results that are given by keyword.
+
+    Raises:
+        InputError: A value is missing, unknown, of the wrong type or out of range.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(describe(error)) from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes, where: str) -> Self:
+        """Read an object from a JSON text.
+
+        Args:
+            text: The JSON text.
+            where: Name of the file, which starts the error message.
+
+        Raises:
+            InputError: The text is not JSON, or not of this class.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise InputError(f"{where}: {describe(error)}") from None
+
+    @classmethod
+    def read(cls, file: Path) -> Self:
+        """Read an object from a JSON file.
+
+        Raises:
+            InputError: The file cannot be read, is not JSON, or is not of this class.
+        """
+        try:
+            return cls.from_json(file.read_bytes(), str(file))
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
+
+    def write(self, file: Path) -> None:
+        """Write the object to a JSON file, which appears whole or not at all."""
+        with replacing(file) as temporary:
+            temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field, pydantic.Field))
+def settings(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields a frozen, validated dataclass, whose fields may be given by position.
+
+    Use it for settings with behaviour, such as regularizers and attacks; everything else is a
+    :class:`Settings`. A field may be a ``pydantic.Field`` with bounds and a description.
+
+    Raises (when the class is called):
+        InputError: A value is missing, unknown, of the wrong type or out of range.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+    decorated: Any = pydantic.dataclasses.dataclass(frozen=True, config=config)(cls)
+    initialize: Callable[..., None] = decorated.__init__
+    names = [field.name for field in dataclasses.fields(decorated) if field.init and not field.kw_only]
+
+    def __init__(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            # By name, so that an error message can say which of them is wrong.
+            initialize(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
+        except ValidationError as error:
+            raise InputError(describe(error)) from None
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+    decorated.__init__ = __init__
+    result: type[T] = decorated
+    return result
+
+
+def describe(error: ValidationError) -> str:
+    """Write the first fault that pydantic found as one sentence, such as "`eps` must be greater than 0, got -1"."""
+    fault = error.errors()[0]
+    name = ".".join(str(part) for part in fault["loc"])
+    message = fault["msg"]
+    if fault["type"] in ("value_error", "assertion_error"):
+        return str(fault["ctx"]["error"])
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"`{name}` is missing."
+    if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"`{name}` is not a setting."
+    if message.startswith("Input should"):
+        return f"`{name}` must{message.removeprefix('Input should')}, got {fault['input']!r}."
+    return f"`{name}`: {message}." if name else f"{message}."
