@@ -14,6 +14,7 @@ _MODULES = {
     "NCE": "ncen_tf.ensembles.nce",
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
 }
 
