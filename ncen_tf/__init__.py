@@ -16,6 +16,7 @@ _MODULES = {
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
     "Report": "ncen_tf.report.results",
+    "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
 }
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, cast
 from absl import flags
 
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
 
 if TYPE_CHECKING:
     from ncen_tf.attack.attack import Norm

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar, dataclass_transform
@@ -11,9 +10,12 @@ import pydantic
 from pydantic import ConfigDict, Field, ValidationError
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import replacing
+from ncen_tf.base.files import read_toml, replacing
 
 T = TypeVar("T")
+
+LARGEST = 3.4028234e38
+"""Largest finite number of float32, a bound for numbers that TensorFlow computes with."""
 
 
 class Settings(pydantic.BaseModel):
@@ -57,16 +59,12 @@ class Settings(pydantic.BaseModel):
         Raises:
             InputError: The file cannot be read, is not TOML, or is not of this class.
         """
+        content = read_toml(Path(file))
         try:
-            content = tomllib.loads(Path(file).read_text(encoding="utf-8"))
             # As JSON, because a table's list may then fill a tuple although types are strict.
             return cls.model_validate_json(json.dumps(content, default=str), strict=True)
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror}.") from error
         except ValidationError as error:
             raise InputError(f"{file}: {describe(error)}") from None
-        except ValueError as error:
-            raise InputError(f"{file} is not TOML: {error}.") from error
 
     @classmethod
     def read(cls, file: Path | str) -> Self:
@@ -101,7 +99,7 @@ def settings(cls: type[T]) -> type[T]:
     initialize: Callable[..., None] = decorated.__init__
     names = [field.name for field in dataclasses.fields(decorated) if field.init and not field.kw_only]
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807
         try:
             # By name, so that an error message can say which of them is wrong.
             initialize(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
@@ -115,7 +113,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def describe(error: ValidationError) -> str:
-    """Write the first fault that pydantic found as one sentence, such as "`eps` must be greater than 0, got -1"."""
+    """Write the first fault that pydantic found as a sentence: "`eps` must be greater than 0, got -1."."""
     fault = error.errors()[0]
     name = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"]
@@ -125,6 +123,11 @@ def describe(error: ValidationError) -> str:
         return f"`{name}` is missing."
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"`{name}` is not a setting."
+    if fault["type"] == "union_tag_invalid":
+        context = fault["ctx"]
+        return f"`{name}` must be one of {context['expected_tags']}, got {context['tag']!r}."
+    if any(isinstance(bound, float) and abs(bound) >= LARGEST for bound in fault.get("ctx", {}).values()):
+        return f"`{name}` must be finite in float32, got {fault['input']!r}."
     if message.startswith("Input should"):
         return f"`{name}` must{message.removeprefix('Input should')}, got {fault['input']!r}."
     return f"`{name}`: {message}." if name else f"{message}."

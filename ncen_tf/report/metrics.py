@@ -99,9 +99,7 @@ def aae(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proport
 
     It is :func:`robust_accuracy` among the examples whose clean image is classified correctly; same arguments.
     """
-    return proportion(
-        robust_accuracy(labels, clean, adversarial).count, clean_accuracy(labels, clean).count
-    )
+    return proportion(robust_accuracy(labels, clean, adversarial).count, clean_accuracy(labels, clean).count)
 
 
 def mean_over_broken(

@@ -180,7 +180,9 @@ def test_table_and_page_tell_the_verdict_on_gradients(attacks: list[Outcome], tm
 
 def test_a_classifier_that_is_never_right_is_reported(attacks: list[Outcome], tmp_path: Path) -> None:
     wrong = [Outcome(attack.settings, 1 - LABELS) for attack in attacks]
-    report = results.Report.model_validate(make_report(wrong).model_dump() | {"clean_accuracy": proportion(0, 10)})
+    report = results.Report.model_validate(
+        make_report(wrong).model_dump() | {"clean_accuracy": proportion(0, 10)}
+    )
     nothing = report.attacks[0].model_copy(update={"aae": proportion(0, 0)})
     report = report.model_copy(update={"attacks": (nothing, *report.attacks[1:])})
     assert "n/a" in str(report)
@@ -201,24 +203,37 @@ def test_the_page_needs_nothing_else(report: Report, tmp_path: Path) -> None:
     for source in sources:
         assert source.startswith("data:image/png;base64,")
         assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
-    assert page_of(Report.read(tmp_path / "report.json"), tmp_path).count('src="') == 2  # no images in the file
+    assert (
+        page_of(Report.read(tmp_path / "report.json"), tmp_path).count('src="') == 2
+    )  # no images in the file
 
 
 def test_the_page_says_what_the_table_says(report: Report, cumulative: Report, tmp_path: Path) -> None:
     text = page_of(report, tmp_path)
-    for expected in ("protocol paper", "objective member_average", "<th>robust accuracy</th>", "<th>AAE</th>"):
+    for expected in (
+        "protocol paper",
+        "objective member_average",
+        "<th>robust accuracy</th>",
+        "<th>AAE</th>",
+    ):
         assert expected in text
     assert "onnx &lt;exports&gt;/x" in text
     assert "<td>62.50 %</td>" in text
     text = page_of(cumulative, tmp_path)
-    assert text.count('src="data:image/png') == 2 + 3  # a plot for each norm, examples where any were attacked
+    assert (
+        text.count('src="data:image/png') == 2 + 3
+    )  # a plot for each norm, examples where any were attacked
     assert "Accuracy after each attack, Linf" in text
     assert "<td>40.00 %</td>" in text
 
 
-def test_the_images_on_the_page_are_those_that_were_attacked(cumulative: Report, attacks: list[Outcome]) -> None:
+def test_the_images_on_the_page_are_those_that_were_attacked(
+    cumulative: Report, attacks: list[Outcome]
+) -> None:
     square = cumulative._images[1]
-    np.testing.assert_array_equal(square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80, 96, 112, 128]])
+    np.testing.assert_array_equal(
+        square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80, 96, 112, 128]]
+    )
     assert square.classes[0] == ("T-shirt/top", "T-shirt/top", "<Bag>")
     # A model of another origin may know more classes than the dataset.
     unknown = make_report([Outcome(attacks[0].settings, np.full(10, 11, np.int32))])
@@ -238,16 +253,22 @@ def test_the_documentation_names_every_field() -> None:
         "RecordedAccuracy",
     ):
         section = text.split(f"`{name}`\n")[1].split("\n## ")[0]
-        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(getattr(results, name).model_fields)
+        assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(
+            getattr(results, name).model_fields
+        )
 
 
-@pytest.mark.parametrize("file", ["exports/reference.strict.json", *(ROOT / "docs/results/robust").glob("*.json")])
+@pytest.mark.parametrize(
+    "file", ["exports/reference.strict.json", *(ROOT / "docs/results/robust").glob("*.json")]
+)
 def test_stored_reports_are_read_and_consistent(file: Path) -> None:
     report = Report.read(ROOT / file)
     assert json.loads(report.model_dump_json()) == json.loads((ROOT / file).read_text())
     for row in (*report.attacks, *report.worst_case):
         for measured in (row.robust_accuracy, row.aae, report.clean_accuracy):
             assert proportion(measured.count, measured.total).value == measured.value
-            assert proportion(measured.count, measured.total).interval == pytest.approx(measured.interval, abs=1e-12)
+            assert proportion(measured.count, measured.total).interval == pytest.approx(
+                measured.interval, abs=1e-12
+            )
         assert row.aae.total == report.clean_accuracy.count
     assert CLEAN.shape == LABELS.shape
