@@ -97,9 +97,9 @@ class Gate(Settings):
 
     @model_validator(mode="after")
     def _require_threshold(self) -> Self:
-        if self.clean_accuracy is None and self.agreement is None:
-            if not self.robust_accuracy and not self.clean_gradients:
-                raise ValueError("A gate without thresholds would pass everything: state at least one.")
+        numbers = self.clean_accuracy, self.agreement
+        if numbers == (None, None) and not self.robust_accuracy and not self.clean_gradients:
+            raise ValueError("A gate without thresholds would pass everything: state at least one.")
         return self
 
     @classmethod
@@ -191,8 +191,8 @@ class Gate(Settings):
         rows = [row for row in attacks if threshold.concerns(row.attack, row.eps)]
         if all(row.attacked and not row.queries and not row.gradients for row in rows):
             raise InputError(
-                f"{self._file}: {threshold.attack!r} at eps {threshold.eps:g} made no query and no gradient on "
-                f"{rows[0].attacked} images, so its robust accuracy says nothing."
+                f"{self._file}: {threshold.attack!r} at eps {threshold.eps:g} made no query and no gradient "
+                f"on {rows[0].attacked} images, so its robust accuracy says nothing."
             )
 
 

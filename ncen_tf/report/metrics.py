@@ -80,7 +80,7 @@ def clean_accuracy(labels: Labels, clean: Labels) -> Proportion:
 
 
 def robust_accuracy(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proportion:
-    """Compute the share of all examples that are classified correctly clean and under every one of the attacks.
+    """Compute the share of all examples that are classified correctly clean and under every attack.
 
     A mistake on the clean image counts as broken, because the clean image is within the perturbation bound.
     With several attacks this is the per-example worst case.
@@ -97,7 +97,7 @@ def robust_accuracy(labels: Labels, clean: Labels, adversarial: Sequence[Labels]
 def aae(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proportion:
     """Compute the paper's accuracy on adversarial examples (Luo et al.).
 
-    It is :func:`robust_accuracy` among the examples whose clean image is classified correctly; same arguments.
+    It is :func:`robust_accuracy` among the examples that are classified correctly when clean.
     """
     return proportion(robust_accuracy(labels, clean, adversarial).count, clean_accuracy(labels, clean).count)
 

@@ -47,7 +47,8 @@ img { max-width: 100%; }
 {% for heading, image in curves %}<h2>{{ heading }}</h2>
 <img alt="{{ heading }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}
-{% for name, image in examples %}<details{% if loop.first %} open{% endif %}><summary>Examples: {{ name }}</summary>
+{% for name, image in examples %}
+<details{% if loop.first %} open{% endif %}><summary>Examples: {{ name }}</summary>
 <img alt="Examples: {{ name }}" src="data:image/png;base64,{{ image }}">
 </details>
 {% endfor %}

@@ -116,7 +116,7 @@ class ShownImages:
     adversarial: npt.NDArray[np.float32]
     """The same after the attack."""
     classes: list[tuple[str, str, str]]
-    """For each image, the names of its true class and of those predicted for the clean and the adversarial image."""
+    """Names of each image's true class, and of the classes predicted before and after the attack."""
 
 
 class Report(Settings):

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 _ACCURACIES = ("robust accuracy", "95 % interval", "AAE", "95 % interval")
 _NOTES = (
     "robust accuracy: classified correctly clean and under attack, of all examples.",
-    "AAE: classified correctly under attack, of the examples that are classified correctly when clean (Luo et al.).",
+    "AAE: classified correctly under attack, of the examples that are so when clean (Luo et al.).",
 )
 _INDEPENDENT = ("gradients: backward passes for each image.",)
 _CUMULATIVE = (
-    "An attack is run only on the examples that are still classified correctly after the attacks above it, at the",
-    "same norm and eps; its accuracies are those after this attack.",
+    "An attack is run only on the examples that are still classified correctly after the attacks above it,",
+    "at the same norm and eps; its accuracies are those after this attack.",
     "attacked, broken: examples that the attack was run on, and how many of them it broke.",
     "gradients, queries: backward and forward passes of the attack, over all images that it was run on.",
 )

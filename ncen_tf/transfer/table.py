@@ -23,10 +23,8 @@ def format_transfer(transfer: dict[str, Any]) -> str:
     """
     lines = [f"{transfer['examples']} examples of {transfer['dataset']}, seed {transfer['seed']}"]
     for number, member in enumerate(transfer["members"]):
-        ace = member["ace"]
-        lines.append(
-            f"  {number}: {member['description']}, clean {percent(Proportion(**ace))} {interval(Proportion(**ace))}"
-        )
+        ace = Proportion(**member["ace"])
+        lines.append(f"  {number}: {member['description']}, clean {percent(ace)} {interval(ace)}")
     for row in transfer["attacks"]:
         settings = ", ".join(f"{key} {value:g}" for key, value in row["settings"].items())
         lines += ["", f"{row['attack']} {row['norm']} {row['eps']:g} ({settings})"]

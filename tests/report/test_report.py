@@ -1,4 +1,4 @@
-"""What a report holds, and how it is written, read back, printed and shown; docs/report.md names its fields."""
+"""What a report holds, and how it is written, read back, printed and shown."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from ncen_tf.report import results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
 from ncen_tf.report.results import GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
-from tests.report.conftest import CLEAN, LABELS, Outcome, make_report
+from tests.report.conftest import LABELS, Outcome, make_report
 
 
 @pytest.mark.parametrize("attacks", [1, 3])
@@ -264,11 +264,11 @@ def test_the_documentation_names_every_field() -> None:
 def test_stored_reports_are_read_and_consistent(file: Path) -> None:
     report = Report.read(ROOT / file)
     assert json.loads(report.model_dump_json()) == json.loads((ROOT / file).read_text())
-    for row in (*report.attacks, *report.worst_case):
+    rows: list[results.AttackRow | results.WorstCase] = [*report.attacks, *report.worst_case]
+    for row in rows:
         for measured in (row.robust_accuracy, row.aae, report.clean_accuracy):
             assert proportion(measured.count, measured.total).value == measured.value
             assert proportion(measured.count, measured.total).interval == pytest.approx(
                 measured.interval, abs=1e-12
             )
         assert row.aae.total == report.clean_accuracy.count
-    assert CLEAN.shape == LABELS.shape
