@@ -12,12 +12,16 @@ _MODULES = {
     "GAL": "ncen_tf.ensembles.gal",
     "GPMR": "ncen_tf.ensembles.gpmr",
     "Gate": "ncen_tf.report.gate",
+    "Manifest": "ncen_tf.export.manifest",
     "NCE": "ncen_tf.ensembles.nce",
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
     "Report": "ncen_tf.report.results",
     "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "export_ensemble": "ncen_tf.export.export",
+    "load_ensemble": "ncen_tf.export.loading",
+    "verify_export": "ncen_tf.export.export",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

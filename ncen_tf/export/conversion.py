@@ -18,7 +18,8 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import without_patterns
 from ncen_tf.data.dataset import Split
-from ncen_tf.ensembles.ensemble import mean_probabilities
+from ncen_tf.ensembles.members import all_layers
+from ncen_tf.ensembles.penalties import mean_probabilities, stack_logits
 from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, PROBABILITIES
 from ncen_tf.untrusted.onnx_file import open_session
 
@@ -34,8 +35,8 @@ def in_float32(member: keras.Model) -> keras.Model:
         A float32 model with the same weights, or the member itself where it is one.
     """
     distributed = any(isinstance(v.value, tf.distribute.DistributedValues) for v in member.variables)
-    layers = list(member._flatten_layers())
-    if not distributed and all({layer.compute_dtype, layer.variable_dtype} == {"float32"} for layer in layers):
+    dtypes = {dtype for layer in all_layers(member) for dtype in (layer.compute_dtype, layer.variable_dtype)}
+    if not distributed and dtypes == {"float32"}:
         return member
     rebuilt = keras.saving.deserialize_keras_object(
         _with_float32_policies(keras.saving.serialize_keras_object(member))
@@ -70,7 +71,7 @@ def serving_function(members: Sequence[keras.Model], image_shape: Sequence[int])
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.float32, name=IMAGE)])
     def serve(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        logits = tf.stack([member(image, training=False) for member in members], axis=1)
+        logits = stack_logits(members, [image] * len(members), training=False)
         return {PROBABILITIES: mean_probabilities(logits), MEMBER_LOGITS: logits}
 
     return serve

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -38,10 +38,12 @@ from ncen_tf.export.manifest import (
     ReducedPrecision,
     describe_files,
 )
-from ncen_tf.train.run import TrainedRun
 from ncen_tf.untrusted.memory import try_model
 from ncen_tf.untrusted.onnx_file import open_session, read_model
 from ncen_tf.untrusted.saved_model import load_saved_model
+
+if TYPE_CHECKING:
+    from ncen_tf.train.training import TrainedRun
 
 Probabilities = npt.NDArray[np.float32]
 Predict = Callable[[npt.NDArray[np.float32]], Probabilities]
@@ -59,7 +61,7 @@ BATCH_SIZES, BATCHED_IMAGES = (1, 7, 256), 256
 
 
 def export_ensemble(
-    model: Ensemble | TrainedRun,
+    model: "Ensemble | TrainedRun",
     folder: Path | str,
     *,
     data: Split | Dataset,
@@ -104,7 +106,9 @@ def export_ensemble(
     if calibration is None and isinstance(data, Dataset):
         calibration = data.train
     _check_arguments(folder, formats, opset, precisions, calibration, overwrite)
-    ensemble = model if isinstance(model, Ensemble) else model.ensemble
+    ensemble = model if isinstance(model, Ensemble) else getattr(model, "ensemble", None)
+    if not isinstance(ensemble, Ensemble):
+        raise InputError(f"`model` must be an Ensemble or a training run, got a {type(model).__name__}.")
     float32 = [in_float32(member) for member in ensemble.members]
     image_shape = split.images.shape[1:]
     reference = predict_all(ensemble_predictor(float32, image_shape), split)
@@ -356,7 +360,7 @@ def _class_names(split: Split, classes: int) -> tuple[str, ...]:
     raise InputError(f"`data` has {len(split.class_names)} classes, and the ensemble gives {classes} logits.")
 
 
-def _origin(model: Ensemble | TrainedRun) -> dict[str, Any]:
+def _origin(model: "Ensemble | TrainedRun") -> dict[str, Any]:
     if isinstance(model, Ensemble):
         names = tuple(member.name for member in model.members)
         return {"members": names, "training": None, "epochs_trained": None}
