@@ -12,9 +12,12 @@ _MODULES = {
     "GAL": "ncen_tf.ensembles.gal",
     "GPMR": "ncen_tf.ensembles.gpmr",
     "NCE": "ncen_tf.ensembles.nce",
+    "Dataset": "ncen_tf.data.dataset",
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "Split": "ncen_tf.data.dataset",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "load_data": "ncen_tf.data.dataset",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

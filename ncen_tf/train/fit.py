@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.base.errors import InputError
 from ncen_tf.train.checkpoint import NonFiniteStateError, RunCheckpoint

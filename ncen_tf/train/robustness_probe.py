@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.ensembles.ensemble import mean_probabilities
 from ncen_tf.train.adversary import Adversary, cross_entropy_to_raise

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.files import replacing
 from ncen_tf.ensembles.ensemble import build_ensemble
@@ -50,8 +50,8 @@ def train_ensemble(
     with strategy.scope():
         ensemble = build_ensemble(
             config.architecture,
-            dataset.spec.image_shape,
-            len(dataset.spec.class_names),
+            dataset.image_shape,
+            len(dataset.class_names),
             sync_batch_norm=config.sync_batch_norm,
             seed=config.seed,
             ensemble_class=NCEnsemble,
@@ -75,7 +75,7 @@ def train_ensemble(
         "parameters": sum(v.shape.num_elements() for v in ensemble.trainable_variables),
         "median_seconds_per_step": statistics.median(line["seconds_per_step"] for line in history),
         "dataset": {
-            "name": dataset.spec.name,
+            "name": dataset.name,
             "source": dataset.source,
             "train_examples": len(dataset.train),
             "test_examples": len(dataset.test),

@@ -5,7 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
+from ncen_tf.data.datasets import DATASETS
 from ncen_tf.data.pipeline import steps_per_epoch, training_batches
 from ncen_tf.base.errors import InputError
 from ncen_tf.train.config import TrainingConfig
@@ -66,12 +67,12 @@ class TrainingSteps:
         """
         return training_batches(
             self._dataset.train,
-            self._dataset.spec,
             self._config.batch_size,
             epoch=epoch,
             seed=self._config.seed,
             noise_eps=self._config.noise_eps,
             crop_padding=self._config.crop_padding,
+            flip=DATASETS[self._config.dataset].flip,
             skip_steps=first,
         )
 
