@@ -13,6 +13,9 @@ from ncen_tf.base.files import replacing
 
 T = TypeVar("T")
 
+LARGEST = 3.4028234e38
+"""Largest finite number of float32, a bound for numbers that TensorFlow computes with."""
+
 
 class Settings(pydantic.BaseModel):
     """Base of immutable settings and results that are given by keyword.
@@ -78,7 +81,7 @@ def settings(cls: type[T]) -> type[T]:
     initialize: Callable[..., None] = decorated.__init__
     names = [field.name for field in dataclasses.fields(decorated) if field.init and not field.kw_only]
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807
         try:
             # By name, so that an error message can say which of them is wrong.
             initialize(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
@@ -92,7 +95,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def describe(error: ValidationError) -> str:
-    """Write the first fault that pydantic found as one sentence, such as "`eps` must be greater than 0, got -1"."""
+    """Write the first fault that pydantic found as a sentence: "`eps` must be greater than 0, got -1."."""
     fault = error.errors()[0]
     name = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"]
@@ -102,6 +105,11 @@ def describe(error: ValidationError) -> str:
         return f"`{name}` is missing."
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"`{name}` is not a setting."
+    if fault["type"] == "union_tag_invalid":
+        context = fault["ctx"]
+        return f"`{name}` must be one of {context['expected_tags']}, got {context['tag']!r}."
+    if any(isinstance(bound, float) and abs(bound) >= LARGEST for bound in fault.get("ctx", {}).values()):
+        return f"`{name}` must be finite in float32, got {fault['input']!r}."
     if message.startswith("Input should"):
         return f"`{name}` must{message.removeprefix('Input should')}, got {fault['input']!r}."
     return f"`{name}`: {message}." if name else f"{message}."

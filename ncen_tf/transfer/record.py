@@ -8,12 +8,12 @@ from ncen_tf.attack.attack import Attack
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import write_json
-from ncen_tf.untrusted.input_files import NUMBER, check_content, read_json
 from ncen_tf.report.metrics import clean_accuracy
 from ncen_tf.report.report import PROPORTION, proportion_as_json
 from ncen_tf.targets.target import Target
 from ncen_tf.transfer.matrix import MEASURES, summarize, transfer_matrix
 from ncen_tf.transfer.run import TransferResult
+from ncen_tf.untrusted.input_files import NUMBER, check_content, read_json
 
 FORMAT = 1
 
