@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from ncen_tf.data.loading import Split
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.onnx_file import open_session
-from ncen_tf.untrusted.onnx_input import read_model
+from ncen_tf.untrusted.onnx_input import open_session, read_model
 from ncen_tf.export.saved_model import load_saved_model
 from ncen_tf.export.serving import IMAGE, PROBABILITIES
 from ncen_tf.export.trial import try_model
