@@ -11,9 +11,12 @@ _MODULES = {
     "ADP": "ncen_tf.ensembles.adp",
     "GAL": "ncen_tf.ensembles.gal",
     "GPMR": "ncen_tf.ensembles.gpmr",
+    "Gate": "ncen_tf.report.gate",
     "NCE": "ncen_tf.ensembles.nce",
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "Report": "ncen_tf.report.results",
+    "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
 }
 

@@ -9,15 +9,15 @@ import logging
 import os
 import re
 import sys
-import types
 import typing
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from absl import app, flags
 from absl import logging as absl_logging
 
 from ncen_tf.base.errors import InputError, one_line
+from ncen_tf.base.flags import FlagField, flags_of, parse_number, unflatten
 from ncen_tf.base.settings import Settings
 
 S = TypeVar("S", bound=Settings)
@@ -38,7 +38,8 @@ def run(settings: type[S], main: Callable[[S], int | None]) -> None:
         settings: Class whose fields are the flags.
         main: Function that does the work.
     """
-    by_path = {path: flag.name for flag in flags_of(settings) for path in (flag.name, ".".join(flag.path))}
+    by_path = {".".join(flag.path): flag.name for flag in flags_of(settings)}
+    by_path |= {name: name for name in by_path.values()}
 
     def translate(sentence: str) -> str:
         """Write `parameter` as --parameter where it is a flag of this program."""
@@ -57,8 +58,8 @@ def run(settings: type[S], main: Callable[[S], int | None]) -> None:
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             return _fail(f"{error.strerror or error}{where}.")
-        except KeyboardInterrupt:
-            print("Interrupted.", file=sys.stderr)
+        except KeyboardInterrupt as error:
+            print(f"Interrupted. {error}", file=sys.stderr)
             return INTERRUPTED
 
     # TensorFlow's own log is mostly about absent GPUs; what goes wrong reaches Python as an exception.
@@ -83,78 +84,20 @@ def console() -> None:
         print(f"usage: ncen-tf {'|'.join(PROGRAMS)} --flag=value ... (--help lists a program's flags)")
         sys.exit(0 if asked_for_help else _COULD_NOT_RUN)
     sys.argv = [f"ncen-tf {name}", *sys.argv[2:]]
-    module: Any = importlib.import_module(f"ncen_tf.{name}.__main__")
+    module: Any = importlib.import_module(
+        f"ncen_tf.{name}" if name == "diagnose" else f"ncen_tf.{name}.__main__"
+    )
     module.run()
 
 
-class FlagField(NamedTuple):
-    """A field of a settings class, or of one of its nested choices, as a flag."""
-
-    name: str
-    path: tuple[str, ...]
-    """Names of the fields that lead to it; a choice such as ``regularizer`` adds the chosen name."""
-    type: Any
-    default: Any
-    help: str
-
-
-def flags_of(settings: type[Any]) -> list[FlagField]:
-    """List the flags that a settings class defines.
-
-    A field whose type is a union of settings with a ``name`` (``NCE | GAL | None``) is a flag that chooses
-    one of them (``--regularizer=nce``, or ``none``), followed by the fields of each. A field's flag has its
-    name, or ``json_schema_extra={"flag": ...}`` where that would not say what it belongs to; ``None`` there
-    means no flag.
-    """
-    return list(_walk(settings, ()))
-
-
-def _walk(settings: type[Any], path: tuple[str, ...]) -> Iterator[FlagField]:
-    for field_name, field in settings.__pydantic_fields__.items():
-        extra = field.json_schema_extra or {}
-        name = extra.get("flag", field_name)
-        kinds, optional = _kinds(field.annotation)
-        here = (*path, field_name)
-        default = None if field.is_required() else field.get_default(call_default_factory=True)
-        if name is None or (path and field_name == "name"):
-            continue
-        if hasattr(kinds[0], "__pydantic_fields__"):
-            choices = {kind.__pydantic_fields__["name"].default: kind for kind in kinds}
-            chosen = getattr(default, "name", "none")
-            names = tuple(["none", *choices] if optional else choices)
-            yield FlagField(name, here, typing.Literal[names], chosen, field.description or "")
-            for choice, kind in choices.items():
-                yield from _walk(kind, (*here, choice))
-        else:
-            yield FlagField(name, here, kinds[0], default, field.description or "")
-
-
-def _kinds(annotation: Any) -> tuple[list[Any], bool]:
-    """The members of a union without ``None``, and whether ``None`` was among them."""
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _kinds(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-        return [kind for part in parts for kind in _kinds(part)[0]], len(parts) < len(
-            typing.get_args(annotation)
-        )
-    return [annotation], False
-
-
 class _NumberParser(flags.FloatParser):
-    """A number, or a fraction such as 8/255."""
-
     def convert(self, argument: str | float) -> float:
-        numerator, slash, denominator = str(argument).partition("/")
-        try:
-            return float(numerator) / float(denominator) if slash else float(numerator)
-        except ZeroDivisionError:
-            raise ValueError("division by zero") from None
+        return parse_number(argument)
 
 
 def _define_flags(settings: type[Settings]) -> None:
     for flag in flags_of(settings):
-        text = flag.help if flag.default in (None, ()) else f"{flag.help} (default: {_text(flag.default)})"
+        text = _help_text(flag, getattr(settings, "defaults_of_datasets", {}))
         where: dict[str, Any] = {"module_name": sys.argv[0]}
         if typing.get_origin(flag.type) is typing.Literal:
             flags.DEFINE_enum(flag.name, None, [str(v) for v in typing.get_args(flag.type)], text, **where)
@@ -172,7 +115,19 @@ def _define_flags(settings: type[Settings]) -> None:
             flags.DEFINE_string(flag.name, None, text, **where)
 
 
+def _help_text(flag: FlagField, defaults_of_datasets: dict[str, dict[str, Any]]) -> str:
+    notes = [flag.bounds] if flag.bounds else []
+    if flag.default not in (None, ()):
+        notes.append(f"default: {_text(flag.default)}")
+        for dataset, defaults in defaults_of_datasets.items():
+            if flag.name in defaults:
+                notes.append(f"{dataset}: {_text(defaults[flag.name])}")
+    return f"{flag.help} ({'; '.join(notes)})" if notes else flag.help
+
+
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
@@ -181,7 +136,7 @@ def _text(value: Any) -> str:
 def _read_flags(settings: type[S]) -> S:
     """Make the settings of the flags that were given.
 
-    A settings class with a method ``from_flags`` is given a dict of flag names and values, and makes itself.
+    A settings class with a method ``from_flags`` makes itself of a dictionary of flag names and values.
     """
     given = {
         flag.name: flags.FLAGS[flag.name].value
@@ -189,7 +144,7 @@ def _read_flags(settings: type[S]) -> S:
         if flags.FLAGS[flag.name].present
     }
     make: Callable[..., S] | None = getattr(settings, "from_flags", None)
-    return make(given) if make else settings(**given)
+    return make(given) if make else settings(**unflatten(settings, given))
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -203,7 +158,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (flags.Error, ValueError, RecursionError) as error:
         sys.exit(_fail(f"{error} (--help lists the flags.)"))
     for name in flags.FLAGS:
-        if flags.FLAGS[name].present and flags.FLAGS[name].value == "":
+        if flags.FLAGS[name].present and flags.FLAGS[name].value in ("", []):
             # Often --gate=$VARIABLE where the variable is not set: the gate would be switched off.
             sys.exit(_fail(f"--{name} is empty: give a value, or leave the flag out."))
     return rest

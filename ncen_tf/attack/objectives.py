@@ -51,7 +51,9 @@ class Objective:
         self.target, self.name = target, name
         self.queries = self.gradients = 0
         self.compiled: Any = None
-        """Where attacks that are written in TensorFlow keep what they compiled for this objective."""
+        """What attacks that are written in TensorFlow compile for this objective."""
+        self.decayed_targets: dict[float, Target] = {}
+        """What the skip gradient method compiles for this objective, by gamma."""
 
     def logits(self, images: Array) -> Array:
         """Compute the members' logits: float32 [N, H, W, C] in [0, 1] -> float32 [N, k, classes]."""

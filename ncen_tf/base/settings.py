@@ -1,6 +1,7 @@
 """Settings and results as pydantic models: typed, validated once, written to JSON and read back."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar, dataclass_transform
@@ -9,9 +10,12 @@ import pydantic
 from pydantic import ConfigDict, Field, ValidationError
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import replacing
+from ncen_tf.base.files import read_toml, replacing
 
 T = TypeVar("T")
+
+LARGEST = 3.4028234e38
+"""Largest finite number of float32, a bound for numbers that TensorFlow computes with."""
 
 
 class Settings(pydantic.BaseModel):
@@ -28,6 +32,9 @@ class Settings(pydantic.BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise InputError(describe(error)) from None
+
+    # Nested objects are then validated as part of the whole, so that an error names the path to the field.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
@@ -46,14 +53,28 @@ class Settings(pydantic.BaseModel):
             raise InputError(f"{where}: {describe(error)}") from None
 
     @classmethod
-    def read(cls, file: Path) -> Self:
+    def from_toml(cls, file: Path | str) -> Self:
+        """Read an object from a TOML file, whose values must have the very types of the fields.
+
+        Raises:
+            InputError: The file cannot be read, is not TOML, or is not of this class.
+        """
+        content = read_toml(Path(file))
+        try:
+            # As JSON, because a table's list may then fill a tuple although types are strict.
+            return cls.model_validate_json(json.dumps(content, default=str), strict=True)
+        except ValidationError as error:
+            raise InputError(f"{file}: {describe(error)}") from None
+
+    @classmethod
+    def read(cls, file: Path | str) -> Self:
         """Read an object from a JSON file.
 
         Raises:
             InputError: The file cannot be read, is not JSON, or is not of this class.
         """
         try:
-            return cls.from_json(file.read_bytes(), str(file))
+            return cls.from_json(Path(file).read_bytes(), str(file))
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}.") from error
 
@@ -78,7 +99,7 @@ def settings(cls: type[T]) -> type[T]:
     initialize: Callable[..., None] = decorated.__init__
     names = [field.name for field in dataclasses.fields(decorated) if field.init and not field.kw_only]
 
-    def __init__(self: Any, *args: Any, **values: Any) -> None:
+    def __init__(self: Any, *args: Any, **values: Any) -> None:  # noqa: N807
         try:
             # By name, so that an error message can say which of them is wrong.
             initialize(self, *args[len(names) :], **dict(zip(names, args, strict=False)), **values)
@@ -92,7 +113,7 @@ def settings(cls: type[T]) -> type[T]:
 
 
 def describe(error: ValidationError) -> str:
-    """Write the first fault that pydantic found as one sentence, such as "`eps` must be greater than 0, got -1"."""
+    """Write the first fault that pydantic found as a sentence: "`eps` must be greater than 0, got -1."."""
     fault = error.errors()[0]
     name = ".".join(str(part) for part in fault["loc"])
     message = fault["msg"]
@@ -102,6 +123,11 @@ def describe(error: ValidationError) -> str:
         return f"`{name}` is missing."
     if fault["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"`{name}` is not a setting."
+    if fault["type"] == "union_tag_invalid":
+        context = fault["ctx"]
+        return f"`{name}` must be one of {context['expected_tags']}, got {context['tag']!r}."
+    if any(isinstance(bound, float) and abs(bound) >= LARGEST for bound in fault.get("ctx", {}).values()):
+        return f"`{name}` must be finite in float32, got {fault['input']!r}."
     if message.startswith("Input should"):
         return f"`{name}` must{message.removeprefix('Input should')}, got {fault['input']!r}."
     return f"`{name}`: {message}." if name else f"{message}."

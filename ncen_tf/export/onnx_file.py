@@ -8,9 +8,9 @@ import onnx
 import onnxruntime
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.serving import serving_function
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.untrusted.onnx_input import open_session
+from ncen_tf.export.serving import serving_function
+from ncen_tf.untrusted.onnx_file import open_session
 
 DEFAULT_OPSET = 17
 OPSETS = range(11, 19)

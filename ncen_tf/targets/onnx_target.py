@@ -2,19 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from pydantic import Field, field_validator
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
-from ncen_tf.base.settings import Settings
 from ncen_tf.onnx_grad import gradient_model, split_gradient_model
-from ncen_tf.targets.target import Array, Target, as_logits, no_gradient, noise, read_output
-from ncen_tf.untrusted.onnx_input import image_input, open_session, read_model
+from ncen_tf.targets.target import Array, OnnxInterface, Target, as_logits, no_gradient, read_output
+from ncen_tf.untrusted.memory import noise
+from ncen_tf.untrusted.onnx_file import image_input, open_session, read_model
 
 MEMBER_LOGITS = "member_logits"
 """The output that exports of this package have."""
@@ -23,38 +21,6 @@ _FLOATS = {
     onnx.TensorProto.FLOAT16: np.float16,
     onnx.TensorProto.DOUBLE: np.float64,
 }
-
-
-class OnnxInterface(Settings):
-    """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports."""
-
-    input_layout: Literal["NHWC", "NCHW"] = Field("NHWC", description="Order of the axes of an ONNX input")
-    output: Literal["logits", "probabilities"] = Field("logits", description="What an ONNX output holds")
-    output_name: str | None = Field(
-        None, description="Name of the output of an ONNX model with several (default: member_logits)"
-    )
-    mean: tuple[float, ...] = Field(
-        (0.0,),
-        description="Value subtracted from images in [0, 1] before an ONNX model, one or one a channel",
-    )
-    std: tuple[float, ...] = Field(
-        (1.0,), description="Value that divides the difference before an ONNX model, one or one a channel"
-    )
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:
-        if not std or min(std) <= 0:
-            raise ValueError(f"`std` must be greater than 0 in every channel, got {list(std)}.")
-        return std
-
-    def describe(self) -> str:
-        """Write for reports: ``, NCHW, logits, mean 0.5, std 0.25``; nothing for the defaults."""
-        if self == OnnxInterface():
-            return ""
-        output = f"{self.output_name} ({self.output})" if self.output_name else self.output
-        mean, std = (" ".join(map(str, values)) for values in (self.mean, self.std))
-        return f", {self.input_layout}, {output}, mean {mean}, std {std}"
 
 
 class OnnxTarget(Target):

@@ -7,8 +7,8 @@ from typing import Any
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
-from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
-from ncen_tf.targets.target import FunctionTarget, RecordedAccuracy, Target
+from ncen_tf.targets.onnx_target import OnnxTarget
+from ncen_tf.targets.target import FunctionTarget, OnnxInterface, RecordedAccuracy, Target
 
 
 def open_target(

@@ -2,12 +2,15 @@
 
 import abc
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, field_validator
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
+from ncen_tf.untrusted.memory import noise
 
 Array = npt.NDArray[np.float32]
 
@@ -79,6 +82,38 @@ class Target(abc.ABC):
         return self.linearize(images)[1](cotangent)
 
 
+class OnnxInterface(Settings):
+    """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports."""
+
+    input_layout: Literal["NHWC", "NCHW"] = Field("NHWC", description="Order of the axes of an ONNX input")
+    output: Literal["logits", "probabilities"] = Field("logits", description="What an ONNX output holds")
+    output_name: str | None = Field(
+        None, description="Name of the output of an ONNX model with several (default: member_logits)"
+    )
+    mean: tuple[float, ...] = Field(
+        (0.0,),
+        description="Value subtracted from images in [0, 1] before an ONNX model, one or one a channel",
+    )
+    std: tuple[float, ...] = Field(
+        (1.0,), description="Value that divides the difference before an ONNX model, one or one a channel"
+    )
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:
+        if not std or min(std) <= 0:
+            raise ValueError(f"`std` must be greater than 0 in every channel, got {list(std)}.")
+        return std
+
+    def describe(self) -> str:
+        """Write for reports: ``, NCHW, logits, mean 0.5, std 0.25``; nothing for the defaults."""
+        if self == OnnxInterface():
+            return ""
+        output = f"{self.output_name} ({self.output})" if self.output_name else self.output
+        mean, std = (" ".join(map(str, values)) for values in (self.mean, self.std))
+        return f", {self.input_layout}, {output}, mean {mean}, std {std}"
+
+
 class FunctionTarget(Target):
     """An array function as a target: attacks can query it, but not differentiate it.
 
@@ -116,11 +151,6 @@ class FunctionTarget(Target):
 
     def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
         raise no_gradient(self.description)
-
-
-def noise(shape: tuple[int, ...]) -> Array:
-    """Random images in [0, 1] to try a classifier on; the same ones for the same shape."""
-    return np.random.default_rng(0).random(shape, np.float32)
 
 
 def read_output(description: str, output: npt.NDArray[np.generic]) -> tuple[int, int, bool]:

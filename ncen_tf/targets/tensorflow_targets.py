@@ -14,16 +14,14 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.ensembles.keras_file import read_ensemble
+from ncen_tf.export.loading import read_ensemble
 from ncen_tf.export.manifest import describe_files
-from ncen_tf.export.saved_model import load_saved_model
 from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
-from ncen_tf.export.trial import try_model
-from ncen_tf.targets.target import Array, Target, no_gradient, noise, read_output
-from ncen_tf.train import nc_ensemble  # noqa: F401 -- registers the class with Keras
+from ncen_tf.targets.target import Array, Target, no_gradient, read_output
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.trained import load_trained
-from ncen_tf.untrusted.onnx_input import MEMORY
+from ncen_tf.untrusted.memory import noise
+from ncen_tf.untrusted.saved_model import load_saved_model
 
 
 class TensorFlowTarget(Target):
@@ -169,17 +167,13 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
 
 
 def open_keras_file(path: Path, batch_statistics: bool = False, differentiable: bool = True) -> KerasTarget:
-    """Open an ensemble saved as ``.keras``, in safe mode and with little memory.
+    """Open an ensemble saved as ``.keras``.
 
     Raises:
         InputError: The file is damaged, asks for code or too much memory, or holds no ensemble.
     """
-    ensemble = read_ensemble(path)
-    room = MEMORY if path.stat().st_size < MEMORY // 2 else None
-    shape = tuple(ensemble.members[0].input_shape[1:])
-    try_model(path, shape, lambda images: ensemble(images, training=False), room)
     return KerasTarget(
-        ensemble,
+        read_ensemble(path),
         f"keras {path}",
         sha256(path),
         batch_statistics=batch_statistics,

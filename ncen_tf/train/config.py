@@ -2,13 +2,19 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from ncen_tf.data.datasets import DATASETS
+from pydantic import Field, field_validator, model_validator
+
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.flags import flags_of, flatten, unflatten
+from ncen_tf.base.settings import LARGEST, Settings
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.ensembles.adversarial import AdversarialTraining
+from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE
+from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 from ncen_tf.untrusted.input_files import check_flag_size
-from ncen_tf.ensembles.structures import parse_architecture
 
 COEFFICIENTS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -34,9 +40,6 @@ _ONLY_WITH: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {
     ("schedule", ("steps",)): ("decay_every",),
 }
 """Some values of a setting, and other settings that mean something with these values alone."""
-
-_LARGEST = 3.4028234e38
-"""float32 has nothing between this and infinity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,15 +114,15 @@ class TrainingConfig:
                 f"--crop_padding is at least 0 and less than the image's size; got {self.crop_padding}."
             )
         for name in itertools.chain(*COEFFICIENTS.values()):
-            if not abs(getattr(self, name)) <= _LARGEST:
+            if not abs(getattr(self, name)) <= LARGEST:
                 raise InputError(f"--{name} is finite in float32; got {getattr(self, name)}.")
         for name in ("learning_rate", "min_learning_rate", "noise_eps"):
-            if not 0 <= getattr(self, name) <= _LARGEST:
+            if not 0 <= getattr(self, name) <= LARGEST:
                 raise InputError(
                     f"--{name} is finite in float32 and not negative; got {getattr(self, name)}."
                 )
         for name in ("at_eps", "at_step_size", "trades_beta"):
-            if not 0 < getattr(self, name) <= _LARGEST:
+            if not 0 < getattr(self, name) <= LARGEST:
                 raise InputError(f"--{name} is finite in float32 and above 0; got {getattr(self, name)}.")
         if not 0 < self.at_fraction <= 1:
             raise InputError(f"--at_fraction is above 0 and at most 1; got {self.at_fraction}.")
@@ -191,3 +194,180 @@ def _flag_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+class TrainConfig(Settings):
+    """Settings of a training run: what decides the weights it ends with, and where it runs.
+
+    The defaults are those for FashionMNIST; :meth:`for_dataset` fills in those of another dataset (Luo et
+    al., section IV-A).
+
+    Raises:
+        InputError: A value is out of its range, or two settings do not go together.
+
+    Example:
+        >>> import ncen_tf
+        >>> config = ncen_tf.TrainConfig.for_dataset(
+        ...     "cifar10", members=["resnet8"] * 3, regularizer=ncen_tf.NCE(0.02, 0.02), epochs=4
+        ... )
+        >>> config.noise_eps, config.flip
+        (0.09, True)
+    """
+
+    defaults_of_datasets: ClassVar[dict[str, dict[str, Any]]] = {
+        "fashion_mnist": {},
+        "fashion_mnist_sample": {},
+        "cifar10": {
+            "epochs": 60,
+            "noise_eps": 0.09,
+            "flip": True,
+            "lambda_cos": 0.06,
+            "lambda_norm": 0.04,
+            "lambda_div": 0.04,
+            "at_eps": 8 / 255,
+        },
+    }
+    """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
+
+    dataset: str = Field(default="fashion_mnist", description="Name of the dataset to train on")
+    train_examples: int | None = Field(
+        default=None, ge=1, description="Size of the class-balanced part of the training images that is used"
+    )
+    test_examples: int | None = Field(
+        default=None, ge=1, description="Size of the class-balanced part of the test images that is used"
+    )
+    members: tuple[str, ...] = Field(
+        default=("resnet20",) * 3,
+        description="Names of the members, such as resnet20,resnet20,resnet32",
+        json_schema_extra={"flag": "architecture"},
+    )
+    regularizer: Annotated[NCE | GAL | GPMR | ADP, Field(discriminator="name")] | None = Field(
+        default=NCE(), description="Penalty on the members' input gradients or predictions"
+    )
+    adversarial_training: AdversarialTraining | None = Field(
+        default=None, description="Form of adversarial training"
+    )
+    ce_on: Literal["logits", "probabilities"] = Field(
+        default="logits", description="Input of the cross-entropy; probabilities as in the authors' code"
+    )
+    initial_run: str | None = Field(
+        default=None,
+        description="Run directory whose ensemble gives the initial weights, instead of random ones",
+    )
+    epochs: int = Field(
+        default=40, ge=1, description="Number of passes over the images and their noisy copies"
+    )
+    batch_size: int = Field(default=64, ge=1, description="Number of images in a step, over all replicas")
+    learning_rate: float = Field(default=1e-3, ge=0, le=LARGEST, description="Initial learning rate of Adam")
+    schedule: Literal["steps", "cosine"] = Field(
+        default="steps", description="Decay of the learning rate: division by 10 in steps, or half a cosine"
+    )
+    decay_every: int = Field(default=15, ge=1, description="Number of epochs between two divisions by 10")
+    min_learning_rate: float = Field(
+        default=1e-5, ge=0, le=LARGEST, description="Lower bound of the learning rate"
+    )
+    crop_padding: int = Field(default=4, ge=0, description="Padding in pixels before random crops")
+    noise_eps: float = Field(
+        default=0.3, ge=0, le=LARGEST, description="Bound of the noise in the noisy copies"
+    )
+    flip: bool = Field(default=False, description="Random horizontal flips")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of weights, order, augmentation and noise")
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        default="float32", description="Keras dtype policy"
+    )
+    jit_compile: bool = Field(default=False, description="Compilation of loss and gradients with XLA")
+    deterministic: bool = Field(default=False, description="Restriction to deterministic TensorFlow kernels")
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker"] = Field(
+        default="auto", description="Distribution strategy; auto mirrors the ensemble over several devices"
+    )
+    virtual_devices: int = Field(
+        default=1, ge=1, description="Number of devices that the GPU or CPU is split into"
+    )
+    sync_batch_norm: bool = Field(default=False, description="Batch statistics over all replicas")
+    checkpoint_every: int = Field(default=500, ge=1, description="Number of steps between two checkpoints")
+
+    @field_validator("members")
+    @classmethod
+    def _check_members(cls, members: tuple[str, ...]) -> tuple[str, ...]:
+        return parse_architecture(list(members))
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if self.virtual_devices > 1 and self.strategy in ("one_device", "multi_worker"):
+            raise InputError("`virtual_devices` above 1 needs the `strategy` auto or mirrored.")
+        if self.sync_batch_norm and self.jit_compile and self.strategy != "one_device":
+            raise InputError(
+                "`jit_compile` compiles each replica on its own: with `sync_batch_norm` it needs the "
+                "`strategy` one_device."
+            )
+        return self
+
+    @classmethod
+    def for_dataset(cls, name: str, **changes: Any) -> Self:
+        """Make the settings for a dataset: its defaults, and what is given.
+
+        Args:
+            name: ``fashion_mnist``, ``fashion_mnist_sample`` or ``cifar10``.
+            **changes: Fields of this class.
+
+        Raises:
+            InputError: An unknown dataset, or a value that cannot be used.
+        """
+        defaults = unflatten(cls, cls._defaults(name))
+        return cls(**{"dataset": name} | defaults | changes)
+
+    @classmethod
+    def from_flags(cls, flags: Mapping[str, Any]) -> Self:
+        """Make settings of flat flag names and values, the inverse of :meth:`flat`.
+
+        Flags that are missing or ``None`` have the dataset's defaults. ``structure`` and ``members`` (a
+        number) may replace ``architecture``: structures of the paper, such as ``Ensemble4`` with 5 members.
+
+        Args:
+            flags: For example ``{"dataset": "cifar10", "regularizer": "gal", "gal_coefficient": 0.3}``.
+
+        Raises:
+            InputError: A flag is unknown, or its value cannot be used.
+        """
+        values = {name: value for name, value in flags.items() if value is not None}
+        structure, count = values.pop("structure", "Ensemble1"), values.pop("members", 3)
+        if "architecture" not in values:
+            values["architecture"] = structure_architecture(structure, count)
+        dataset = values.get("dataset", cls.__pydantic_fields__["dataset"].default)
+        return cls(**unflatten(cls, cls._defaults(dataset) | values))
+
+    @classmethod
+    def _defaults(cls, dataset: str) -> dict[str, Any]:
+        if dataset not in cls.defaults_of_datasets:
+            known = ", ".join(cls.defaults_of_datasets)
+            raise InputError(f"`dataset` must be one of {known}, got {dataset!r}.")
+        return cls.defaults_of_datasets[dataset]
+
+    def flat(self) -> dict[str, Any]:
+        """Make a flat dictionary of flag names and values, without settings that have no effect."""
+        values = flatten(self)
+        return {name: value for name, value in values.items() if not _is_idle(name, values)}
+
+    def without_effect(self, given: Iterable[str]) -> dict[str, str]:
+        """List the given flags that have no effect, each with the setting that is the reason.
+
+        Args:
+            given: Names of flags.
+        """
+        values, reasons = self.flat(), {}
+        for name in given:
+            owner = _OWNERS.get(name)
+            if owner and name not in values:
+                reasons[name] = f"`{owner}` {values[owner]}"
+        return reasons
+
+
+_OWNERS = {flag.name: flag.path[0] for flag in flags_of(TrainConfig) if len(flag.path) > 1}
+_OWNERS |= {"decay_every": "schedule"}
+"""Flags that have an effect only with some values of another flag."""
+
+
+def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
+    return (name == "decay_every" and values["schedule"] != "steps") or (
+        name == "trades_beta" and values["adversarial_training"] != "trades"
+    )

@@ -1,0 +1,175 @@
+"""Settings as flat names and values: flags of a program, keys of a grid, columns of a table."""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import annotated_types
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import LARGEST
+
+_BOUNDS = {annotated_types.Ge: "at least", annotated_types.Gt: "above"}
+_BOUNDS |= {annotated_types.Le: "at most", annotated_types.Lt: "below"}
+
+
+class FlagField(NamedTuple):
+    """A field of a settings class, or of one of its nested choices, as a flag."""
+
+    name: str
+    path: tuple[str, ...]
+    """Names of the fields that lead to it; a choice such as ``regularizer`` adds the chosen name."""
+    type: Any
+    default: Any
+    help: str
+    bounds: str = ""
+    """The numbers allowed, such as ``at least 1``; empty if there is no bound."""
+
+
+def flags_of(settings: type[Any]) -> list[FlagField]:
+    """List the flags that a settings class defines.
+
+    A field whose type is a union of settings with a ``name`` (``NCE | GAL | None``) is a flag that chooses
+    one of them (``--regularizer=nce``, or ``none``), followed by the fields of each. So is a field whose type
+    is one settings class with several values of ``form``. A field's flag has its name, or
+    ``json_schema_extra={"flag": ...}`` where that would not say what it belongs to; ``None`` there means no
+    flag.
+    """
+    unique = {flag.name: flag for flag in _walk(settings, ())}
+    return list(unique.values())
+
+
+def flatten(settings: Any) -> dict[str, Any]:
+    """Make a flat dictionary of flag names and values; of a choice, only the fields of the chosen class."""
+    flat: dict[str, Any] = {}
+    for field_name, field in settings.__pydantic_fields__.items():
+        name, value = _flag_name(field_name, field), getattr(settings, field_name)
+        if name is None:
+            continue
+        kinds, _ = _kinds(field.annotation)
+        if not _is_settings(kinds[0]):
+            flat[name] = value
+        elif value is None:
+            flat[name] = "none"
+        else:
+            by = _chooser(type(value))
+            flat[name] = getattr(value, by)
+            flat |= {key: v for key, v in flatten(value).items() if key != by}
+    return flat
+
+
+def unflatten(settings: type[Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Make the arguments of a settings class of a flat dictionary, the inverse of :func:`flatten`.
+
+    ``None`` means not given. Values of choices that were not chosen are left out.
+
+    Raises:
+        InputError: A name that is no flag of the class.
+    """
+    known = {flag.name for flag in flags_of(settings)}
+    for name in flat:
+        if name not in known:
+            raise InputError(f"`{name}` is not a setting.")
+    return _nest(settings, {name: value for name, value in flat.items() if value is not None})
+
+
+def parse_number(text: str | float) -> float:
+    """Read a number, or a fraction such as 8/255.
+
+    Raises:
+        ValueError: The text is neither.
+    """
+    numerator, slash, denominator = str(text).partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except ZeroDivisionError:
+        raise ValueError("division by zero") from None
+
+
+def _nest(settings: type[Any], flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for field_name, field in settings.__pydantic_fields__.items():
+        name = _flag_name(field_name, field)
+        if name is None:
+            continue
+        kinds, _ = _kinds(field.annotation)
+        if _is_settings(kinds[0]):
+            choices = _choices(kinds)
+            default = field.get_default(call_default_factory=True)
+            chosen = flat.get(name, "none" if default is None else getattr(default, _chooser(type(default))))
+            if chosen not in choices:
+                if name in flat:
+                    by = _chooser(kinds[0])
+                    nested[field_name] = None if chosen == "none" else {by: chosen}
+                continue
+            kind = choices[chosen]
+            inner = _nest(kind, flat)
+            if name in flat or inner:
+                nested[field_name] = inner | {_chooser(kind): chosen}
+        elif name in flat:
+            value = flat[name]
+            is_fraction = kinds[0] is float and isinstance(value, str) and "/" in value
+            nested[field_name] = parse_number(value) if is_fraction else value
+    return nested
+
+
+def _walk(settings: type[Any], path: tuple[str, ...]) -> Iterator[FlagField]:
+    chooser = _chooser(settings) if path else None
+    for field_name, field in settings.__pydantic_fields__.items():
+        name = _flag_name(field_name, field)
+        if name is None or field_name == chooser:
+            continue
+        kinds, optional = _kinds(field.annotation)
+        here = (*path, field_name)
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        help_text = field.description or ""
+        if _is_settings(kinds[0]):
+            choices = _choices(kinds)
+            chosen = "none" if default is None else getattr(default, _chooser(type(default)))
+            names = tuple(["none", *choices] if optional else choices)
+            yield FlagField(name, here, typing.Literal[names], chosen, help_text)
+            for kind in kinds:
+                union = (kind.__pydantic_fields__["name"].default,) if len(kinds) > 1 else ()
+                yield from _walk(kind, (*here, *union))
+        else:
+            bounds = [
+                f"{words} {getattr(bound, kind.__name__.lower()):g}"
+                for kind, words in _BOUNDS.items()
+                for bound in field.metadata
+                if isinstance(bound, kind) and abs(getattr(bound, kind.__name__.lower())) < LARGEST
+            ]
+            yield FlagField(name, here, kinds[0], default, help_text, " and ".join(bounds))
+
+
+def _flag_name(field_name: str, field: Any) -> str | None:
+    name: str | None = (field.json_schema_extra or {}).get("flag", field_name)
+    return name
+
+
+def _is_settings(kind: Any) -> bool:
+    return hasattr(kind, "__pydantic_fields__")
+
+
+def _chooser(kind: type[Any]) -> str:
+    return "name" if "name" in kind.__pydantic_fields__ else "form"
+
+
+def _choices(kinds: list[Any]) -> dict[str, Any]:
+    """Map the names that a flag chooses from to the classes they stand for."""
+    return {
+        choice: kind
+        for kind in kinds
+        for choice in typing.get_args(kind.__pydantic_fields__[_chooser(kind)].annotation)
+    }
+
+
+def _kinds(annotation: Any) -> tuple[list[Any], bool]:
+    """List the members of a union without ``None``, and say whether ``None`` was among them."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _kinds(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = typing.get_args(annotation)
+        kinds = [kind for part in parts if part is not types.NoneType for kind in _kinds(part)[0]]
+        return kinds, types.NoneType in parts
+    return [annotation], False
