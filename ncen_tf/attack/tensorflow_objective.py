@@ -11,7 +11,7 @@ import tensorflow as tf
 from ncen_tf.attack.attack import Array
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.ensembles.ensemble import log_mean_probabilities, mean_probabilities
+from ncen_tf.ensembles.penalties import log_mean_probabilities, mean_probabilities
 from ncen_tf.targets.target import Target
 
 _LEAST_REST = 1e-12

@@ -30,7 +30,7 @@ def open_target(
         model: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; or an array
             function of the same kind, which can only be queried.
-        image_shape: (height, width, channels), needed for functions.
+        image_shape: (height, width, channels), needed for functions and for models of images of any size.
         interface: How an ONNX model that this package did not export takes images.
         providers: onnxruntime execution providers for ONNX files.
         allow_unverified: Open files whose hash differs from the manifest's.
@@ -96,7 +96,10 @@ def open_target(
 
     if path is None:
         return tensorflow_targets.KerasTarget(
-            model, batch_statistics=batch_statistics, differentiable=differentiable
+            model,
+            image_shape=image_shape,
+            batch_statistics=batch_statistics,
+            differentiable=differentiable,
         )
     recorded = None if allow_unverified else _recorded_accuracy(path)
     if is_saved_model:

@@ -14,6 +14,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import stack_logits
 from ncen_tf.export.loading import read_ensemble
 from ncen_tf.export.manifest import describe_files
 from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
@@ -101,6 +102,7 @@ class KerasTarget(TensorFlowTarget):
             With ``batch_statistics``, its BatchNorm layers are changed.
         description: Shown in reports.
         sha256: Hex digest of its weights or file; by default of its weights.
+        image_shape: (height, width, channels), where the model takes images of any size.
         batch_statistics: Normalise with the statistics of each batch, as in training, instead of the
             moving ones: an image's logits then depend on its batch.
         differentiable: Make sure that there is a gradient.
@@ -114,12 +116,16 @@ class KerasTarget(TensorFlowTarget):
         model: keras.Model,
         description: str = "Keras model",
         sha256: str = "",
+        image_shape: tuple[int, int, int] | None = None,
         batch_statistics: bool = False,
         differentiable: bool = True,
     ) -> None:
         self.keras_model, self.batch_statistics = model, batch_statistics
-        shape = (model.members[0] if isinstance(model, Ensemble) else model).input_shape
-        if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        members = model.members if isinstance(model, Ensemble) else [model]
+        shape = getattr(members[0], "input_shape", None)  # A subclassed model has none before it is called.
+        if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]:
+            image_shape = shape[1:]
+        if image_shape is None:
             raise InputError(f"{description} takes an input of shape {shape}, not images [N, H, W, C].")
         if batch_statistics:
             for layer in model._flatten_layers():
@@ -128,17 +134,10 @@ class KerasTarget(TensorFlowTarget):
             description = f"{description}, batch statistics"
 
         def function(images: tf.Tensor) -> tf.Tensor:
-            if isinstance(model, Ensemble):
-                return member_logits(model, images, training=batch_statistics)
-            return model(images, training=batch_statistics)
+            return stack_logits(members, [images] * len(members), batch_statistics)
 
         digest = sha256 or weights_sha256(model)
-        super().__init__(function, shape[1:], description, digest, differentiable)
-
-
-def member_logits(ensemble: Ensemble, images: tf.Tensor, training: bool) -> tf.Tensor:
-    """Compute the members' logits: [N, k, classes]."""
-    return ensemble(images, training=training)
+        super().__init__(function, image_shape, description, digest, differentiable)
 
 
 def weights_sha256(model: keras.Model) -> str:
