@@ -28,7 +28,9 @@ class AttackFlags(DataFlags, OnnxInterface):
         None, description="Norm of the attacks that are run (default: all of the suite's)"
     )
     num_examples: int | None = Field(
-        None, ge=0, description="Number of test images, balanced over classes; 0 for all (default: the suite's)"
+        None,
+        ge=0,
+        description="Number of test images, balanced over classes; 0 for all (default: the suite's)",
     )
     objective: Literal["member_average", "ensemble"] | None = Field(
         None, description="Loss that gradient attacks maximise (default: the suite's)"

@@ -109,9 +109,7 @@ def evaluate(
         logger.info("The target gives probabilities: attacks maximise losses of their logarithms.")
     if gate is not None:
         planned = [(attack.name, attack.eps) for attack in chosen.attacks]
-        gate.require_measured(
-            planned, len(data), opened.recorded, gradients_checked=chosen.check_gradients
-        )
+        gate.require_measured(planned, len(data), opened.recorded, gradients_checked=chosen.check_gradients)
     images = data.float_images()
     folder = None if out is None else Path(out)
     result = run_suite(

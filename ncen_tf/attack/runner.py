@@ -145,9 +145,7 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     clean = predict(objective, saved.images, batch_size, "clean images")
     predictions = predict(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
-    result = _measure(
-        saved.info.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds
-    )
+    result = _measure(saved.info.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
     return SuiteResult(saved.labels, clean, [result], 0)
 
 

@@ -72,6 +72,7 @@ def decay_residual_gradients(model: keras.Model, gamma: float) -> keras.Model:
     Raises:
         InputError: The model is not functional or has no such ``Add``.
     """
+
     @tf.custom_gradient
     def decay(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
         return tf.identity(x), lambda upstream: gamma * upstream

@@ -127,7 +127,8 @@ def _losses(objective: Objective, images: Images, labels: Labels) -> npt.NDArray
 def _gradients(objective: Objective, images: Images, labels: Labels, batch_size: int) -> Images:
     """Gradient of each image's loss, [N, H, W, C]."""
     parts = [
-        objective.loss_and_gradient(images[part], labels[part])[1] for part in _batches(len(images), batch_size)
+        objective.loss_and_gradient(images[part], labels[part])[1]
+        for part in _batches(len(images), batch_size)
     ]
     return np.concatenate(parts)
 
@@ -136,8 +137,7 @@ def _attack(
     attack: Attack, objective: Objective, images: Images, labels: Labels, batch_size: int, seed: int
 ) -> Images:
     parts = [
-        attack(objective, images[part], labels[part], seed)
-        for part in _batches(len(images), batch_size)
+        attack(objective, images[part], labels[part], seed) for part in _batches(len(images), batch_size)
     ]
     return np.concatenate(parts)
 

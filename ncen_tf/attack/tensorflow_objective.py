@@ -104,9 +104,7 @@ class TensorFlowObjective:
         return counts
 
 
-def attack_in_tensorflow(
-    objective: Objective, attack: Callable[[TensorFlowObjective], tf.Tensor]
-) -> Array:
+def attack_in_tensorflow(objective: Objective, attack: Callable[[TensorFlowObjective], tf.Tensor]) -> Array:
     """Run an attack on the objective as a TensorFlow function, and count its passes as the objective's.
 
     Args:
