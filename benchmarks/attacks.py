@@ -5,6 +5,7 @@ python -m benchmarks.attacks --target=runs/NAME --out=docs/benchmarks/attacks.js
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -16,16 +17,16 @@ from benchmarks.results import Row, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Failure, Outcome, Run, Timing, interleaved
 from benchmarks.trained_ensemble import EnsembleFlags, write_onnx
 from ncen_tf import program
-from ncen_tf.attack.cleverhans_attacks import BasicIterative, MomentumIterative
+from ncen_tf.attack.attack import Attack, find_attack
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 
-ABOUT = """Every side maximises the cross-entropy of the ensemble's mean probabilities for the same images in one
-batch, and starts at the images themselves: PGD has no random start here. Robust accuracy is over all images,
-judged by the Keras ensemble for every side; where it is equal, so is the work. The first call includes imports,
-conversion and tracing. The packages get the ensemble as a Python callable, as their manuals say; torchattacks
-gets a PyTorch ensemble with the same weights."""
+ABOUT = """Every side maximises the cross-entropy of the ensemble's mean probabilities for the same images
+in one batch, and starts at the images themselves: PGD has no random start here. Robust accuracy is over all
+images, judged by the Keras ensemble for every side; where it is equal, so is the work. The first call
+includes imports, conversion and tracing. The packages get the ensemble as a Python callable, as their
+manuals say; torchattacks gets a PyTorch ensemble with the same weights."""
 
 
 class AttackFlags(EnsembleFlags):
@@ -79,8 +80,8 @@ def ours_on_onnx(task: Task, folder: Path) -> Run:
 
 def ours(task: Task, target: Target) -> Run:
     """Attack a target with this package."""
-    kind = BasicIterative if task.attack == "PGD" else MomentumIterative
-    attack = kind(eps=task.eps, steps=task.steps, step_size=task.step_size)
+    make: Callable[..., Attack] = find_attack("BIM" if task.attack == "PGD" else "MI-FGSM")
+    attack = make(eps=task.eps, steps=task.steps, step_size=task.step_size)
     objective = Objective(target, "ensemble")
     return lambda: attack(objective, task.images, task.labels, 0)
 

@@ -25,10 +25,10 @@ from ncen_tf.export.export import Predict, ensemble_predictor, file_predictor
 Side = Callable[[Ensemble, Path], Predict]
 
 TOLERANCE = 1e-4
-ABOUT = """One call takes images as a NumPy array and returns the probabilities of the ensemble as another. ONNX
-runs in onnxruntime, SavedModel through its serving signature, Keras as a `tf.function`, PyTorch eagerly in
-inference mode with the same weights. All give the same probabilities within 1e-4, which is checked on the
-measured results."""
+ABOUT = """One call takes images as a NumPy array and returns the probabilities of the ensemble as another.
+ONNX runs in onnxruntime, SavedModel through its serving signature, Keras as a `tf.function`, PyTorch
+eagerly in inference mode with the same weights. All give the same probabilities within 1e-4, which is
+checked on the measured results."""
 
 
 class InferenceFlags(EnsembleFlags):

@@ -17,9 +17,9 @@ ORDER = ("training_step", "attacks", "inference", "startup_and_memory", "scaling
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page --results=docs/benchmarks` from the JSON files that the programs in
-`benchmarks/` write; the docstring of each program shows its command. All sides of a table are timed in turn in
-one run, so that other load on the machine affects all sides alike. Times are medians, with quartiles beside
-them. The last table of a section measures what the machine can do at all.
+`benchmarks/` write; the docstring of each program shows its command. All sides of a table are timed in turn,
+in one run, so that other load on the machine affects all sides alike. Times are medians, with quartiles
+beside them. The last table of a section measures what the machine can do at all.
 """
 
 

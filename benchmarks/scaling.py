@@ -21,8 +21,8 @@ from ncen_tf.train.strategy import make_strategy, share_cores, split_device
 
 STRATEGIES = {"one device": "one_device", "two virtual devices": "mirrored"}
 ABOUT = """A training step of `Ensemble` with NCE, float32, at each global batch: on one device, and by
-MirroredStrategy on two, into which the CPU (or the first GPU) is split. Virtual devices share the cores of one
-machine: the table shows their cost, not what a second machine would bring."""
+MirroredStrategy on two, into which the CPU (or the first GPU) is split. Virtual devices share the cores of
+one machine: the table shows their cost, not what a second machine would bring."""
 
 
 class ScalingFlags(BenchmarkFlags):

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from pydantic import Field
 
@@ -30,11 +29,11 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 sys.exit(done.returncode)
 """
 
-ABOUT = f"""Start-up is the wall-clock time of `python -m ncen_tf.NAME --help` as a process of its own, beside an
-empty Python and one that imports TensorFlow. The input pipeline makes batches of {BATCH} from the embedded
-sample, augmented and with noise, which nobody uses. Memory is the most that a process ever used (`ru_maxrss`),
-the median over processes: an epoch with NCE, the export of what it trained, and the suite `quick` on the ONNX
-file."""
+ABOUT = f"""Start-up is the wall-clock time of `python -m ncen_tf.NAME --help` as a process of its own,
+beside an empty Python and one that imports TensorFlow. The input pipeline makes batches of {BATCH} from the
+embedded sample, augmented and with noise, which nobody uses. Memory is the most that a process ever used
+(`ru_maxrss`), the median over processes: an epoch with NCE, the export of what it trained, and the suite
+`quick` on the ONNX file."""
 
 
 class StartupFlags(BenchmarkFlags):
@@ -67,8 +66,9 @@ def pipeline(flags: StartupFlags) -> Table:
     dataset = load_data("fashion_mnist_sample")
 
     def ready() -> Run:
-        settings = {"noise_eps": 0.3, "crop_padding": 4, "flip": False}
-        batches = training_batches(dataset.train, BATCH, epoch=0, seed=0, **settings)
+        batches = training_batches(
+            dataset.train, BATCH, epoch=0, seed=0, noise_eps=0.3, crop_padding=4, flip=False
+        )
         return lambda: sum(1 for _ in batches)
 
     outcomes = interleaved({f"batches of {BATCH}": ready}, flags.rounds)
@@ -84,13 +84,8 @@ def memory(flags: StartupFlags) -> Table:
             run, export = f"{folder}/run", f"{folder}/export"
             train = [data, f"--architecture={','.join(flags.architecture)}", "--epochs=1", f"--run_dir={run}"]
             train += [f"--train_examples={flags.train_examples}", "--test_examples=100"]
-            attack = [
-                data,
-                f"--target={export}",
-                f"--num_examples={flags.attacked_examples}",
-                "--suite=quick",
-            ]
-            attack += [f"--out={folder}/report"]
+            attack = [data, f"--target={export}", "--suite=quick", f"--out={folder}/report"]
+            attack += [f"--num_examples={flags.attacked_examples}"]
             commands = {
                 "python, nothing": ["-c", ""],
                 "python, TensorFlow": ["-c", "import tensorflow"],

@@ -26,11 +26,12 @@ LOSSES = {"CE": None, "NCE": NCE()}
 PASSES = {"CE": 3, "NCE": 6}
 """Operations of a step, in forward passes: the second differentiation doubles them."""
 ABOUT = """The step of ncen_tf is `Ensemble.train_step` in a `tf.function`, as `fit` and `ncen_tf.train`
-call it. The step of PyTorch is eager and organised as the paper's released code is: a forward pass for each member,
-`autograd.grad` of its cross-entropy with `create_graph=True`, one backward pass, one Adam for each member;
-bfloat16 is autocast. Both have the same architecture and number of parameters, and were checked before the
-timing to give the same cross-entropy and NCE terms with the same weights. GFLOP/s counts the convolutions:
-those of 3 forward passes for a step on CE, of 6 for NCE. Cores are shared out as `ncen_tf.train` does it for the smallest number of members k."""
+call it. The step of PyTorch is eager and organised as the paper's released code is: a forward pass for each
+member, `autograd.grad` of its cross-entropy with `create_graph=True`, one backward pass, one Adam for each
+member; bfloat16 is autocast. Both have the same architecture and number of parameters, and were checked
+before the timing to give the same cross-entropy and NCE terms with the same weights. GFLOP/s counts the
+convolutions: those of 3 forward passes for a step on CE, of 6 for NCE. Cores are shared out as
+`ncen_tf.train` does it for the smallest number of members k."""
 
 Batch = tuple[tf.Tensor, tf.Tensor]
 Key = tuple[str, int, str, str]
