@@ -108,7 +108,9 @@ def convert_to_onnx(
         InputError: A layer has an operation that ONNX cannot express; the operation is named.
     """
     serve = serving_function(members, image_shape)
-    model, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+    model, _ = tf2onnx.convert.from_function(
+        serve, serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_convert_erfc, [])}
+    )
     for tensor in (*model.graph.input, *model.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "N"
     used = {node.domain for node in model.graph.node}
@@ -128,6 +130,13 @@ def convert_to_onnx(
     return model
 
 
+def _convert_erfc(graph: Any, node: Any, name: str, _: list[Any]) -> None:
+    """Write the complementary error function of GELU, which tf2onnx does not know, as 1 - Erf(x)."""
+    node.type = "Erf"
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    graph.insert_new_node_on_output("Sub", node.output[0], inputs=[one.output[0], node.output[0]])
+
+
 def check_onnx(model: onnx.ModelProto) -> None:
     """Check a converted model in full, infer its shapes strictly, and open a session on it.
 
@@ -145,7 +154,7 @@ def check_onnx(model: onnx.ModelProto) -> None:
         raise InputError(f"The converted model is not valid ONNX: {reason}") from error
 
 
-def reduce_precision(file: Path, precision: str, calibration: Split | None) -> Path:
+def reduce_precision(file: Path, precision: str, calibration: Split | None = None) -> Path:
     """Write a reduced-precision file beside a float32 ONNX file, with onnxruntime's own tools.
 
     float16 keeps float32 inputs and outputs. int8 quantizes convolutions and matrix products, weights per
@@ -164,6 +173,8 @@ def reduce_precision(file: Path, precision: str, calibration: Split | None) -> P
         converted = OnnxModel(convert_float_to_float16(onnx.load(file), keep_io_types=True))
         converted.topological_sort()  # The converter appends the casts of the input at the end.
         onnx.save(converted.model, target)
+    elif calibration is None:
+        raise InputError("int8 needs training images as `calibration`.")
     else:
         quantize_static(
             str(file),

@@ -200,9 +200,7 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
         raise InputError(f"{folder} has neither {ONNX_FILE} nor {SAVED_MODEL}.")
     first = next(iter(predictors))
     reference = predict_all(predictors[first], split)
-    parity = {
-        name: measure_parity(name, predict, reference, split) for name, predict in predictors.items()
-    }
+    parity = {name: measure_parity(name, predict, reference, split) for name, predict in predictors.items()}
     if predictions_sha256(reference) != manifest.accuracy.predictions_sha256:
         raise InputError(f"{folder / first} does not predict the classes that the manifest records.")
     reduced = {}
@@ -299,7 +297,9 @@ def measure_parity(name: str, predict: Predict, reference: Probabilities, split:
     return parity
 
 
-def measure_agreement(probabilities: Probabilities, reference: Probabilities, split: Split) -> ReducedPrecision:
+def measure_agreement(
+    probabilities: Probabilities, reference: Probabilities, split: Split
+) -> ReducedPrecision:
     """Compute the accuracy of a file of reduced precision, and its agreement with the ensemble."""
     same = float((probabilities.argmax(1) == reference.argmax(1)).mean())
     return ReducedPrecision(clean_accuracy=accuracy(probabilities, split), agreement_with_float32=same)

@@ -39,7 +39,9 @@ class SavedModelTarget:
                 f"{MEMBER_LOGITS} [N, members, classes]."
             ) from error
         self.description = f"SavedModel {path}"
-        self.sha256 = hashlib.sha256(json.dumps({name: file.model_dump() for name, file in describe_files(path).items()}).encode()).hexdigest()
+        self.sha256 = hashlib.sha256(
+            json.dumps({name: file.model_dump() for name, file in describe_files(path).items()}).encode()
+        ).hexdigest()
         self.image_shape = (height, width, channels)
         self.members, self.classes = members, classes
         try_model(path, self.image_shape, lambda images: self.member_logits(tf.constant(images)))
