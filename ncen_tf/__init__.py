@@ -17,13 +17,17 @@ _MODULES = {
     "Gate": "ncen_tf.report.gate",
     "Manifest": "ncen_tf.export.manifest",
     "NCE": "ncen_tf.ensembles.regularizers",
+    "OnnxInterface": "ncen_tf.targets.target",
     "Report": "ncen_tf.report.results",
     "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "evaluate": "ncen_tf.attack.evaluation",
+    "evaluate_saved": "ncen_tf.attack.evaluation",
     "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
     "load_ensemble": "ncen_tf.export.loading",
+    "open_target": "ncen_tf.targets.opening",
     "verify_export": "ncen_tf.export.export",
 }
 
