@@ -20,8 +20,8 @@ from typing import Any
 
 from ncen_tf.base.environment import describe_environment
 from tests.stress import kills
+from tests.stress.kinds import choose_cases, write_seeds
 from tests.stress.pool import run_cases
-from tests.stress.seeds import choose_cases, write_seeds
 
 
 def main() -> int:
@@ -29,7 +29,9 @@ def main() -> int:
     parser.add_argument("campaign", choices=("inputs", "kills"))
     parser.add_argument("--count", type=int, default=10_000, help="number of inputs")
     parser.add_argument("--kills", type=int, default=50, help="number of kills")
-    parser.add_argument("--kinds", type=lambda text: text.split(","), help="kinds of files (default: all)")
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=(), help="kinds of files (default: all)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of damages and moments")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that read inputs")
     parser.add_argument("--keep", type=Path, default=Path("stress-faults"), help="folder for faulty cases")

@@ -28,7 +28,7 @@ HUGE = 750_000_000
 def write_hostile(seeds: Path, folder: Path) -> None:
     """Write `folder`/KIND/NAME/... for every hostile case, made from the valid files in `seeds`/KIND."""
     for kind, file, make in (
-        ("adversarials", "adversarials.npz", _npz),
+        ("adversarials", "saved.npz", _npz),
         ("keras", "ensemble.keras", _keras),
         ("onnx", "ensemble.onnx", _onnx),
     ):

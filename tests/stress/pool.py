@@ -48,7 +48,7 @@ class Case(NamedTuple):
     seed: int = 0
 
     def write(self, seeds: Path, folder: Path) -> None:
-        """Write the files into a new folder; `seeds` is what `seeds.write_seeds` made."""
+        """Write the files into a new folder; `seeds` is what `kinds.write_seeds` made."""
         shutil.copytree(
             seeds / "hostile" / self.kind / self.hostile if self.hostile else seeds / self.kind, folder
         )
@@ -101,7 +101,7 @@ def run_cases(
     """
     # The processes are forked from a server that has imported everything and started no thread.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.stress.readers"])
+    context.set_forkserver_preload(["tests.stress.kinds"])
 
     def run(case: Case) -> tuple[Case, Outcome]:
         with tempfile.TemporaryDirectory(prefix="stress-") as folder:
@@ -128,7 +128,7 @@ def run_cases(
 
 
 def _read_case(case: Case, seeds: Path, folder: Path, connection: Connection) -> None:
-    from tests.stress.readers import READERS
+    from tests.stress.kinds import KINDS
 
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
@@ -147,7 +147,7 @@ def _read_case(case: Case, seeds: Path, folder: Path, connection: Connection) ->
     status, message = "accepted", ""
     _watch_python(folder, events)
     try:
-        READERS[case.kind](folder / "case")
+        KINDS[case.kind].reader(folder / "case")
     except InputError as error:
         status, message = "refused", str(error)
     except Exception as error:
