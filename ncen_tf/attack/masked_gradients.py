@@ -107,8 +107,9 @@ def judge(symptoms: Symptoms) -> list[GradientCheck]:
     noise, one_step, iterative = (float(correct.mean()) for correct in (s.noise, s.one_step, s.iterative))
     only_black_box = float((s.iterative & ~s.black_box).mean())
     zero, ascends = float(s.zero_gradient.mean()), float(s.ascends.mean())
-    # Where noise breaks next to nothing, PGD may do no better: the bound is small, or there are few images.
-    noise_breaks = int((~s.noise).sum()) > 2 and not _at_most(1 - noise, TOLERATED)
+    # Where nothing else breaks examples, PGD may do no better than noise: the bound is small, or images are few.
+    breakable = ~(s.noise & s.one_step & s.black_box)
+    hopeless = breakable.sum() <= 2 or _at_most(float(breakable.mean()), TOLERATED)
     shown = ", ".join(f"{share:.1%} at {radius:g}" for radius, share in s.radii.items())
     return [
         _check(
@@ -123,7 +124,7 @@ def judge(symptoms: Symptoms) -> list[GradientCheck]:
         ),
         _check(
             "noise_is_as_strong",
-            iterative <= TOLERATED or not noise_breaks or _at_most(TOLERATED, noise - iterative),
+            iterative <= TOLERATED or hopeless or _at_most(TOLERATED, noise - iterative),
             f"robust accuracy is {noise:.1%} under random noise and {iterative:.1%} under PGD",
         ),
         _check(
