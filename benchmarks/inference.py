@@ -18,9 +18,9 @@ from benchmarks.table import Table, timing_rows
 from benchmarks.target import open_ensemble, write_onnx
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.export.parity import Predict, file_predictor, keras_predictor
 from ncen_tf.export.saved_model import save_saved_model
-from ncen_tf.ensembles.ensemble import Ensemble
 
 Side = Callable[[Ensemble, Path], Predict]
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from absl import flags
 
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
-from ncen_tf.export.onnx_file import convert_to_onnx
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.onnx_file import convert_to_onnx
 from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.opening import open_target
 

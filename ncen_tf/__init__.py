@@ -8,16 +8,24 @@ __version__ = "0.1.0"
 # Public names and the modules that define them: loaded at first use (PEP 562), so that `import ncen_tf` and
 # `--help` do not wait for TensorFlow.
 _MODULES = {
-    "ADP": "ncen_tf.ensembles.adp",
-    "GAL": "ncen_tf.ensembles.gal",
-    "GPMR": "ncen_tf.ensembles.gpmr",
-    "Gate": "ncen_tf.report.gate",
-    "NCE": "ncen_tf.ensembles.nce",
+    "ADP": "ncen_tf.ensembles.regularizers",
+    "AdversarialTraining": "ncen_tf.ensembles.adversarial",
+    "Dataset": "ncen_tf.data.dataset",
     "Ensemble": "ncen_tf.ensembles.ensemble",
-    "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "GAL": "ncen_tf.ensembles.regularizers",
+    "GPMR": "ncen_tf.ensembles.regularizers",
+    "Gate": "ncen_tf.report.gate",
+    "NCE": "ncen_tf.ensembles.regularizers",
+    "OnnxInterface": "ncen_tf.targets.target",
     "Report": "ncen_tf.report.results",
+    "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "evaluate": "ncen_tf.attack.evaluation",
+    "evaluate_saved": "ncen_tf.attack.evaluation",
+    "load_data": "ncen_tf.data.dataset",
+    "measure_transfer": "ncen_tf.transfer.run",
+    "open_target": "ncen_tf.targets.opening",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

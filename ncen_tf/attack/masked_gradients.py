@@ -107,7 +107,7 @@ def judge(symptoms: Symptoms) -> list[GradientCheck]:
     noise, one_step, iterative = (float(correct.mean()) for correct in (s.noise, s.one_step, s.iterative))
     only_black_box = float((s.iterative & ~s.black_box).mean())
     zero, ascends = float(s.zero_gradient.mean()), float(s.ascends.mean())
-    # Where nothing else breaks examples, PGD may do no better than noise: the bound is small, or images are few.
+    # Where nothing breaks examples, PGD does no better than noise: the bound is small, or images are few.
     breakable = ~(s.noise & s.one_step & s.black_box)
     hopeless = breakable.sum() <= 2 or _at_most(float(breakable.mean()), TOLERATED)
     shown = ", ".join(f"{share:.1%} at {radius:g}" for radius, share in s.radii.items())
@@ -167,7 +167,10 @@ def judge_suite(suite: Suite, result: SuiteResult) -> list[GradientCheck]:
             if attack.threat_model == (norm, eps):
                 broken[attack.gradient_free] |= found.predictions != result.labels
         only = float((right & broken[True] & ~broken[False]).mean())
-        finding = f"attacks without gradients break {only:.1%} of the examples at {norm} {eps:.4g} and no other does"
+        where = f"of the examples at {norm} {eps:.4g}"
+        finding = (
+            f"attacks without gradients break {only:.1%} {where} that attacks with gradients do not break"
+        )
         checks.append(_check("black_box_beats_suite", only <= TOLERATED, finding))
     return checks
 

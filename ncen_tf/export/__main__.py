@@ -5,8 +5,8 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
-from ncen_tf.data import location_flags
 from ncen_tf.base.errors import InputError
+from ncen_tf.data import location_flags
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, check_files, read_manifest
 
 RUN = flags.DEFINE_string("run", None, "run directory to export")

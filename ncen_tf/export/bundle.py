@@ -7,9 +7,10 @@ from typing import Any
 import onnx
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import replacing_directory, write_json
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.export.manifest import FORMAT, MANIFEST, MEMBERS, ONNX_FILE, SAVED_MODEL, describe_files
 from ncen_tf.export.onnx_file import DEFAULT_OPSET, convert_to_onnx
 from ncen_tf.export.parity import file_predictor, keras_predictor, predict_all
@@ -22,8 +23,6 @@ from ncen_tf.export.proof import (
 )
 from ncen_tf.export.reduced_precision import reduce_precision
 from ncen_tf.export.saved_model import save_saved_model
-from ncen_tf.base.files import replacing_directory, write_json
-from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.trained import TrainedEnsemble
 
 FORMATS = ("onnx", "saved_model")
@@ -56,7 +55,7 @@ def export_ensemble(
     Raises:
         InputError: a file differs from the ensemble, or cannot be written; nothing is left behind.
     """
-    shape = dataset.spec.image_shape
+    shape = dataset.image_shape
     reference = predict_all(keras_predictor(trained.ensemble), dataset.test)
     metadata = _metadata(trained)
     try:
@@ -68,7 +67,7 @@ def export_ensemble(
             if members:
                 (folder / MEMBERS).mkdir()
                 for index, member in enumerate(trained.ensemble.members):
-                    model = convert_to_onnx(Ensemble([member]), shape, metadata | {"member": index}, opset)
+                    model = convert_to_onnx(member, shape, metadata | {"member": index}, opset)
                     onnx.save(model, folder / MEMBERS / f"member_{index}.onnx")
             parity = {
                 name: prove_parity(name, predict, reference, dataset.test)

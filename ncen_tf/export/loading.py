@@ -6,7 +6,6 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.train import nc_ensemble  # noqa: F401 -- Keras is to know the class
 from ncen_tf.untrusted.keras_file import load_keras_model
 from ncen_tf.untrusted.memory import MEMORY, try_model
 

@@ -4,11 +4,11 @@ import json
 import logging
 from collections.abc import Mapping
 
+import keras
 import onnx
 import onnxruntime
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.export.serving import serving_function
 from ncen_tf.untrusted.onnx_file import open_session
 
@@ -18,7 +18,7 @@ OPSETS = range(11, 19)
 
 
 def convert_to_onnx(
-    ensemble: Ensemble,
+    ensemble: keras.Model,
     image_shape: tuple[int, int, int],
     metadata: Mapping[str, object],
     opset: int = DEFAULT_OPSET,
@@ -26,7 +26,7 @@ def convert_to_onnx(
     """Convert an ensemble; BatchNorm is folded into the convolutions before it.
 
     Args:
-        ensemble: float32 members.
+        ensemble: an ensemble, or one of its members.
         image_shape: (H, W, C).
         metadata: goes into ``metadata_props``; values that are no strings as JSON.
         opset: in :data:`OPSETS`.

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ncen_tf.data.loading import Split
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.serving import IMAGE, PROBABILITIES
 from ncen_tf.untrusted.memory import try_model
 from ncen_tf.untrusted.onnx_file import open_session, read_model
 from ncen_tf.untrusted.saved_model import load_saved_model
-from ncen_tf.export.serving import IMAGE, PROBABILITIES
-from ncen_tf.ensembles.ensemble import Ensemble
 
 Images = npt.NDArray[np.float32]
 Predict = Callable[[Images], npt.NDArray[np.float32]]
@@ -47,7 +47,7 @@ class Parity:
 
 def keras_predictor(ensemble: Ensemble) -> Predict:
     """The ensemble as trained."""
-    compiled = tf.function(ensemble.predict_probabilities, reduce_retracing=True)
+    compiled = tf.function(lambda images: ensemble(images, training=False), reduce_retracing=True)
     return lambda images: compiled(tf.constant(images)).numpy()
 
 

@@ -1,9 +1,11 @@
 """Makes adversarial images on each member alone and shows them to all members."""
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -130,9 +132,9 @@ def build_attacks(
             raise InputError(f"`attacks` must list some of {', '.join(ATTACKS)}; got {given!r}.")
         kind = find_attack(name)
         step = paper.get(name) if step_size is None else step_size
-        wanted = {"eps": eps, "steps": steps} | ({} if step is None else {"step_size": step})
-        fields = kind.__pydantic_fields__
-        attacks[name] = kind(**{key: value for key, value in wanted.items() if key in fields})
+        wanted: dict[str, Any] = {"eps": eps, "steps": steps, "step_size": step}
+        known_fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        attacks[name] = kind(**{k: v for k, v in wanted.items() if k in known_fields and v is not None})
     return tuple(attacks.values())
 
 

@@ -41,7 +41,7 @@ def second(_: Array, upstream: Array) -> Array:
 
 
 class Quadrants(Target):
-    """Classifies by the brightest quadrant: linear, so its gradients are sound unless a change says otherwise.
+    """Classifies by the brightest quadrant: linear, so its gradients are sound unless they are changed.
 
     Args:
         before: Applied to the images.

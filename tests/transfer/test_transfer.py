@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ncen_tf.data.dataset import Split, load_data
 
 from ncen_tf.attack.attack import Attack
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 from ncen_tf.transfer.heat_map import draw_heat_map
-from ncen_tf.transfer.record import Transfer, TransferRow, count_transfer
+from ncen_tf.transfer.record import MemberInfo, Transfer, TransferRow, count_transfer
 from ncen_tf.transfer.run import build_attacks, measure_transfer, open_members, predict_all
 from tests.transfer import linear_members
 from tests.transfer.linear_members import Array, logits, worst_corner, write_member
@@ -40,7 +40,7 @@ class Linear:
         self.data = Split(pixels, self.labels, "linear", ("a", "b", "c", "d")[:classes])
 
     def predict(self, attacks: tuple[Attack, ...], folder: Path, **changes: Any) -> tuple[Array, list[Array]]:
-        given = {"members": self.members, "data": self.data} | changes
+        given: dict[str, Any] = {"members": self.members, "data": self.data} | changes
         return predict_all(attacks=attacks, folder=folder, **given)
 
     def measure(self, attack: Attack, folder: Path) -> TransferRow:
@@ -122,9 +122,9 @@ def test_record_table_and_map_hold_the_same_cells(linear: Linear, tmp_path: Path
 
 def test_damaged_records_are_refused(linear: Linear, tmp_path: Path) -> None:
     row = linear.measure(build_attacks(["mi_fgsm"], EPS, 4)[0], tmp_path / "images")
-    members = [{"description": "x", "sha256": "0", "providers": [], "clean_accuracy": row.aae[0][0]}] * 3
+    member = MemberInfo(description="x", sha256="0", providers=(), clean_accuracy=row.aae[0][0])
     transfer = Transfer(
-        dataset="x", examples=60, seed=0, batch_size=7, members=members, attacks=[row], environment={}
+        dataset="x", examples=60, seed=0, batch_size=7, members=(member,) * 3, attacks=(row,), environment={}
     )
     content = json.loads(transfer.model_dump_json())
     file = tmp_path / "transfer.json"
@@ -182,9 +182,9 @@ def test_impossible_attacks_are_refused(arguments: tuple[Any, ...], says: str) -
 
 
 def test_names_of_attacks_are_those_of_the_registry() -> None:
-    attacks = build_attacks(["PGD", "pgd", "mi-fgsm", "FGSM", "bim"], EPS, 3)
+    attacks = build_attacks(["PGD", "pgd", "mi-fgsm", "FGSM", "apgd-ce"], EPS, 3)
     settings = [attack.settings() for attack in attacks]
-    assert [one["attack"] for one in settings] == ["PGD", "MI-FGSM", "FGSM", "BIM"]
+    assert [one["attack"] for one in settings] == ["PGD", "MI-FGSM", "FGSM", "APGD-CE"]
     assert [one.get("step_size") for one in settings[:2]] == [EPS, 0.01]
     assert [one.get("steps") for one in settings] == [3, 3, None, 3]
 
