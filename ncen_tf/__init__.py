@@ -15,6 +15,7 @@ _MODULES = {
     "GAL": "ncen_tf.ensembles.regularizers",
     "GPMR": "ncen_tf.ensembles.regularizers",
     "Gate": "ncen_tf.report.gate",
+    "Manifest": "ncen_tf.export.manifest",
     "NCE": "ncen_tf.ensembles.regularizers",
     "OnnxInterface": "ncen_tf.targets.target",
     "Report": "ncen_tf.report.results",
@@ -23,9 +24,12 @@ _MODULES = {
     "build_ensemble": "ncen_tf.ensembles.ensemble",
     "evaluate": "ncen_tf.attack.evaluation",
     "evaluate_saved": "ncen_tf.attack.evaluation",
+    "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
+    "load_ensemble": "ncen_tf.export.loading",
     "measure_transfer": "ncen_tf.transfer.run",
     "open_target": "ncen_tf.targets.opening",
+    "verify_export": "ncen_tf.export.export",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

@@ -9,13 +9,12 @@ import onnx
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
+from ncen_tf.export.manifest import MEMBER_LOGITS
 from ncen_tf.onnx_grad import gradient_model, split_gradient_model
 from ncen_tf.targets.target import Array, OnnxInterface, Target, as_logits, no_gradient, read_output
 from ncen_tf.untrusted.memory import noise
 from ncen_tf.untrusted.onnx_file import image_input, open_session, read_model
 
-MEMBER_LOGITS = "member_logits"
-"""The output that exports of this package have."""
 _FLOATS = {
     onnx.TensorProto.FLOAT: np.float32,
     onnx.TensorProto.FLOAT16: np.float16,

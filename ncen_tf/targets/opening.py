@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.target import FunctionTarget, OnnxInterface, RecordedAccuracy, Target
 
@@ -123,25 +123,25 @@ def _recorded_accuracy(path: Path) -> RecordedAccuracy | None:
     for folder in path.absolute().parents[:2]:
         if not (folder / MANIFEST).is_file():
             continue
-        manifest = read_manifest(folder)
+        manifest = Manifest.read(folder)
         found = describe_files(path) if path.is_dir() else describe_files(path.parent)
         base = (path if path.is_dir() else path.parent).absolute().relative_to(folder)
         for name, entry in found.items():
-            listed = manifest["files"].get((base / name).as_posix())
+            listed = manifest.files.get((base / name).as_posix())
             if (path.is_dir() or name == path.name) and listed != entry:
                 raise InputError(
                     f"{path} is not the file that {folder / MANIFEST} lists ({name}): its sha256 differs. "
                     "Set `allow_unverified` to attack it all the same."
                 )
-        accuracy = manifest["accuracy"]
+        accuracy = manifest.accuracy
         if path.name in (ONNX_FILE, SAVED_MODEL):
             return RecordedAccuracy(
-                value=accuracy["ace"],
-                examples=accuracy["test_examples"],
-                predictions_sha256=accuracy["predictions_sha256"],
+                value=accuracy.clean_accuracy,
+                examples=accuracy.test_examples,
+                predictions_sha256=accuracy.predictions_sha256,
             )
-        if path.name in manifest["reduced_precision"]:
-            reduced = manifest["reduced_precision"][path.name]
-            return RecordedAccuracy(value=reduced["ace"], examples=accuracy["test_examples"])
+        if path.name in manifest.reduced_precision:
+            reduced = manifest.reduced_precision[path.name]
+            return RecordedAccuracy(value=reduced.clean_accuracy, examples=accuracy.test_examples)
         return None
     return None

@@ -15,13 +15,12 @@ from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import stack_logits
-from ncen_tf.export.loading import read_ensemble
-from ncen_tf.export.manifest import describe_files
-from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
+from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, describe_files
 from ncen_tf.targets.target import Array, Target, no_gradient, read_output
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.trained import load_trained
-from ncen_tf.untrusted.memory import noise
+from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
+from ncen_tf.untrusted.memory import noise, try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
 
 
@@ -174,13 +173,17 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
 
 
 def open_keras_file(path: Path, batch_statistics: bool = False, differentiable: bool = True) -> KerasTarget:
-    """Open an ensemble saved as ``.keras``.
+    """Open an ensemble or any classifier of images saved as ``.keras``.
 
     Raises:
-        InputError: The file is damaged, asks for code or too much memory, or holds no ensemble.
+        InputError: The file is damaged, asks for code or too much memory, or holds no such model.
     """
+    model = load_keras_model(path)
+    first = model.members[0] if isinstance(model, Ensemble) else model
+    shape = [size or 32 for size in first.input_shape[1:]]
+    try_model(path, shape, lambda images: model(images, training=False), memory_limit(path))
     return KerasTarget(
-        read_ensemble(path),
+        model,
         f"keras {path}",
         sha256(path),
         batch_statistics=batch_statistics,
@@ -195,6 +198,7 @@ def open_saved_model(path: Path, differentiable: bool = True) -> TensorFlowTarge
         InputError: TensorFlow cannot load it, it has another signature, or it does not run.
     """
     loaded = load_saved_model(path)
+    files = {name: entry.model_dump() for name, entry in describe_files(path).items()}
     try:
         serve: Any = loaded.signatures["serving_default"]
         (image,) = serve.structured_input_signature[1].values()
@@ -209,7 +213,7 @@ def open_saved_model(path: Path, differentiable: bool = True) -> TensorFlowTarge
         lambda images: serve(**{IMAGE: images})[MEMBER_LOGITS],
         (height, width, channels),
         f"SavedModel {path}",
-        hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest(),
+        hashlib.sha256(json.dumps(files).encode()).hexdigest(),
         differentiable,
     )
     target.loaded = loaded  # type: ignore[attr-defined] # the signature holds its variables only weakly

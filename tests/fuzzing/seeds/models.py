@@ -68,7 +68,7 @@ def write_keras(folder: Path) -> None:
     """A small ``.keras`` file and SavedModel; a finished and an unfinished run of the smallest ResNets."""
     import keras
 
-    from ncen_tf.export.saved_model import save_saved_model
+    from ncen_tf.export.conversion import save_saved_model
     from ncen_tf.ensembles.batch_norm import BatchNorm
     from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
     from ncen_tf.train.checkpoint import RunCheckpoint
@@ -83,7 +83,7 @@ def write_keras(folder: Path) -> None:
     ensemble = Ensemble([member(0), member(1)])
     (folder / "keras").mkdir()
     ensemble.save(folder / "keras" / "ensemble.keras")
-    save_saved_model(ensemble, IMAGE_SHAPE, folder / "saved_model")
+    save_saved_model(ensemble.members, IMAGE_SHAPE, folder / "saved_model")
     trained = build_ensemble(ARCHITECTURE, (28, 28, 1))
     trained.compile(keras.optimizers.SGD())
     for name in ("run", "checkpoint"):
