@@ -15,7 +15,11 @@ _MODULES = {
     "Ensemble": "ncen_tf.ensembles.ensemble",
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
     "TrainConfig": "ncen_tf.train.config",
+    "TrainedRun": "ncen_tf.train.training",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "diagnose_runs": "ncen_tf.train.diagnostics",
+    "open_run": "ncen_tf.train.training",
+    "train_ensemble": "ncen_tf.train.training",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605
