@@ -15,7 +15,7 @@ from benchmarks.report import ROUNDS, publish, whole_numbers
 from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.nce import NCE
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _batch() -> Batch:
     """Images and labels of the embedded sample."""
-    train = load_dataset("fashion_mnist_sample").train
+    train = load_data("fashion_mnist_sample").train
     images = tf.constant(train.images[: BATCH.value] / 255, tf.float32)
     return images, tf.constant(train.labels[: BATCH.value])
 

@@ -8,16 +8,19 @@ __version__ = "0.1.0"
 # Public names and the modules that define them: loaded at first use (PEP 562), so that `import ncen_tf` and
 # `--help` do not wait for TensorFlow.
 _MODULES = {
-    "ADP": "ncen_tf.ensembles.adp",
-    "GAL": "ncen_tf.ensembles.gal",
-    "GPMR": "ncen_tf.ensembles.gpmr",
-    "NCE": "ncen_tf.ensembles.nce",
+    "ADP": "ncen_tf.ensembles.regularizers",
+    "AdversarialTraining": "ncen_tf.ensembles.adversarial",
+    "Dataset": "ncen_tf.data.dataset",
     "Ensemble": "ncen_tf.ensembles.ensemble",
-    "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "GAL": "ncen_tf.ensembles.regularizers",
+    "GPMR": "ncen_tf.ensembles.regularizers",
+    "NCE": "ncen_tf.ensembles.regularizers",
+    "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
     "TrainedRun": "ncen_tf.train.training",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
     "diagnose_runs": "ncen_tf.train.diagnostics",
+    "load_data": "ncen_tf.data.dataset",
     "open_run": "ncen_tf.train.training",
     "train_ensemble": "ncen_tf.train.training",
 }

@@ -7,7 +7,7 @@ from typing import Any
 import onnx
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import FORMAT, MANIFEST, MEMBERS, ONNX_FILE, SAVED_MODEL, describe_files
@@ -56,7 +56,7 @@ def export_ensemble(
     Raises:
         InputError: a file differs from the ensemble, or cannot be written; nothing is left behind.
     """
-    shape = dataset.spec.image_shape
+    shape = dataset.image_shape
     reference = predict_all(keras_predictor(trained.ensemble), dataset.test)
     metadata = _metadata(trained)
     try:

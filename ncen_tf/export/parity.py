@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.onnx_file import open_session
 from ncen_tf.untrusted.onnx_input import read_model

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.data.loading import Dataset, Split
+from ncen_tf.data.dataset import Dataset, Split
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MEMBERS, ONNX_FILE, SAVED_MODEL, check_files, read_manifest
 from ncen_tf.export.parity import (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.export.onnx_file import check_onnx
 from ncen_tf.export.serving import IMAGE
 from ncen_tf.base.files import replacing

@@ -96,7 +96,7 @@ def suite_plans(grid: Grid, datasets: Iterable[str]) -> list[SuitePlan]:
 def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
     """The suite that ncen_tf.attack will run: what it would refuse is refused now, not after the training."""
     from ncen_tf.attack.suites import load_suite
-    from ncen_tf.data.loading import images_per_class
+    from ncen_tf.data.dataset import images_per_class
     from ncen_tf.report.gate import read_gate, require_measured
 
     integer = flags.IntegerParser().parse

@@ -9,7 +9,6 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
-from ncen_tf.data.loading import load_dataset
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger("ncen_tf.train")
@@ -58,7 +57,7 @@ def main(flags: Flags) -> None:
     path = flags.run_dir or default_run_dir(config)
     run = ncen_tf.train_ensemble(
         config,
-        lambda: load_dataset(
+        lambda: ncen_tf.load_data(
             config.dataset,
             data_dir=flags.data_dir,
             archive_dir=flags.archive_dir,

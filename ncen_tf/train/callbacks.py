@@ -1,6 +1,5 @@
 """Keras callbacks of ensembles, for ``ensemble.fit(..., callbacks=[...])`` and for :func:`train_ensemble`."""
 
-import dataclasses
 import logging
 import math
 import sys
@@ -14,13 +13,21 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import evaluation_batches
-from ncen_tf.ensembles.ensemble import mean_probabilities
-from ncen_tf.ensembles.gradients import cosines_to_mean, l2_norm, norm_deviations, pairwise_cosines
-from ncen_tf.ensembles.nce import l_cos, l_norm
-from ncen_tf.train.adversary import Adversary, cross_entropy_to_raise
-from ncen_tf.train.input_gradients import input_gradients
+from ncen_tf.ensembles.adversarial import AdversarialTraining
+from ncen_tf.ensembles.adversary import ascend, cross_entropy_to_raise
+from ncen_tf.ensembles.penalties import (
+    cosines_to_mean,
+    input_gradients,
+    l2_norm,
+    l_cos,
+    l_norm,
+    mean_probabilities,
+    norm_deviations,
+    pairwise_cosines,
+    stack_logits,
+)
 from ncen_tf.train.run_directory import (
     Arrays,
     checkpoint_file,
@@ -276,8 +283,7 @@ class RobustnessProbe(keras.callbacks.Callback):
 
     def __init__(self, test: Split) -> None:
         super().__init__()
-        images, labels = test.images[:PROBED_EXAMPLES], test.labels[:PROBED_EXAMPLES]
-        self._test = dataclasses.replace(test, images=images, labels=labels)
+        self._test = test[:PROBED_EXAMPLES]
         self._right: Any = None
         self.latest: dict[str, float] = {}
 
@@ -303,8 +309,9 @@ class RobustnessProbe(keras.callbacks.Callback):
 
 
 def _right_function(ensemble: keras.Model) -> Any:
-    trained: Adversary = ensemble.adversarial_training.adversary
-    longer = Adversary(trained.eps, max(PROBE_STEPS, 2 * trained.steps), trained.eps / 4)
+    trained: AdversarialTraining = ensemble.adversarial_training
+    steps = max(PROBE_STEPS, 2 * trained.steps)
+    longer = AdversarialTraining(eps=trained.eps, steps=steps, step_size=trained.eps / 4)
     attacks = {"training_attack_accuracy": trained, "pgd_accuracy": longer}
 
     @tf.function(reduce_retracing=True)
@@ -312,9 +319,9 @@ def _right_function(ensemble: keras.Model) -> Any:
         counts = {}
         for name, attack in attacks.items():
             losses = cross_entropy_to_raise(labels, attack.loss)
-            found = attack(ensemble.members, images, losses, tf.constant([0, 0]))
-            logits = [m(x, training=False) for m, x in zip(ensemble.members, found, strict=True)]
-            predicted = tf.argmax(mean_probabilities(tf.stack(logits, axis=1)), 1, tf.int32)
+            found = ascend(attack, ensemble.members, images, losses, tf.constant([0, 0]))
+            logits = stack_logits(ensemble.members, found, training=False)
+            predicted = tf.argmax(mean_probabilities(logits), 1, tf.int32)
             counts[name] = tf.math.count_nonzero(predicted == labels)
         return counts
 

@@ -12,8 +12,9 @@ import keras
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import training_batches
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.callbacks import (
     STEPS_BETWEEN_READINGS,
     Checkpoint,
@@ -26,7 +27,6 @@ from ncen_tf.train.callbacks import (
 )
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import any_worker, has_several_workers
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.run_directory import EpochRecord, RunDirectory, TestMetrics
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Step = Callable[[tf.Tensor, tf.Tensor], None]
 
 
-def make_step(ensemble: NCEnsemble, strategy: tf.distribute.Strategy) -> Step:
+def make_step(ensemble: Ensemble, strategy: tf.distribute.Strategy) -> Step:
     """Compile a training step on a batch that the replicas share.
 
     Every worker makes the whole batch, which costs little beside a training step, and takes the shares of its
@@ -59,7 +59,7 @@ def make_step(ensemble: NCEnsemble, strategy: tf.distribute.Strategy) -> Step:
 
 
 def fit_run(
-    ensemble: NCEnsemble,
+    ensemble: Ensemble,
     config: TrainConfig,
     data: Dataset,
     run: RunDirectory,
@@ -132,7 +132,7 @@ def fit_run(
                 line.close()
 
 
-def _metrics(ensemble: NCEnsemble) -> Logs:
+def _metrics(ensemble: Ensemble) -> Logs:
     return {metric.name: float(metric.result()) for metric in ensemble.metrics}
 
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import steps_per_epoch
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
 from ncen_tf.ensembles.keras_file import read_weights
@@ -34,8 +34,6 @@ from ncen_tf.train.devices import (
 )
 from ncen_tf.train.diagnostics import write_diagnostics
 from ncen_tf.train.loop import fit_run
-from ncen_tf.train.nc_ensemble import NCEnsemble
-from ncen_tf.train.objective import make_adversarial_training, make_regularizer
 from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary, newest_intact
 
 logger = logging.getLogger(__name__)
@@ -222,7 +220,7 @@ def _train(
     ).write(run.summary_file)
 
 
-def _build(config: TrainConfig, data: DataRecord, steps: int) -> NCEnsemble:
+def _build(config: TrainConfig, data: DataRecord, steps: int) -> Ensemble:
     """Build and compile the ensemble of a run."""
     ensemble = build_ensemble(
         config.members,
@@ -230,14 +228,13 @@ def _build(config: TrainConfig, data: DataRecord, steps: int) -> NCEnsemble:
         len(data.class_names),
         sync_batch_norm=config.sync_batch_norm,
         seed=config.seed,
-        ensemble_class=NCEnsemble,
     )
     ensemble.compile(
         keras.optimizers.Adam(learning_rates(config, steps), epsilon=1e-8),
-        make_regularizer(config),
-        config.ce_on,
-        make_adversarial_training(config),
-        config.seed,
+        config.regularizer,
+        ce_on=config.ce_on,
+        adversarial_training=config.adversarial_training,
+        seed=config.seed,
         jit_compile=config.jit_compile,
     )
     ensemble.optimizer.build(ensemble.trainable_variables)

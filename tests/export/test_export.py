@@ -13,7 +13,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import describe_files, read_manifest
 from ncen_tf.export.parity import MAX_DIFFERENCE, keras_predictor, measure_parity, predict_all
@@ -118,7 +118,7 @@ def test_verify_compares_the_members_with_the_ensemble(tiny_export: Path, tmp_pa
     shutil.copy(copy / "members/member_0.onnx", copy / "members/member_1.onnx")
     manifest = read_manifest(copy)
     write_json(copy / "manifest.json", manifest | {"files": describe_files(copy)})
-    test = load_dataset("fashion_mnist_sample", test_examples=manifest["accuracy"]["test_examples"])
+    test = load_data("fashion_mnist_sample", test_examples=manifest["accuracy"]["test_examples"])
     with pytest.raises(InputError, match="members is not the trained ensemble"):
         verify_export(copy, test)
 
@@ -135,7 +135,7 @@ def test_verify_compares_reduced_precision_with_the_manifest(
 
 
 def test_parity_sees_a_difference() -> None:
-    split = load_dataset("fashion_mnist_sample", test_examples=100).test
+    split = load_data("fashion_mnist_sample", test_examples=100).test
     weights = np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 20
 
     def predict(images: np.ndarray, scale: float = 1.0) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.export.manifest import check_files, read_manifest
 from ncen_tf.export.parity import file_predictor, predict_all
 from ncen_tf.targets.opening import open_target
@@ -18,7 +18,7 @@ def test_reference_is_intact_and_small() -> None:
 
 
 def test_reference_is_as_accurate_as_its_manifest_says() -> None:
-    test = load_dataset("fashion_mnist_sample").test
+    test = load_data("fashion_mnist_sample").test
     probabilities = predict_all(file_predictor(REFERENCE / "ensemble.onnx"), test)
     accuracy = float((probabilities.argmax(1) == test.labels).mean())
     recorded = open_target(REFERENCE).recorded_ace

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.ensembles.nce import NCE
 from ncen_tf.train.config import TrainingConfig
@@ -36,7 +36,7 @@ def trained_weights(strategy_name: str, folder: Path) -> list[np.ndarray]:
         strategy=strategy_name,
         sync_batch_norm=True,
     )
-    dataset = load_dataset(config.dataset, train_examples=20, test_examples=10)
+    dataset = load_data(config.dataset, train_examples=20, test_examples=10)
     strategy = make_strategy(strategy_name)
     with strategy.scope():
         ensemble = build_ensemble(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.ensembles.nce import NCE
 from ncen_tf.train.claim import claimed_run
@@ -47,7 +47,7 @@ def trained_weights(strategy: tf.distribute.Strategy, run: RunDirectory) -> list
         # Adam would blow rounding up where a gradient is almost zero.
         ensemble.compile(keras.optimizers.SGD(CONFIG.learning_rate), NCE(0.5, 0.5))
         ensemble.optimizer.build(ensemble.trainable_variables)
-    dataset = load_dataset(CONFIG.dataset, train_examples=20, test_examples=10)
+    dataset = load_data(CONFIG.dataset, train_examples=20, test_examples=10)
     fit_run(ensemble, CONFIG, dataset, run, strategy, CHECKPOINT_EVERY)
     with strategy.scope():
         return [weight for member in ensemble.members for weight in member.get_weights()]
