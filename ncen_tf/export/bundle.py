@@ -112,8 +112,8 @@ def _metadata(trained: TrainedEnsemble) -> dict[str, Any]:
             "shape": ["N", height, width, channels],
             "range": [0, 1],
         },
-        "members": list(trained.config.architecture),
-        "training_flags": trained.config.to_flags(),
+        "members": list(trained.config.members),
+        "training_flags": {n: str(v) for n, v in trained.config.flat().items() if v is not None},
         "epochs_trained": trained.epochs_done,
         "weights_sha256": trained.weights_sha256(),
     }

@@ -16,7 +16,6 @@ _REPORT = {
     "objective": str,
     "dataset": str,
     "examples": int,
-    "ace": _SHARE,
     "attacks": [{"attack": str, "settings": dict, **_MEASURED}],
     "worst_case": [{"attacks": [str], **_MEASURED}],
 }

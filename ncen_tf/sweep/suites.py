@@ -97,7 +97,8 @@ def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
     """The suite that ncen_tf.attack will run: what it would refuse is refused now, not after the training."""
     from ncen_tf.attack.suites import load_suite
     from ncen_tf.data.dataset import images_per_class
-    from ncen_tf.report.gate import read_gate, require_measured
+    from ncen_tf.report.gate import Gate
+    from ncen_tf.report.results import RecordedAccuracy
 
     integer = flags.IntegerParser().parse
     suite = load_suite(name, dataset).with_choices(
@@ -110,8 +111,11 @@ def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
         images_per_class(examples, len(DATASETS[dataset].class_names))
     if "gate" in chosen:
         planned = [(attack.name, attack.eps) for attack in suite.attacks]
-        recorded_ace = None if suite.batch_statistics else 0.0  # of an export, and not known yet
-        require_measured(read_gate(Path(chosen["gate"])), planned, recorded_ace, suite.check_gradients)
+        # That of an export is not known yet.
+        recorded = None if suite.batch_statistics else RecordedAccuracy(value=0.0, examples=examples)
+        Gate.read(chosen["gate"]).require_measured(
+            planned, examples, recorded, gradients_checked=suite.check_gradients
+        )
     return suite
 
 

@@ -165,7 +165,7 @@ def _suite_report(report: dict[str, Any]) -> SuiteReport:
         report["objective"],
         report["dataset"],
         int(report["examples"]),
-        _share(report["ace"]),
+        _share(report["clean_accuracy"] if "clean_accuracy" in report else report["ace"]),
         bool(report.get("cumulative", False)),
         attacks,
         _hardware(report["environment"]),

@@ -188,3 +188,6 @@ def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
     return (name == "decay_every" and values["schedule"] != "steps") or (
         name == "trades_beta" and values["adversarial_training"] != "trades"
     )
+
+
+from ncen_tf.train.old_config import COEFFICIENTS, TrainingConfig, default_at_step_size  # noqa: E402,F401

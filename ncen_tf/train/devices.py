@@ -104,7 +104,9 @@ def connect_workers() -> tf.distribute.Strategy:
         InputError: ``TF_CONFIG`` is missing or cannot be used.
     """
     if "TF_CONFIG" not in os.environ:
-        example = '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
+        example = (
+            '{"cluster": {"worker": ["host0:12345", "host1:12345"]}, "task": {"type": "worker", "index": 0}}'
+        )
         raise InputError(f"`strategy` multi_worker needs the environment variable TF_CONFIG: {example}.")
     logger.info("Waiting for the other workers of TF_CONFIG")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

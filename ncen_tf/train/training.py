@@ -21,7 +21,7 @@ from ncen_tf.base.files import replacing
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import steps_per_epoch
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
-from ncen_tf.ensembles.keras_file import read_weights
+from ncen_tf.untrusted.keras_file import load_weights
 from ncen_tf.ensembles.regularizers import ADP
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import (
@@ -162,7 +162,7 @@ def open_run(path: Path | str) -> TrainedRun:
     with _dtype_policy("float32"):
         ensemble = build_ensemble(config.members, data.image_shape, len(data.class_names))
     if run.model_file.is_file():
-        read_weights(ensemble, run.model_file)
+        load_weights(ensemble, run.model_file)
         summary = RunSummary.read(run.summary_file) if run.is_complete else None
         return TrainedRun(run.path, ensemble, config, data, run.read_history(), summary)
     found = newest_intact(run.checkpoints)

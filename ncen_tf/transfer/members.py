@@ -6,8 +6,8 @@ from pathlib import Path
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import MANIFEST
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.manifest import MANIFEST
 from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ncen_tf.report.report import read_report
+from ncen_tf.report.results import Report
 from ncen_tf.sweep.record import read_record
 from ncen_tf.train.checkpoint import checkpoint_steps
 from tests.conftest import ROOT, Completed, Program
@@ -92,7 +92,7 @@ def test_a_finished_cell_leaves_a_record_of_its_files(resumed: Completed, out: P
     record = read_record(cell / "result.json")
     assert record["name"] == GOOD
     assert record["run"] == json.loads((cell / "run" / "summary.json").read_text())
-    assert record["reports"] == {"fgsm": read_report(cell / "reports" / "fgsm" / "report.json")}
+    assert record["reports"] == {"fgsm": Report.read(cell / "reports" / "fgsm" / "report.json").model_dump(mode="json")}
     assert record["reports"]["fgsm"]["target"]["sha256"] == record["export"]["sha256"]
     row = next(line for line in resumed.stdout.splitlines() if line.startswith(f"{GOOD} "))
     worst = [f"{case['robust_accuracy']['value']:.3f}" for case in record["reports"]["fgsm"]["worst_case"]]

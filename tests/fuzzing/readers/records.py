@@ -33,10 +33,9 @@ def metrics(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """A report for the terminal."""
-    from ncen_tf.report.report import read_report
-    from ncen_tf.report.table import format_table
+    from ncen_tf.report.results import Report
 
-    format_table(read_report(folder / "report.json")).encode()
+    str(Report.read(folder / "report.json")).encode()
 
 
 def transfer(folder: Path) -> None:
