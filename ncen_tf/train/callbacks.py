@@ -205,8 +205,8 @@ def _diverged(model: keras.Model, wrong: list[str], epoch: int, step: int) -> Di
     where = f"; weights of member {' and '.join(members)} are not, too" if members else ""
     at = f"by step {step} of epoch {epoch + 1}" if step else f"by the end of epoch {epoch}"
     return DivergedError(
-        f"Training diverged {at}: {' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} not finite{where}. "
-        "Try a lower `learning_rate`, a weaker regularizer or `precision` float32."
+        f"Training diverged {at}: {' and '.join(parts)} {'are' if len(parts) > 1 else 'is'} not finite"
+        f"{where}. Try a lower `learning_rate`, a weaker regularizer or `precision` float32."
     )
 
 
@@ -238,9 +238,9 @@ class GradientDiagnostics(keras.callbacks.Callback):
         batches = evaluation_batches(self._test, batch_size)
         measured = [self._totals(images, labels) for images, labels in batches]
         sums = {name: np.sum([totals[name] for totals in measured], axis=0) for name in measured[0]}
-        means = {name: (total / len(self._test)).tolist() for name, total in sums.items()}
-        means["norm_spread"] = math.sqrt(means.pop("squared_deviation"))
-        return means
+        means = {name: total / len(self._test) for name, total in sums.items()}
+        means["norm_spread"] = np.sqrt(means.pop("squared_deviation"))
+        return {name: mean.tolist() for name, mean in means.items()}
 
 
 def _totals_function(ensemble: keras.Model) -> Any:
@@ -343,7 +343,7 @@ class ProgressLine(keras.callbacks.Callback):
     def __init__(self, done: int = 0) -> None:
         super().__init__()
         self._done = done
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[None] = tqdm(disable=True)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         interval = 0.1 if sys.stderr.isatty() else 30  # a log file gets a line every half minute
@@ -361,13 +361,11 @@ class ProgressLine(keras.callbacks.Callback):
         self._epoch = f"{epoch + 1}/{self.params['epochs']}"
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        assert self._bar is not None
         self._bar.update()
         if logs and (batch + 1) % STEPS_BETWEEN_READINGS == 0:
             self._bar.set_postfix(self._readings(logs), refresh=False)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        assert self._bar is not None
         self._bar.write("  ".join(f"{name} {value}" for name, value in self._readings(logs or {}).items()))
 
     def on_train_end(self, logs: Logs | None = None) -> None:
@@ -375,8 +373,7 @@ class ProgressLine(keras.callbacks.Callback):
 
     def close(self) -> None:
         """Remove the bar from the terminal."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def _readings(self, logs: Mapping[str, Any]) -> dict[str, str]:
         rate = float(self.model.optimizer.learning_rate)

@@ -195,7 +195,7 @@ def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
         if not has_several_workers(strategy):
             raise
         raise LostWorkerError(
-            "The connection to another worker is lost: it has ended, as its own output may tell, or cannot be "
-            "reached. The same commands on all workers go on from the newest checkpoint. TensorFlow says: "
+            "The connection to another worker is lost: it has ended, as its own output may tell, or cannot "
+            "be reached. The same commands on all workers go on from the newest checkpoint. TensorFlow says: "
             f"{one_line(str(error))[:200]}"
         ) from error

@@ -2,11 +2,13 @@
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import keras
 import tensorflow as tf
@@ -32,6 +34,32 @@ from ncen_tf.train.run_directory import EpochRecord, RunDirectory, TestMetrics
 logger = logging.getLogger(__name__)
 
 Step = Callable[[tf.Tensor, tf.Tensor], None]
+Rates: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
+
+
+def learning_rates(config: TrainConfig, steps: int) -> Rates:
+    """Make the learning rate of a run, by optimizer step.
+
+    ``steps`` divides it by 10 every ``decay_every`` epochs (Luo et al., section IV-A); ``cosine`` is half a
+    cosine (Loshchilov and Hutter, 2017, Eq. 5, without restarts). Neither falls below ``min_learning_rate``;
+    an initial rate below that stays as it is.
+
+    Args:
+        config: Settings of the run.
+        steps: Number of steps in an epoch.
+    """
+    initial, floor = config.learning_rate, min(config.learning_rate, config.min_learning_rate)
+    if initial == floor:
+        return initial
+    if config.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(initial, config.epochs * steps, floor / initial)
+    decays = range(1, math.ceil(config.epochs / config.decay_every))
+    if not decays:
+        return initial
+    # The value at a boundary is still that before it.
+    boundaries = [number * config.decay_every * steps - 1 for number in decays]
+    rates = [initial, *(max(initial * 0.1**number, floor) for number in decays)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
 
 
 def make_step(ensemble: Ensemble, strategy: tf.distribute.Strategy) -> Step:
@@ -79,7 +107,7 @@ def fit_run(
     line = ProgressLine(checkpoint.epoch * steps + checkpoint.step) if progress else None
     diagnostics = GradientDiagnostics(data.test)
     probe = RobustnessProbe(data.test) if ensemble.adversarial_training else None
-    log = _RunLog(run, run.read_history(checkpoint.epoch), diagnostics, probe)
+    log = _RunLog(run, checkpoint.epoch, learning_rates(config, steps), diagnostics, probe)
     chosen = [diagnostics, probe, StopOnNaN(), log, line, checkpoint]
     callbacks = keras.callbacks.CallbackList(
         [callback for callback in chosen if callback], model=ensemble, epochs=config.epochs, steps=steps
@@ -142,12 +170,13 @@ class _RunLog(keras.callbacks.Callback):
     def __init__(
         self,
         run: RunDirectory,
-        history: list[EpochRecord],
+        epochs_done: int,
+        rates: Rates,
         diagnostics: GradientDiagnostics,
         probe: RobustnessProbe | None,
     ) -> None:
         super().__init__()
-        self._run, self._history = run, history
+        self._run, self._history, self._rates = run, run.read_history(epochs_done), rates
         self._diagnostics, self._probe = diagnostics, probe
         self._writer = tf.summary.create_file_writer(str(run.tensorboard))
 
@@ -159,16 +188,14 @@ class _RunLog(keras.callbacks.Callback):
         self._seconds = time.perf_counter() - self._started
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        assert logs is not None
-        rate = self.model.optimizer.learning_rate  # that of the next step
-        schedule = self.model.optimizer._learning_rate
-        if isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule):
-            rate = schedule(self.model.optimizer.iterations - 1)
+        last_step = self.model.optimizer.iterations - 1
+        rate = self._rates if isinstance(self._rates, float) else self._rates(last_step)
+        figures = self._diagnostics.latest | (self._probe.latest if self._probe else {})
         record = EpochRecord(
             epoch=epoch + 1,
             learning_rate=float(f"{float(rate):.6g}"),
-            train={name: value for name, value in logs.items() if not name.startswith("test_")},
-            test=TestMetrics(**self._diagnostics.latest, **(self._probe.latest if self._probe else {})),
+            train={name: value for name, value in (logs or {}).items() if not name.startswith("test_")},
+            test=TestMetrics(**figures),
             seconds_per_step=self._seconds / self._steps,
         )
         self._history.append(record)

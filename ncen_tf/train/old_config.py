@@ -5,10 +5,10 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ncen_tf.data.datasets import DATASETS
 from ncen_tf.base.errors import InputError
-from ncen_tf.untrusted.input_files import check_flag_size
+from ncen_tf.data.datasets import DATASETS
 from ncen_tf.ensembles.structures import parse_architecture
+from ncen_tf.untrusted.input_files import check_flag_size
 
 COEFFICIENTS: dict[str, tuple[str, ...]] = {
     "none": (),

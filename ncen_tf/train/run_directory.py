@@ -16,7 +16,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import remove_leftovers, replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.untrusted.zip_files import check_zip
+from ncen_tf.untrusted.zip import check_zip
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +257,7 @@ def write_checkpoint(folder: Path, number: int, arrays: Mapping[str, npt.NDArray
     file = checkpoint_file(folder, number)
     with replacing(file) as temporary:
         with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)  # type: ignore[arg-type] -- its stub takes all keywords for flags
+            np.savez(stream, **dict[str, Any](arrays))
         written = read_checkpoint(temporary)
         if any(not np.array_equal(written[name], array) for name, array in arrays.items()):
             raise OSError(f"{file} is not what was written")

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import io
 import logging
-import math
 import statistics
 import tempfile
 import zipfile
@@ -21,7 +20,6 @@ from ncen_tf.base.files import replacing
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import steps_per_epoch
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
-from ncen_tf.untrusted.keras_file import load_weights
 from ncen_tf.ensembles.regularizers import ADP
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import (
@@ -33,8 +31,9 @@ from ncen_tf.train.devices import (
     set_up_devices,
 )
 from ncen_tf.train.diagnostics import write_diagnostics
-from ncen_tf.train.loop import fit_run
+from ncen_tf.train.loop import fit_run, learning_rates
 from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary, newest_intact
+from ncen_tf.untrusted.keras_file import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -241,33 +240,6 @@ def _build(config: TrainConfig, data: DataRecord, steps: int) -> Ensemble:
     return ensemble
 
 
-def learning_rates(
-    config: TrainConfig, steps: int
-) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """Make the learning rate of a run, by optimizer step.
-
-    ``steps`` divides it by 10 every ``decay_every`` epochs (Luo et al., section IV-A); ``cosine`` lets it fall
-    as half a cosine (Loshchilov and Hutter, 2017, Eq. 5, without restarts). Neither falls below
-    ``min_learning_rate``; an initial rate below that stays as it is.
-
-    Args:
-        config: Settings of the run.
-        steps: Number of steps in an epoch.
-    """
-    initial, floor = config.learning_rate, min(config.learning_rate, config.min_learning_rate)
-    if initial == floor:
-        return initial
-    if config.schedule == "cosine":
-        return keras.optimizers.schedules.CosineDecay(initial, config.epochs * steps, floor / initial)
-    decays = range(1, math.ceil(config.epochs / config.decay_every))
-    if not decays:
-        return initial
-    # The value at a boundary is still that before it.
-    boundaries = [number * config.decay_every * steps - 1 for number in decays]
-    rates = [initial, *(max(initial * 0.1**number, floor) for number in decays)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
-
-
 @contextlib.contextmanager
 def _dtype_policy(name: str) -> Iterator[None]:
     before = keras.config.dtype_policy()
@@ -321,7 +293,8 @@ def _take_weights(ensemble: Ensemble, config: TrainConfig, data: DataRecord, ini
     shapes = [(one.image_shape, len(one.class_names)) for one in (initial.data, data)]
     if shapes[0] != shapes[1]:
         raise InputError(
-            f"The `initial_run` {initial.path} is for {initial.data.name}: its weights do not fit {data.name}."
+            f"The weights of the `initial_run` {initial.path} are for {initial.data.name} and do not fit "
+            f"{data.name}."
         )
     ensemble.set_weights(initial.ensemble.get_weights())
 
