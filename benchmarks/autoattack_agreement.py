@@ -24,8 +24,8 @@ from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.strict import strict_attacks
 from ncen_tf.attack.suites import Suite
-from ncen_tf.data.dataset import load_data
 from ncen_tf.base.environment import describe_environment
+from ncen_tf.data.dataset import load_data
 from ncen_tf.targets.onnx_target import OnnxTarget
 
 TOLERANCE = 0.005

@@ -16,9 +16,8 @@ from benchmarks.timing import Candidate, Run, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.data.dataset import Dataset, load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
-from ncen_tf.ensembles.nce import NCE
+from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.steps import TrainingSteps
 from ncen_tf.train.strategy import make_strategy, share_cores, split_device
 
@@ -66,7 +65,7 @@ def step(strategy_name: str, batch: int, dataset: Dataset) -> Run:
     )
     strategy = make_strategy(strategy_name)
     with strategy.scope():
-        ensemble = build_ensemble(config.architecture, (28, 28, 1), seed=0, ensemble_class=NCEnsemble)
+        ensemble = build_ensemble(config.architecture, (28, 28, 1), seed=0)
         ensemble.compile(keras.optimizers.Adam(config.learning_rate), nce)
         ensemble.optimizer.build(ensemble.trainable_variables)
     steps = TrainingSteps(ensemble, config, dataset, strategy)

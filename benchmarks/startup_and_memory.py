@@ -19,9 +19,9 @@ from benchmarks.report import ROUNDS, publish
 from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import load_data
 from ncen_tf.data.pipeline import training_batches
-from ncen_tf.base.errors import InputError
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "members that are trained and attacked")
 TRAINED = flags.DEFINE_integer("train_examples", 600, "images of an epoch of training", lower_bound=10)

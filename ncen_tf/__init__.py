@@ -15,6 +15,7 @@ _MODULES = {
     "GAL": "ncen_tf.ensembles.regularizers",
     "GPMR": "ncen_tf.ensembles.regularizers",
     "Gate": "ncen_tf.report.gate",
+    "Manifest": "ncen_tf.export.manifest",
     "NCE": "ncen_tf.ensembles.regularizers",
     "Report": "ncen_tf.report.results",
     "Split": "ncen_tf.data.dataset",
@@ -22,9 +23,12 @@ _MODULES = {
     "TrainedRun": "ncen_tf.train.training",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
     "diagnose_runs": "ncen_tf.train.diagnostics",
+    "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
+    "load_ensemble": "ncen_tf.export.loading",
     "open_run": "ncen_tf.train.training",
     "train_ensemble": "ncen_tf.train.training",
+    "verify_export": "ncen_tf.export.export",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

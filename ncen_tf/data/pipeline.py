@@ -7,7 +7,7 @@ from ncen_tf.data.dataset import Split
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Count the batches of an epoch, which sees every example twice: once augmented, once with noise added."""
+    """Count the batches of an epoch, which sees every example twice: augmented, and with noise added."""
     return -(-2 * examples // batch_size)
 
 

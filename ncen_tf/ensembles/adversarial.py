@@ -1,4 +1,7 @@
-"""Settings of adversarial training. The attack is in ``adversary.py``; this module does not import TensorFlow."""
+"""Settings of adversarial training.
+
+The attack is in ``adversary.py``; this module does not import TensorFlow.
+"""
 
 import dataclasses
 from typing import Any, Literal, Self
@@ -6,7 +9,8 @@ from typing import Any, Literal, Self
 import pydantic
 from pydantic import Field
 
-from ncen_tf.base.settings import settings
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import LARGEST, settings
 
 
 @settings
@@ -59,6 +63,7 @@ class AdversarialTraining:
     step_size: float | None = Field(
         None,
         gt=0,
+        le=LARGEST,
         description="Size of an attack step (default: 1.25 eps for one step, 2.5 eps / steps for more)",
         json_schema_extra={"flag": "at_step_size"},
     )
@@ -82,6 +87,7 @@ class AdversarialTraining:
     beta: float = Field(
         6.0,
         gt=0,
+        le=LARGEST,
         description="Weight of the divergence of TRADES",
         json_schema_extra={"flag": "trades_beta"},
     )
@@ -89,7 +95,7 @@ class AdversarialTraining:
     @pydantic.model_validator(mode="after")
     def _check_start(self) -> Self:
         if self.form == "trades" and not self.random_start:
-            raise ValueError(
+            raise InputError(
                 "`form` trades needs `random_start`: the divergence has no gradient at the clean image."
             )
         return self

@@ -135,8 +135,8 @@ class Ensemble(keras.Model):
         """
         if loss is not None:
             raise InputError(
-                "`loss` cannot be chosen: an ensemble minimises the mean cross-entropy of its members plus the "
-                "penalty of `regularizer`."
+                "`loss` cannot be chosen: an ensemble minimises the mean cross-entropy of its members plus "
+                "the penalty of `regularizer`."
             )
         for name, value, kind in (
             ("regularizer", regularizer, Regularizer),
@@ -310,12 +310,14 @@ class Ensemble(keras.Model):
     def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None:
-            raise InputError("An ensemble is trained and evaluated on images and labels; the labels are missing.")
+            raise InputError(
+                "An ensemble is trained and evaluated on images and labels; the labels are missing."
+            )
         labels = tf.convert_to_tensor(labels)
         if labels.shape.rank not in (None, 1) and labels.shape[1:] != (1,):
             raise InputError(
-                f"Labels must be class numbers [N], got the shape {list(labels.shape)}: turn one-hot labels into "
-                "class numbers with `labels.argmax(axis=1)`."
+                f"Labels must be class numbers [N], got the shape {list(labels.shape)}: turn one-hot labels "
+                "into class numbers with `labels.argmax(axis=1)`."
             )
         labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
         known = tf.reduce_all((labels >= 0) & (labels < self.classes))

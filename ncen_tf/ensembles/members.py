@@ -22,8 +22,8 @@ def check_members(members: Sequence[keras.Model]) -> None:
     for index, shape in enumerate(shapes):
         if shape != shapes[0]:
             raise InputError(
-                f"`members` must take the same images and know the same classes: member 0 maps {shapes[0][0]} "
-                f"to {shapes[0][1]}, member {index} {shape[0]} to {shape[1]}."
+                f"`members` must take the same images and know the same classes: member 0 maps "
+                f"{shapes[0][0]} to {shapes[0][1]}, member {index} {shape[0]} to {shape[1]}."
             )
     owners: dict[int, int] = {}
     for index, member in enumerate(members):
@@ -36,8 +36,8 @@ def check_members(members: Sequence[keras.Model]) -> None:
     for index, member in enumerate(members):
         if ends_in_softmax(member):
             raise InputError(
-                f"`members` must return logits, but member {index} ({member.name}) ends in softmax: leave the "
-                "softmax out."
+                f"`members` must return logits, but member {index} ({member.name}) ends in softmax: leave "
+                "the softmax out."
             )
 
 
@@ -100,8 +100,8 @@ def warn_of_second_derivatives(members: Sequence[keras.Model]) -> None:
             wrong = isinstance(layer, keras.layers.BatchNormalization) and not layer.synchronized
             if layer.trainable and (wrong or isinstance(layer, keras.layers.LayerNormalization)):
                 warnings.warn(
-                    f"Member {index} has a {type(layer).__name__} layer ({layer.name}), whose second derivatives "
-                    "are wrong: the regularizer is trained on wrong gradients. Use "
+                    f"Member {index} has a {type(layer).__name__} layer ({layer.name}), whose second "
+                    "derivatives are wrong: the regularizer is trained on wrong gradients. Use "
                     "`ncen_tf.ensembles.batch_norm.BatchNorm` in its place.",
                     stacklevel=3,
                 )

@@ -66,9 +66,13 @@ def prediction_penalty(regularizer: PredictionRegularizer, logits: tf.Tensor, la
         penalty: Penalty = regularizer(logits, labels)
         return penalty
     if not isinstance(regularizer, ADP):
-        raise InputError(f"{type(regularizer).__name__} must have a method __call__(logits, labels) -> Penalty.")
+        raise InputError(
+            f"{type(regularizer).__name__} must have a method __call__(logits, labels) -> Penalty."
+        )
     if logits.shape[1] >= logits.shape[2]:
-        raise InputError(f"ADP needs fewer members than classes; got {logits.shape[1]} and {logits.shape[2]}.")
+        raise InputError(
+            f"ADP needs fewer members than classes; got {logits.shape[1]} and {logits.shape[2]}."
+        )
     entropy, diversity = ensemble_entropy(logits), log_ensemble_diversity(logits, labels)
     value = -regularizer.alpha * entropy - regularizer.beta * diversity
     return Penalty(value, {"entropy": entropy, "log_diversity": diversity})
@@ -83,7 +87,7 @@ def mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
 
 
 def log_mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
-    """Compute the logarithm of :func:`mean_probabilities` without underflow: [N, k, classes] -> [N, classes]."""
+    """Compute log :func:`mean_probabilities` without underflow: [N, k, classes] -> [N, classes]."""
     log_probabilities = tf.nn.log_softmax(member_logits)
     return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from ncen_tf.base.settings import settings
+from ncen_tf.base.settings import LARGEST, settings
 
 
 class Regularizer:
@@ -66,8 +66,12 @@ class NCE(GradientRegularizer):
     NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
     """
 
-    lambda_cos: float = Field(0.02, description="Weight of the direction term of NCE")
-    lambda_norm: float = Field(0.02, description="Weight of the magnitude term of NCE")
+    lambda_cos: float = Field(
+        0.02, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of NCE"
+    )
+    lambda_norm: float = Field(
+        0.02, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of NCE"
+    )
     form: Literal["paper", "released"] = Field(
         "paper",
         description="Formulas of the paper, or of the authors' released code",
@@ -95,7 +99,11 @@ class GAL(GradientRegularizer):
     """
 
     coefficient: float = Field(
-        0.5, description="Weight of GAL", json_schema_extra={"flag": "gal_coefficient"}
+        0.5,
+        ge=-LARGEST,
+        le=LARGEST,
+        description="Weight of GAL",
+        json_schema_extra={"flag": "gal_coefficient"},
     )
     name: Literal["gal"] = "gal"
 
@@ -120,8 +128,12 @@ class GPMR(GradientRegularizer):
     10.0
     """
 
-    lambda_div: float = Field(0.1, description="Weight of the direction term of GPMR")
-    lambda_eq: float = Field(10.0, description="Weight of the magnitude term of GPMR")
+    lambda_div: float = Field(
+        0.1, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of GPMR"
+    )
+    lambda_eq: float = Field(
+        10.0, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of GPMR"
+    )
     name: Literal["gpmr"] = "gpmr"
 
     term_names = ("l_div", "l_eq")
@@ -147,10 +159,18 @@ class ADP(PredictionRegularizer):
     """
 
     alpha: float = Field(
-        2.0, description="Weight of the entropy term of ADP", json_schema_extra={"flag": "adp_alpha"}
+        2.0,
+        ge=-LARGEST,
+        le=LARGEST,
+        description="Weight of the entropy term of ADP",
+        json_schema_extra={"flag": "adp_alpha"},
     )
     beta: float = Field(
-        0.5, description="Weight of the diversity term of ADP", json_schema_extra={"flag": "adp_beta"}
+        0.5,
+        ge=-LARGEST,
+        le=LARGEST,
+        description="Weight of the diversity term of ADP",
+        json_schema_extra={"flag": "adp_beta"},
     )
     name: Literal["adp"] = "adp"
 

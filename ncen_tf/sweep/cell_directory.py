@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from ncen_tf.export.manifest import read_manifest
+from ncen_tf.export.manifest import Manifest
 from ncen_tf.base.files import write_json
 from ncen_tf.untrusted.input_files import NUMBER, check_content, read_json
 from ncen_tf.sweep.record import read_record, write_record
@@ -92,13 +92,13 @@ class CellDirectory:
             InputError: a file is missing or damaged.
         """
         outputs = {stage.name: stage.output for stage in stages}
-        summary, manifest = read_json(outputs.pop("train")), read_manifest(outputs.pop("export").parent)
-        onnx = manifest["files"].get("ensemble.onnx", {})
+        summary, manifest = read_json(outputs.pop("train")), Manifest.read(outputs.pop("export"))
+        onnx = manifest.files.get("ensemble.onnx")
         known = self._read_stages()
         record = {
             "name": self.path.name,
             "run": summary,
-            "export": {**manifest["accuracy"], "sha256": onnx.get("sha256")},
+            "export": {**manifest.accuracy.model_dump(), "sha256": onnx.sha256 if onnx else None},
             "reports": {suite: read_json(file) for suite, file in outputs.items()},
             "seconds": {stage.name: round(known[stage.name]["seconds"], 1) for stage in stages},
         }

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ncen_tf.data.prepared import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
-from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split, load_data
+from ncen_tf.data.prepared import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
 from tests.conftest import ROOT
 
 needs_archives = pytest.mark.skipif(

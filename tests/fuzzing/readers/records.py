@@ -9,14 +9,10 @@ from tests.fuzzing.case import MODEL
 
 def manifest(folder: Path) -> None:
     """As ``ncen_tf.export --verify`` and ``ncen_tf.attack`` read it; the model is read elsewhere."""
-    from ncen_tf.export.manifest import check_files, read_manifest
+    from ncen_tf.export.manifest import Manifest
     from ncen_tf.targets.opening import OpenedTarget, _verified_manifest
-    from ncen_tf.train.config import TrainingConfig
 
-    content = read_manifest(folder)
-    TrainingConfig.from_flags(content["training_flags"])
-    [str(content["accuracy"]["predictions_sha256"]), *content["reduced_precision"]]
-    check_files(folder, content)
+    Manifest.read(folder).check_files(folder)
     opened = OpenedTarget(folder / MODEL, None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
     f"{opened.recorded_ace}".encode()
 
