@@ -4,13 +4,11 @@ import dataclasses
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 from tqdm import tqdm
 
 from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.fast_gradient import FastGradient
+from ncen_tf.attack.cleverhans_attacks import FastGradient, ProjectedGradientDescent
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.target import Target
@@ -119,7 +117,7 @@ def _predict(objective: Objective, images: Images, batch_size: int) -> Labels:
 
 
 def _log_probabilities(objective: Objective, images: Images) -> npt.NDArray[np.float32]:
-    return np.asarray(objective.log_probabilities(tf.constant(images)))
+    return np.asarray(objective.log_probabilities(images))
 
 
 def _losses(objective: Objective, images: Images, labels: Labels) -> npt.NDArray[np.float32]:
@@ -128,23 +126,18 @@ def _losses(objective: Objective, images: Images, labels: Labels) -> npt.NDArray
 
 def _gradients(objective: Objective, images: Images, labels: Labels, batch_size: int) -> Images:
     """Gradient of each image's loss, [N, H, W, C]."""
-    found = []
-    for part in _batches(len(images), batch_size):
-        batch = tf.constant(images[part])
-        with tf.GradientTape() as tape:
-            tape.watch(batch)
-            loss = -tf.reduce_sum(tf.gather(objective.log_probabilities(batch), labels[part], batch_dims=1))
-        gradient = tape.gradient(loss, batch)
-        found.append(np.zeros_like(images[part]) if gradient is None else gradient.numpy())
-    return np.concatenate(found)
+    parts = [
+        objective.loss_and_gradient(images[part], labels[part])[1]
+        for part in _batches(len(images), batch_size)
+    ]
+    return np.concatenate(parts)
 
 
 def _attack(
     attack: Attack, objective: Objective, images: Images, labels: Labels, batch_size: int, seed: int
 ) -> Images:
     parts = [
-        np.asarray(attack(objective, tf.constant(images[part]), tf.constant(labels[part]), seed))
-        for part in _batches(len(images), batch_size)
+        attack(objective, images[part], labels[part], seed) for part in _batches(len(images), batch_size)
     ]
     return np.concatenate(parts)
 
@@ -182,5 +175,5 @@ def _batch_difference(objective: Objective, images: Images, batch_size: int, see
 
 
 def _are_probabilities(target: Target, images: Images) -> bool:
-    outputs = np.asarray(target.member_logits(tf.constant(images)))
+    outputs = target.logits(images)
     return bool((outputs >= 0).all() and np.abs(outputs.sum(-1) - 1).max() < 1e-3)

@@ -95,11 +95,11 @@ def judge_suite(suite: Suite, result: SuiteResult) -> list[GradientCheck]:
     """
     right = result.clean_predictions == result.labels
     checks = []
-    for ball in suite.comparable_balls():
+    for ball in suite.comparable_threat_models():
         norm, eps = ball
         broken = {gradient_free: np.zeros(len(right), bool) for gradient_free in (True, False)}
         for attack, found in zip(suite.attacks, result.attacks, strict=True):
-            if attack.ball == ball:
+            if attack.threat_model == ball:
                 broken[attack.gradient_free] |= found.predictions != result.labels
         only = float((right & broken[True] & ~broken[False]).mean())
         finding = (

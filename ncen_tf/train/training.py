@@ -63,13 +63,6 @@ class TrainedRun:
         """Number of epochs after which the ensemble was saved."""
         return len(self.history)
 
-    def weights_sha256(self) -> str:
-        """Return the digest of all weights, in the order of the members' variables."""
-        digest = hashlib.sha256()
-        for weight in self.ensemble.get_weights():
-            digest.update(weight.astype("<f4").tobytes())
-        return digest.hexdigest()
-
 
 def train_ensemble(
     config: TrainConfig,

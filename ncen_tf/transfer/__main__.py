@@ -62,6 +62,7 @@ def main() -> None:
         folder=out / "adversarials",
         batch_size=BATCH_SIZE.value,
         seed=SEED.value,
+        dataset=DATASET.value,
     )
     transfer = build_transfer(
         members, attacks, result, dataset=DATASET.value, seed=SEED.value, batch_size=BATCH_SIZE.value

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.momentum_iterative import MomentumIterative
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
+from ncen_tf.attack.cleverhans_attacks import MomentumIterative, ProjectedGradientDescent
 from ncen_tf.base.errors import InputError
 
 ATTACKS: dict[str, type[ProjectedGradientDescent | MomentumIterative]] = {

@@ -1,23 +1,22 @@
 """Members as targets of their own: of a run, of an export, or of several files."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tensorflow as tf
+import numpy as np
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MANIFEST
-from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.opening import open_target
-from ncen_tf.targets.target import Target
+from ncen_tf.targets.target import Array, Target
 
 
-class MemberTarget:
+class MemberTarget(Target):
     """One member of a target that runs its members together.
 
     Args:
-        target: the ensemble.
-        index: of the member, in [0, target.members).
+        target: The ensemble.
+        index: Of the member, in [0, target.members).
     """
 
     members = 1
@@ -27,10 +26,20 @@ class MemberTarget:
         self.description = f"member {index} of {target.description}"
         self.sha256, self.providers = target.sha256, target.providers
         self.image_shape, self.classes = target.image_shape, target.classes
-        self.gives_logits = target.gives_logits
+        self.gives_logits, self.has_gradient = target.gives_logits, target.has_gradient
 
-    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self._target.member_logits(images)[:, self._index : self._index + 1]
+    def logits(self, images: Array) -> Array:
+        return self._target.logits(images)[:, self._index : self._index + 1]
+
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        logits, pull_back = self._target.linearize(images)
+
+        def of_member(cotangent: Array) -> Array:
+            of_all = np.zeros_like(logits)
+            of_all[:, self._index : self._index + 1] = cotangent
+            return pull_back(of_all)
+
+        return logits[:, self._index : self._index + 1], of_member
 
 
 def open_members(
@@ -54,7 +63,7 @@ def open_members(
             members that differ in image shape or classes.
     """
     files = [file for path in paths for file in _member_files(path) or [path]]
-    opened = [open_target(f, providers=providers, allow_unverified=allow_unverified).target for f in files]
+    opened = [open_target(f, providers=providers, allow_unverified=allow_unverified) for f in files]
     members = [member for target in opened for member in split_members(target)]
     if len(members) < 2:
         raise InputError(
@@ -73,10 +82,11 @@ def open_members(
 
 def split_members(target: Target) -> list[Target]:
     """The members of a target as targets, without the others' computation where that can be avoided."""
-    if isinstance(target, KerasTarget):
+    model = getattr(target, "keras_model", None)
+    if model is not None and hasattr(model, "members"):
         return [
-            KerasTarget(member, f"member {index} of {target.description}", target.sha256)
-            for index, member in enumerate(target.keras_model.members)
+            type(target)(member, f"member {index} of {target.description}", target.sha256)  # type: ignore[call-arg]
+            for index, member in enumerate(model.members)
         ]
     if target.members == 1:
         return [target]

@@ -10,17 +10,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.batchwise import predict, run_attack
-from ncen_tf.attack.checks import check_examples
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.result_files import (
-    BatchFiles,
+from ncen_tf.attack.results import (
+    AttackFiles,
+    SavedAdversarials,
+    SavedInfo,
     read_kept_images,
     result_file_name,
     result_key,
     write_adversarials,
 )
-from ncen_tf.attack.results import SavedAdversarials
+from ncen_tf.attack.runner import check_examples, predict, run_attack
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.target import Target
 
@@ -53,6 +53,7 @@ def run_transfer(
     folder: Path,
     batch_size: int = 64,
     seed: int = 0,
+    dataset: str = "arrays",
 ) -> TransferResult:
     """Attack each member on its own cross-entropy and show the images to every member.
 
@@ -68,13 +69,14 @@ def run_transfer(
         folder: of adversarial images, made if it is missing.
         batch_size: images at once; PGD's random starts depend on it.
         seed: of random starts, in [0, 2^31).
+        dataset: name of the images' dataset.
 
     Raises:
         InputError: images, labels or logits that cannot be used, or a member that is never right.
         RuntimeError: an attack left its ball or [0, 1]; its numbers would be wrong.
     """
     for member in members:
-        check_examples(member, images, labels, batch_size)
+        check_examples(member, images, labels)
     # Of a single member, the ensemble's loss is the member's own cross-entropy.
     objectives = [Objective(member, "ensemble") for member in members]
 
@@ -93,16 +95,21 @@ def run_transfer(
         for attack, shown in zip(attacks, adversarial, strict=True):
             key = result_key(attack, member, [examples, batch_size, seed])
             file = folder / result_file_name(attack, key)
-            batches = BatchFiles(file.with_suffix(".batches"), key)
+            files = AttackFiles(folder, attack, key)
             made = read_kept_images(file, images.shape)
             resumed += made is not None
             if made is not None:
                 logger.info("%s: made by an earlier run", attack.label)
             else:
-                made, result = run_attack(attack, objective, images, labels, batch_size, seed, batches)
-                saved = SavedAdversarials(images, made, labels, result.settings, objective.name)
+                made, result = run_attack(attack, objective, images, labels, batch_size, seed, files)
+                saved = SavedAdversarials(
+                    images,
+                    made,
+                    labels,
+                    SavedInfo(settings=result.settings, objective=objective.name, dataset=dataset),
+                )
                 write_adversarials(file, saved)
-            batches.remove()
+            files.remove_batches()
             shown[source] = predictions(made, attack.label)
     return TransferResult(labels, clean, adversarial, resumed)
 
