@@ -29,6 +29,7 @@ _MODULES = {
     "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
     "load_ensemble": "ncen_tf.export.loading",
+    "measure_transfer": "ncen_tf.transfer.run",
     "open_run": "ncen_tf.train.training",
     "open_target": "ncen_tf.targets.opening",
     "train_ensemble": "ncen_tf.train.training",
