@@ -78,7 +78,6 @@ def _keras(original: bytes) -> dict[str, bytes]:
         "function of os": ("Activation", {"activation": system}),
         "pickled module": ("TorchModuleWrapper", {"module": pickled}),
         "vocabulary file": ("StringLookup", {"vocabulary": OUTSIDE}),
-        "huge layer": ("Dense", {"units": 2**28}),
         "huge padding": ("ZeroPadding2D", {"padding": 20_000}),
     }
     tensors: dict[str, Callable[[h5py.File, str], Any]] = {

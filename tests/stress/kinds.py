@@ -9,9 +9,6 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras  # noqa: F401  # imported before processes are forked, as TensorFlow
-import tensorflow  # noqa: F401
-
 import ncen_tf
 from ncen_tf.attack.suites import read_suite
 from ncen_tf.base.errors import InputError
@@ -21,8 +18,9 @@ from tests.stress.kills import SUITE
 from tests.stress.pool import Case
 
 Reader = Callable[[Path], Any]
-SAMPLE = "--dataset=fashion_mnist_sample --num_examples=20"
-ATTACK = f"attack {SAMPLE} --suite={SUITE} --allow_unverified --out={{0}}/out --target={{0}}"
+IMAGES = ncen_tf.load_data("fashion_mnist_sample").test
+for name in ncen_tf.__all__:  # imported before processes are forked
+    getattr(ncen_tf, name)
 
 
 class Kind(NamedTuple):
@@ -56,6 +54,12 @@ def program(command: str) -> Reader:
     return read
 
 
+def attack(name: str, verified: bool = False) -> Reader:
+    """Make a reader that attacks the model in a file of the case."""
+    settings: Any = {"suite": SUITE, "examples": 20, "allow_unverified": not verified}
+    return lambda folder: str(ncen_tf.evaluate(folder / name, IMAGES, out=folder / "out", **settings))
+
+
 def _gate(folder: Path) -> None:
     result = ncen_tf.Report.read(folder / "report.json").check(folder / "gate.toml")
     result.write_junit(folder / "junit.xml")
@@ -65,28 +69,28 @@ def _gate(folder: Path) -> None:
 def _report(folder: Path) -> None:
     report = ncen_tf.Report.read(folder / "report.json")
     str(report).encode()
-    report.save(folder / "out")
+    report.write(folder / "again.json")
 
 
 RUN, EXPORT = "train/expected/run", "export/expected/export"
 ONNX, REPORT = f"{EXPORT}/ensemble.onnx", "attack/expected/report"
 KINDS = {
-    "onnx": Kind(20, program(f"{ATTACK}/ensemble.onnx"), {"ensemble.onnx": ONNX}),
-    "keras": Kind(5, program(f"{ATTACK}/ensemble.keras"), {"ensemble.keras": f"{RUN}/ensemble.keras"}),
-    "saved_model": Kind(5, program(ATTACK), {"": f"{EXPORT}/saved_model"}),
+    "onnx": Kind(20, attack("ensemble.onnx"), {"ensemble.onnx": ONNX}),
+    "keras": Kind(5, attack("ensemble.keras"), {"ensemble.keras": f"{RUN}/ensemble.keras"}),
+    "saved_model": Kind(5, attack(""), {"": f"{EXPORT}/saved_model"}),
     "manifest": Kind(
         8,
-        program(ATTACK.replace("--allow_unverified ", "")),
+        attack("", verified=True),
         {"ensemble.onnx": ONNX, "manifest.json": f"{EXPORT}/manifest.json"},
     ),
     "adversarials": Kind(
         8,
-        program(f"{ATTACK}/ensemble.onnx --replay={{0}}/saved.npz"),
+        lambda folder: str(ncen_tf.evaluate_saved(folder / "ensemble.onnx", folder / "saved.npz")),
         {"ensemble.onnx": ONNX, "saved.npz": f"{REPORT}/adversarials/Square*.npz"},
     ),
     "finished": Kind(
         6,
-        program(f"{ATTACK}/ensemble.onnx"),
+        attack("ensemble.onnx"),
         {"ensemble.onnx": ONNX, "out/finished_attacks": f"{REPORT}/finished_attacks"},
     ),
     "suite": Kind(

@@ -1,5 +1,6 @@
 """Cases, each read in a forked process of its own, and the rules for what may happen there."""
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -41,6 +42,7 @@ class Case(NamedTuple):
     """The files of a kind with one of them damaged, or hostile files that were made by hand."""
 
     kind: str
+    """A key of `kinds.KINDS`, or `module:function` of a reader."""
     number: int = 0
     """Chooses the damage; 0 leaves the files as they are."""
     hostile: str = ""
@@ -128,8 +130,9 @@ def run_cases(
 
 
 def _read_case(case: Case, seeds: Path, folder: Path, connection: Connection) -> None:
-    from tests.stress.kinds import KINDS
-
+    module, _, function = case.kind.partition(":")
+    kinds: Any = importlib.import_module(module if function else "tests.stress.kinds")
+    reader = getattr(kinds, function) if function else kinds.KINDS[case.kind].reader
     log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -147,7 +150,7 @@ def _read_case(case: Case, seeds: Path, folder: Path, connection: Connection) ->
     status, message = "accepted", ""
     _watch_python(folder, events)
     try:
-        KINDS[case.kind].reader(folder / "case")
+        reader(folder / "case")
     except InputError as error:
         status, message = "refused", str(error)
     except Exception as error:
