@@ -17,7 +17,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
 from ncen_tf.untrusted.input_files import NUMBER, check_content, parse_json
 from ncen_tf.targets.target import Target
-from ncen_tf.untrusted.zip_files import check_zip
+from ncen_tf.untrusted.zip import check_zip
 
 # Type and number of dimensions of each array in a file.
 _ADVERSARIALS = {

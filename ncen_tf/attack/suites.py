@@ -17,7 +17,7 @@ from ncen_tf.attack.registry import ATTACKS
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.strict import strict_attacks
 from ncen_tf.base.errors import InputError
-from ncen_tf.untrusted.input_files import read_toml
+from ncen_tf.base.files import read_toml
 
 if TYPE_CHECKING:  # suites are read without TensorFlow
     from ncen_tf.attack.objectives import ObjectiveName

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from ncen_tf.base.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` (same suffix) that is renamed to it if the block succeeds."""
-    _require_name(path)
+    """Give a temporary name beside ``path`` (same suffix), which is renamed to it if the block succeeds.
+
+    Where ``path`` is a symbolic link, the file that it points to is replaced, and the link stays.
+    """
+    path = _target_of_link(path)
     _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
@@ -28,8 +33,11 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """An empty folder beside ``path`` that takes its place, old content and all, if the block succeeds."""
-    _require_name(path)
+    """Make an empty folder beside ``path`` that takes its place, with all old content, if the block succeeds.
+
+    Where ``path`` is a symbolic link, the folder that it points to is replaced, and the link stays.
+    """
+    path = _target_of_link(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
@@ -45,9 +53,37 @@ def replacing_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _require_name(path: Path) -> None:
+def _target_of_link(path: Path) -> Path:
     if not path.name:
         raise InputError(f"{path} has no name that something could be written under: choose another path.")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+@contextlib.contextmanager
+def without_patterns(folder: Path) -> Iterator[Path]:
+    """Give a folder a path without the characters that TensorFlow takes for patterns: ``[ ] * ? \\``.
+
+    It is the path of a temporary symbolic link to the folder, or the folder itself where it has none of them.
+    """
+    if not set("[]*?\\") & set(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "link"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        InputError: The file cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -2,15 +2,15 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 
 import onnx
 import onnxruntime
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.serving import serving_function
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.serving import serving_function
+from ncen_tf.untrusted.onnx_file import open_session
 
 DEFAULT_OPSET = 17
 OPSETS = range(11, 19)
@@ -75,34 +75,3 @@ def check_onnx(model: onnx.ModelProto) -> None:
     ) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"The converted model is not valid ONNX: {reason}") from error
-
-
-def open_session(
-    model: bytes, providers: tuple[str, ...] = ("CPUExecutionProvider",), spinning: bool = True
-) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on exactly these execution providers.
-
-    Args:
-        model: bytes of an ONNX model.
-        providers: names of execution providers, the first preferred.
-        spinning: let threads that wait for work keep their cores, which makes one session answer sooner,
-            and everything beside it later: TensorFlow, other sessions.
-
-    Raises:
-        InputError: a provider that this installation lacks or that failed to start.
-    """
-    available = onnxruntime.get_available_providers()
-    missing = [name for name in providers if name not in available]
-    if missing:
-        raise InputError(f"onnxruntime has no {missing[0]} here; it has {', '.join(available)}.")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if hasattr(os, "sched_getaffinity"):
-        # onnxruntime counts the machine's cores: on a share of them its threads would wait for one another.
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    session = onnxruntime.InferenceSession(model, options, providers=list(providers))
-    # onnxruntime falls back to the CPU with no more than a log line.
-    if session.get_providers()[: len(providers)] != list(providers):
-        raise InputError(f"{providers[0]} did not start; onnxruntime chose {session.get_providers()[0]}.")
-    return session

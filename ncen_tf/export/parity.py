@@ -11,11 +11,10 @@ import tensorflow as tf
 
 from ncen_tf.data.loading import Split
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.onnx_file import open_session
-from ncen_tf.untrusted.onnx_input import read_model
-from ncen_tf.export.saved_model import load_saved_model
+from ncen_tf.untrusted.memory import try_model
+from ncen_tf.untrusted.onnx_file import open_session, read_model
+from ncen_tf.untrusted.saved_model import load_saved_model
 from ncen_tf.export.serving import IMAGE, PROBABILITIES
-from ncen_tf.export.trial import try_model
 from ncen_tf.ensembles.ensemble import Ensemble
 
 Images = npt.NDArray[np.float32]
@@ -64,7 +63,7 @@ def file_predictor(path: Path) -> Predict:
             return lambda images: session.run([PROBABILITIES], {IMAGE: images})[0]
         serve: Any = load_saved_model(path).signatures["serving_default"]
         (image,) = serve.structured_input_signature[1].values()
-        try_model(path, image.shape[1:], lambda images: serve(image=images)[PROBABILITIES])
+        try_model(path, image.shape[1:], lambda images: serve(image=tf.constant(images)))
         return lambda images: serve(image=tf.constant(images))[PROBABILITIES].numpy()
     except InputError:
         raise

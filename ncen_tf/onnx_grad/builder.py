@@ -1,4 +1,4 @@
-"""Appends nodes and constants to a graph, under names the graph does not use yet."""
+"""A builder that appends nodes and constants to a graph, under names that the graph does not use yet."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ _LARGEST_MATRIX = 2**22  # entries
 
 
 class GraphBuilder:
-    """Grows `graph`, for the opset it is written in; `facts` are those of the forward graph.
+    """Append nodes of opset `opset` to `graph`; `facts` describe the forward graph.
 
-    Methods take and return tensor names. Where an operator's axes moved from attribute to input
-    between opsets, the method of that name writes the right one.
+    Methods take and return tensor names. Where an operator's axes moved from an attribute to an input
+    between opsets, the method of that name writes the form of the model's opset.
     """
 
     def __init__(self, graph: onnx.GraphProto, opset: int, facts: GraphFacts) -> None:
@@ -32,7 +32,7 @@ class GraphBuilder:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
 
     def fresh(self, hint: str) -> str:
-        """`hint`, with a number behind it if the graph already uses it."""
+        """Return `hint`, followed by a number if the graph already uses it."""
         name, count = hint, 1
         while name in self._names:
             name, count = f"{hint}_{count}", count + 1
@@ -40,14 +40,14 @@ class GraphBuilder:
         return name
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
-        """Appends a node with one output."""
+        """Append a node with one output and return its name."""
         name = self.fresh(f"grad/{op_type}_{len(self.graph.node)}")
         node = onnx.helper.make_node(op_type, inputs, [name], name=name, **attributes)
         self.graph.node.append(node)
         return name
 
     def constant(self, value: NDArray[Any]) -> str:
-        """An initializer; equal ones are stored once."""
+        """Add an initializer; equal ones are stored once."""
         key = (value.dtype.str, value.shape, value.tobytes())
         if key not in self._constants:
             name = self.fresh(f"grad/constant_{len(self._constants)}")
@@ -58,29 +58,29 @@ class GraphBuilder:
         return self._constants[key]
 
     def integers(self, values: Sequence[int]) -> str:
-        """An int64 vector."""
+        """Add an int64 vector."""
         return self.constant(np.array(values, np.int64))
 
     def dtype(self, tensor: str) -> np.dtype[Any]:
-        """Element type of a forward tensor."""
+        """Return the element type of a forward tensor."""
         return onnx.helper.tensor_dtype_to_np_dtype(self.facts.element_type(tensor))
 
     def like(self, value: float | NDArray[Any], tensor: str) -> str:
-        """A constant of the element type of a forward tensor."""
+        """Add a constant of the element type of a forward tensor."""
         return self.constant(np.asarray(value).astype(self.dtype(tensor)))
 
     def shape(self, tensor: str) -> Shape:
         return self.facts.shape(tensor)
 
     def add(self, tensors: Sequence[str]) -> str:
-        """Sum of tensors of one shape."""
+        """Sum tensors of the same shape."""
         total = tensors[0]
         for tensor in tensors[1:]:
             total = self.op("Add", total, tensor)
         return total
 
     def zeros(self, tensor: str) -> str:
-        """Zeros in the shape of a forward tensor."""
+        """Create zeros in the shape of a forward tensor."""
         value = numpy_helper.from_array(np.zeros(1, self.dtype(tensor)))
         return self.op("ConstantOfShape", self.op("Shape", tensor), value=value)
 
@@ -95,7 +95,7 @@ class GraphBuilder:
         return self.op("ReduceMean", tensor, self.integers(axes), keepdims=1)
 
     def reshape(self, tensor: str, shape: Shape) -> str:
-        """Reshapes; at most one dimension may vary with the batch.
+        """Reshape; at most one dimension may vary with the batch.
 
         Raises:
             ValueError: more than one does.
@@ -105,18 +105,18 @@ class GraphBuilder:
         return self.op("Reshape", tensor, self.integers([-1 if d is None else d for d in shape]))
 
     def reshape_like(self, tensor: str, forward: str) -> str:
-        """Reshapes to the shape of a forward tensor."""
+        """Reshape to the shape of a forward tensor."""
         shape = self.shape(forward)
         if shape.count(None) > 1:
             return self.op("Reshape", tensor, self.op("Shape", forward))
         return self.reshape(tensor, shape)
 
     def expand_like(self, tensor: str, forward: str) -> str:
-        """Broadcasts to the shape of a forward tensor."""
+        """Broadcast to the shape of a forward tensor."""
         return self.op("Expand", tensor, self.op("Shape", forward))
 
     def sum_to(self, tensor: str, shape: Shape, target: Shape) -> str:
-        """Sums a tensor of `shape` over what broadcasting `target` to it repeated."""
+        """Sum a tensor of `shape` over the axes along which broadcasting repeated `target`."""
         lead = len(shape) - len(target)
         axes = [
             axis for axis, size in enumerate(shape) if axis < lead or (target[axis - lead] == 1 and size != 1)
@@ -126,11 +126,11 @@ class GraphBuilder:
         return self.reshape(tensor, target) if lead else tensor
 
     def sum_to_input(self, tensor: str, output: str, operand: str) -> str:
-        """`sum_to`, from a forward node's output to one of its operands."""
+        """Sum from the shape of a forward node's output to that of one of its operands."""
         return self.sum_to(tensor, self.shape(output), self.shape(operand))
 
     def pad(self, tensor: str, before: Sequence[int], after: Sequence[int]) -> str:
-        """Zeros around a tensor; a negative amount cuts that many entries off."""
+        """Pad a tensor with zeros; a negative amount cuts that many entries off."""
         cut = [axis for axis in range(len(before)) if before[axis] < 0 or after[axis] < 0]
         if cut:
             starts = self.integers([max(0, -before[axis]) for axis in cut])
@@ -140,17 +140,17 @@ class GraphBuilder:
         return self.op("Pad", tensor, self.integers(amounts)) if any(amounts) else tensor
 
     def slice(self, tensor: str, starts: str, ends: str, axis: int) -> str:
-        """`tensor[starts:ends]` along one axis; the bounds are int64 vectors of length 1."""
+        """Return `tensor[starts:ends]` along one axis; the bounds are int64 vectors of length 1."""
         return self.op("Slice", tensor, starts, ends, self.integers([axis]))
 
     def reverse(self, tensor: str, axis: int) -> str:
-        """Flips one axis."""
+        """Flip one axis."""
         lowest = np.iinfo(np.int64).min
         ends, axes = self.integers([lowest]), self.integers([axis])
         return self.op("Slice", tensor, self.integers([-1]), ends, axes, self.integers([-1]))
 
     def interleave_zeros(self, tensor: str, shape: Shape, steps: Sequence[int], dtype: np.dtype[Any]) -> str:
-        """Puts `steps[i] - 1` zeros behind every entry of axis i.
+        """Insert `steps[i] - 1` zeros after every entry of axis i.
 
         Args:
             tensor: a tensor of `shape`.
@@ -180,6 +180,6 @@ class GraphBuilder:
 
 
 def static_size(shape: Shape, axes: Sequence[int]) -> int | None:
-    """Number of entries over `axes`, None if it varies with the batch."""
+    """Return the number of entries over `axes`, None if it varies with the batch."""
     sizes = [shape[axis] for axis in axes]
     return None if None in sizes else math.prod(size for size in sizes if size is not None)

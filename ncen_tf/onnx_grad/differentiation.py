@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of an ONNX model: the walk over its graph."""
+"""Reverse-mode differentiation of an ONNX model, and the split into a forward and a backward model."""
 
 import onnx
 import onnx.inliner
@@ -14,11 +14,11 @@ MIN_OPSET, MAX_OPSET = 11, 21
 def gradient_model(
     model: onnx.ModelProto, output: str | None = None, image: str | None = None
 ) -> onnx.ModelProto:
-    """Adds the vector-Jacobian product of one output with respect to one input to a model.
+    """Add the vector-Jacobian product of one output with respect to one input to a model.
 
-    Writes f for the model's function and v for the cotangent; the new output is v^T df/dx, so with
-    v = dL/df(x) it is the gradient of the loss L with respect to the image. Only standard ONNX
-    operators of the model's own opset are used. The argument is left as it is.
+    For a model f and a cotangent v, the new output is v^T df/dx: with v = dL/df(x) it is the gradient of
+    the loss L with respect to the image. Only standard ONNX operators of the model's opset are used. The
+    argument is not modified.
 
     Args:
         model: a float model, opset 11 to 21; of its input shapes only the first dimension (the
@@ -66,13 +66,13 @@ def gradient_model(
 
 
 def _backward(builder: GraphBuilder, image: str, output: str, cotangent: str) -> str:
-    """Appends the backward pass; returns the name of the cotangent of `image`."""
+    """Append the backward pass and return the name of the cotangent of `image`."""
     forward = list(builder.graph.node)
     active = _depend_on(builder.facts, forward, image)
     if output not in active:
         raise ValueError(
             f"output {output!r} does not depend on input {image!r} through float tensors: there is "
-            "no gradient to take; attack this model without gradients instead: --suite=blackbox"
+            "no gradient to take; attack this model without gradients instead (`suite`=blackbox)"
         )
     _refuse_quantisation(forward, active, output)
     cotangents: dict[str, list[str]] = {output: [cotangent]}
@@ -97,7 +97,7 @@ def _backward(builder: GraphBuilder, image: str, output: str, cotangent: str) ->
 
 
 def _depend_on(facts: GraphFacts, nodes: list[onnx.NodeProto], image: str) -> set[str]:
-    """Float tensors that depend on the image through float tensors."""
+    """Return the float tensors that depend on the image through float tensors."""
     active = {image}
     for node in nodes:
         if active.intersection(nodes_read(node)):
@@ -106,7 +106,7 @@ def _depend_on(facts: GraphFacts, nodes: list[onnx.NodeProto], image: str) -> se
 
 
 def _refuse_quantisation(nodes: list[onnx.NodeProto], active: set[str], output: str) -> None:
-    """Integers end a path: beside one through floats, the gradient would silently be that of a part."""
+    """Refuse quantization, which would silently leave the gradient of the other paths only."""
     needed = {output}
     for node in reversed(nodes):
         if needed.isdisjoint(node.output):
@@ -117,7 +117,7 @@ def _refuse_quantisation(nodes: list[onnx.NodeProto], active: set[str], output: 
 
 
 def nodes_read(node: onnx.NodeProto) -> set[str]:
-    """Tensors that a node reads, in its subgraphs (If, Loop) too."""
+    """Return the tensors that a node reads, including those read in its subgraphs (If, Loop)."""
     names = set(node.input)
     for attribute in node.attribute:
         for graph in (attribute.g, *attribute.graphs):
@@ -127,7 +127,7 @@ def nodes_read(node: onnx.NodeProto) -> set[str]:
 
 
 def _choose(values: list[onnx.ValueInfoProto], name: str | None, kind: str) -> onnx.ValueInfoProto:
-    """The float value called `name`, or the only one."""
+    """Return the float value called `name`, or the only one."""
     names = [value.name for value in values]
     if name is None and len(names) != 1:
         raise ValueError(f"the model has {len(names)} {kind}s, name one of {names}")
@@ -142,8 +142,55 @@ def _choose(values: list[onnx.ValueInfoProto], name: str | None, kind: str) -> o
 
 
 def _opset(model: onnx.ModelProto) -> int:
-    """Version of the default operator set, checked."""
+    """Return the version of the default operator set."""
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ValueError(f"need ONNX opset {MIN_OPSET} to {MAX_OPSET}, the model has {versions}")
     return versions[0]
+
+
+def split_gradient_model(model: onnx.ModelProto, output: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    """Split a model of ``gradient_model`` in two, so that the forward pass runs only once.
+
+    The cotangent usually depends on the output. Without the split, the caller computes the output first,
+    and the gradient model computes it again. The forward model here also returns the intermediate tensors
+    that the backward model reads.
+
+    Args:
+        model: a model returned by ``gradient_model``.
+        output: name of the output that it differentiates.
+
+    Returns:
+        The forward model, from the inputs of the original model to ``output`` followed by the intermediate
+        tensors; and the backward model, from the intermediate tensors and, last, the cotangent to the
+        gradient of the image.
+    """
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    cotangent, gradient = graph.input[-1], graph.output[-1]
+    values = {value.name: value for value in (*graph.value_info, *graph.input, *graph.output)}
+    depends, forward, backward = {cotangent.name}, [], []
+    for node in graph.node:
+        if depends.intersection(nodes_read(node)):
+            backward.append(node)
+            depends.update(node.output)
+        else:
+            forward.append(node)
+    made = {value.name for value in graph.input} | {name for node in forward for name in node.output}
+    read = dict.fromkeys(name for node in backward for name in sorted(nodes_read(node)))
+    kept = [values[name] for name in read if name in made and name and name != cotangent.name]
+    return (
+        _part(model, forward, list(graph.input)[:-1], [values[output], *kept]),
+        _part(model, backward, [*kept, cotangent], [gradient]),
+    )
+
+
+def _part(
+    model: onnx.ModelProto,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+) -> onnx.ModelProto:
+    read = {name for node in nodes for name in nodes_read(node)}
+    initializers = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    graph = onnx.helper.make_graph(nodes, model.graph.name, inputs, outputs, initializers)
+    return onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)

@@ -1,4 +1,4 @@
-"""What can be known about a graph before it runs: shapes, element types, constant values."""
+"""Static analysis of a graph: shapes, element types and constant values."""
 
 import math
 from typing import Any
@@ -19,7 +19,7 @@ FLOAT_TYPES = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, Tenso
 
 
 class GraphFacts:
-    """Shapes, element types and constants of a model whose inputs vary in their first dimension only.
+    """Shapes, element types and constants of a model; only the batch dimension of its inputs may vary.
 
     ONNX shape inference loses track of a symbolic batch at the first Reshape. With a number in its
     place it does not, so shapes are inferred for two batch sizes and compared.

@@ -16,16 +16,17 @@ class UnsupportedOpError(ValueError):
         op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         super().__init__(
             f"ONNX operator {op} (node {node.name or node.output[0]!r}) {reason}; "
-            "attack this model without gradients instead: --suite=blackbox"
+            "attack this model without gradients instead (`suite`=blackbox)"
         )
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a rule sees of the node it differentiates.
+    """A node to differentiate.
 
-    `inputs` and `outputs` are tensor names ("" for an omitted one), `active[i]` says whether input i
-    depends on the image, and `cotangents[i]` is the cotangent of output i (None where nothing flows).
+    `inputs` and `outputs` are tensor names ("" for an omitted one), `active[i]` tells whether input i
+    depends on the image, and `cotangents[i]` is the cotangent of output i, None if that output does not
+    influence the differentiated output.
     """
 
     proto: onnx.NodeProto
@@ -40,7 +41,7 @@ class Node:
         return str(self.proto.op_type)
 
     def input(self, index: int) -> str:
-        """Name of input `index`, "" if the node omits it."""
+        """Return the name of input `index`, "" if the node omits it."""
         return self.inputs[index] if index < len(self.inputs) else ""
 
     def unsupported(self, reason: str) -> UnsupportedOpError:
@@ -58,7 +59,12 @@ class Rule:
     every_output: bool
 
     def __call__(self, builder: GraphBuilder, node: Node) -> Sequence[str | None]:
-        """Cotangents of the node's inputs; refuses a dependence that the rule does not cover."""
+        """Return the cotangents of the node's inputs.
+
+        Raises:
+            UnsupportedOpError: the image reaches an input, or the gradient an output, that the rule does
+                not cover.
+        """
         covered = range(len(node.inputs)) if self.inputs is None else self.inputs
         for index, active in enumerate(node.active):
             if active and index not in covered:
@@ -77,7 +83,7 @@ _RULES: dict[str, Rule] = {}
 def rule(
     *op_types: str, inputs: tuple[int, ...] | None = (0,), every_output: bool = False
 ) -> Callable[[RuleFunction], RuleFunction]:
-    """Decorator that registers a function as the rule of one or more ONNX operators.
+    """Register the decorated function as the rule of one or more ONNX operators.
 
     Args:
         op_types: operator names in the default ONNX domain.
@@ -101,7 +107,7 @@ def rule(
 
 
 def find_rule(node: onnx.NodeProto) -> Rule:
-    """The rule for a node.
+    """Return the rule for a node.
 
     Raises:
         UnsupportedOpError: there is none.
@@ -112,5 +118,5 @@ def find_rule(node: onnx.NodeProto) -> Rule:
 
 
 def supported_ops() -> tuple[str, ...]:
-    """Names of the operators that have a rule, sorted."""
+    """Return the names of the operators that have a rule, sorted."""
     return tuple(sorted(_RULES))

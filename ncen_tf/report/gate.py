@@ -8,7 +8,7 @@ from typing import Any
 
 from ncen_tf.attack.registry import ATTACKS
 from ncen_tf.base.errors import InputError
-from ncen_tf.untrusted.input_files import read_toml
+from ncen_tf.base.files import read_toml
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,12 +4,10 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from ncen_tf.untrusted.onnx_input import MEMORY
-from ncen_tf.export.trial import try_model
 from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.ensembles.keras_file import read_ensemble
+from ncen_tf.export.loading import read_ensemble
 from ncen_tf.train import nc_ensemble  # noqa: F401 -- Keras is to know the class
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.trained import load_trained
@@ -66,7 +64,4 @@ def open_keras_file(path: Path, batch_statistics: bool = False) -> KerasTarget:
     Raises:
         InputError: a damaged or hostile file, or no ensemble of this package.
     """
-    target = KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)
-    room = MEMORY if path.stat().st_size < MEMORY // 2 else None
-    try_model(path, target.image_shape, target.member_logits, room)
-    return target
+    return KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import describe_files
-from ncen_tf.export.saved_model import load_saved_model
 from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
-from ncen_tf.export.trial import try_model
+from ncen_tf.untrusted.memory import try_model
+from ncen_tf.untrusted.saved_model import load_saved_model
 
 
 class SavedModelTarget:
@@ -43,7 +43,7 @@ class SavedModelTarget:
         self.sha256 = hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest()
         self.image_shape = (height, width, channels)
         self.members, self.classes = members, classes
-        try_model(path, self.image_shape, self.member_logits)
+        try_model(path, self.image_shape, lambda images: self.member_logits(tf.constant(images)))
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
         return self._serve(**{IMAGE: images})[MEMBER_LOGITS]

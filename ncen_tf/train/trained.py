@@ -8,7 +8,7 @@ import tensorflow as tf
 from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
-from ncen_tf.ensembles.keras_file import read_weights
+from ncen_tf.untrusted.keras_file import load_weights
 from ncen_tf.train.checkpoint import checkpoint_epoch, checkpoint_path, newest_intact
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.run_directory import RunDirectory
@@ -45,7 +45,7 @@ def load_trained(run: RunDirectory) -> TrainedEnsemble:
     spec = DATASETS[config.dataset]
     ensemble = build_ensemble(config.architecture, spec.image_shape, len(spec.class_names))
     if run.model_file.is_file():
-        read_weights(ensemble, run.model_file)
+        load_weights(ensemble, run.model_file)
         return TrainedEnsemble(ensemble, config, config.epochs, finished=True)
     number = newest_intact(run.checkpoints)
     if number is None:

@@ -1,1 +1,1 @@
-"""Checks of files that others wrote, before they are loaded."""
+"""Check files from other people before they are loaded: no code runs, no other file is read, memory is bounded."""

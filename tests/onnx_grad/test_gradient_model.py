@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from ncen_tf.onnx_grad import UnsupportedOpError, gradient_model
+from ncen_tf.onnx_grad import UnsupportedOpError, gradient_model, split_gradient_model
 from ncen_tf.onnx_grad.registry import rule
 
 Array = NDArray[Any]
@@ -224,7 +224,7 @@ def test_conventions_at_kinks(op: str, x: list[float], expected: list[float]) ->
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([node("Ceil", "x", "y")], r"Ceil \(node 'Ceil of x'\) has no .* rule.*--suite=blackbox"),
+        ([node("Ceil", "x", "y")], r"Ceil \(node 'Ceil of x'\) has no .* rule.*`suite`=blackbox"),
         ([helper.make_node("Sin", ["x"], ["y"])], r"Sin \(node 'y'\)"),
         ([node("Relu", "x", "y", domain="com.example")], r"com\.example\.Relu"),
         ([node("Clip", "x low", "y"), node("ReduceMin", "x", "low", keepdims=0)][::-1], "input 1"),
@@ -294,3 +294,53 @@ def test_dynamic_image_size() -> None:
 def test_registry_refuses_duplicates() -> None:
     with pytest.raises(ValueError, match="Relu already has a rule"):
         rule("Relu")(lambda g, node, dy: [dy])
+
+
+WEIGHTS = {"w": RNG.normal(size=(3, 2, 3, 3)).astype(np.float32)}
+CONVOLUTIONS = [
+    node("Conv", "x w", "a", pads=[1, 1, 1, 1]),
+    node("LeakyRelu", "a", "b", alpha=0.1),
+    node("Sigmoid", "b", "c"),
+    node("Mul", "b c", "y"),
+]
+
+
+def run_checked(model: onnx.ModelProto, *feeds: Array) -> list[Array]:
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    return list(session.run(None, dict(zip(names, feeds, strict=True))))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "constants"),
+    [
+        (CONVOLUTIONS, WEIGHTS),
+        ([node("Mul", "x x", "y")], {}),  # the image itself is kept
+        ([node("Neg", "x", "y")], {}),  # nothing is kept
+    ],
+)
+def test_both_halves_do_what_the_whole_does(nodes: list[onnx.NodeProto], constants: dict[str, Array]) -> None:
+    model = build(nodes, constants, element=onnx.TensorProto.FLOAT)
+    whole = gradient_model(model)
+    forward, backward = split_gradient_model(whole, "y")
+    x, v = (
+        RNG.normal(size=(5, channels, 4, 4)).astype(np.float32) for channels in (2, 3 if constants else 2)
+    )
+    y, gradient = run_checked(whole, x, v)
+    split_y, *kept = run_checked(forward, x)
+    (split_gradient,) = run_checked(backward, *kept, v)
+    np.testing.assert_array_equal(split_y, y)
+    np.testing.assert_array_equal(split_gradient, gradient)
+
+
+def test_no_operation_is_in_both_halves() -> None:
+    whole = gradient_model(build(CONVOLUTIONS, WEIGHTS, element=onnx.TensorProto.FLOAT))
+    forward, backward = split_gradient_model(whole, "y")
+    assert len(forward.graph.node) + len(backward.graph.node) == len(whole.graph.node)
+    original = [n.op_type for n in forward.graph.node if n.output[0] in "abcy"]
+    assert original == ["Conv", "LeakyRelu", "Sigmoid", "Mul"]
+    assert not {"a", "b", "c", "y"} & {name for n in backward.graph.node for name in n.output}
+    assert [value.name for value in forward.graph.input] == ["x"]
+    assert forward.graph.output[0].name == "y"
+    assert "w" in {tensor.name for tensor in forward.graph.initializer}

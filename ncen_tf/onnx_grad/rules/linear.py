@@ -1,8 +1,8 @@
-"""Matrix products."""
+"""Matrix products, reductions over axes, and normalization in inference mode."""
 
 from collections.abc import Sequence
 
-from ncen_tf.onnx_grad.builder import GraphBuilder
+from ncen_tf.onnx_grad.builder import GraphBuilder, static_size
 from ncen_tf.onnx_grad.facts import Shape
 from ncen_tf.onnx_grad.registry import Node, rule
 
@@ -68,3 +68,129 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
     rank = max(len(a), len(b))
     a, b = (1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b
     return tuple(q if p == 1 else p for p, q in zip(a, b, strict=True))
+
+
+def _axes(g: GraphBuilder, node: Node) -> list[int]:
+    """Return the axes, from the attribute or the input, depending on the opset; all by default."""
+    rank = len(g.shape(node.inputs[0]))
+    if node.op_type.startswith("Global"):
+        return list(range(2, rank))
+    axes: Sequence[int] = node.attributes.get("axes", ())
+    if node.input(1):
+        value = g.facts.constant(node.input(1))
+        if value is None:
+            raise node.unsupported("has axes that are only known when the model runs")
+        axes = value.tolist()
+    if not axes and node.attributes.get("noop_with_empty_axes", 0):
+        raise node.unsupported("reduces over no axes")
+    return sorted(axis % rank for axis in axes) or list(range(rank))
+
+
+def _keep(g: GraphBuilder, node: Node, tensor: str) -> str:
+    """Insert the reduced axes, with size 1, into a tensor of the output's shape."""
+    if node.attributes.get("keepdims", 1) or node.op_type.startswith("Global"):
+        return tensor
+    axes = _axes(g, node)
+    shape = g.shape(node.inputs[0])
+    return g.reshape(tensor, tuple(1 if i in axes else size for i, size in enumerate(shape)))
+
+
+@rule("ReduceSum")
+def reduce_sum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.expand_like(_keep(g, node, dy), node.inputs[0])]
+
+
+@rule("ReduceMean", "GlobalAveragePool")
+def reduce_mean(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x = node.inputs[0]
+    count = static_size(g.shape(x), _axes(g, node))
+    if count is None:
+        ratio = g.op("Div", g.op("Size", x), g.op("Size", node.outputs[0]))
+        share = g.op("Div", dy, g.op("Cast", ratio, to=g.facts.element_type(x)))
+    else:
+        share = g.op("Mul", dy, g.like(1 / count, x))
+    return [g.expand_like(_keep(g, node, share), x)]
+
+
+@rule("ReduceMax", "ReduceMin", "GlobalMaxPool")
+def reduce_extremum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """Entries that tie share the gradient equally, as in TensorFlow."""
+    x = node.inputs[0]
+    attains = g.op("Equal", x, _keep(g, node, node.outputs[0]))
+    ones = g.op("Cast", attains, to=g.facts.element_type(x))
+    share = g.op("Div", _keep(g, node, dy), g.reduce_sum(ones, _axes(g, node)))
+    return [g.op("Mul", ones, share)]
+
+
+@rule("ReduceL1")
+def reduce_l1(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The gradient at 0 is 0."""
+    return [g.op("Mul", g.op("Sign", node.inputs[0]), _keep(g, node, dy))]
+
+
+@rule("ReduceL2")
+def reduce_l2(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """dx = dy x / |x|; 0 at x = 0."""
+    x, y = node.inputs[0], node.outputs[0]
+    zero, one = g.like(0.0, x), g.like(1.0, x)
+    norm = g.op("Where", g.op("Greater", y, zero), y, one)
+    return [g.op("Mul", x, _keep(g, node, g.op("Div", dy, norm)))]
+
+
+@rule("ReduceSumSquare")
+def reduce_sum_square(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x = node.inputs[0]
+    return [g.op("Mul", x, _keep(g, node, g.op("Mul", dy, g.like(2.0, x))))]
+
+
+@rule("ReduceLogSumExp")
+def reduce_log_sum_exp(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    weights = g.op("Exp", g.op("Sub", node.inputs[0], _keep(g, node, node.outputs[0])))
+    return [g.op("Mul", weights, _keep(g, node, dy))]
+
+
+@rule("BatchNormalization")
+def batch_normalization(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """Given statistics: dx = dy * scale / sqrt(variance + epsilon), channel by channel."""
+    if node.attributes.get("training_mode", 0) or len([name for name in node.outputs if name]) > 1:
+        raise node.unsupported("is in training mode")
+    x, scale, _, _, variance = node.inputs
+    epsilon = g.like(node.attributes.get("epsilon", 1e-5), variance)
+    deviation = g.op("Sqrt", g.op("Add", variance, epsilon))
+    slope = g.op("Div", scale, deviation)  # of constants: a runtime folds it when it loads
+    rank = len(g.shape(x))
+    if rank > 2:
+        slope = g.reshape(slope, (g.shape(scale)[0], *[1] * (rank - 2)))
+    return [g.op("Mul", dy, slope)]
+
+
+@rule("LayerNormalization")
+def layer_normalization(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x, scale = node.inputs[:2]
+    rank = len(g.shape(x))
+    axis = node.attributes.get("axis", -1) % rank
+    dz = g.op("Mul", dy, scale)
+    return [_standardize(g, x, dz, range(axis, rank), node.attributes.get("epsilon", 1e-5))]
+
+
+@rule("InstanceNormalization")
+def instance_normalization(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x, scale = node.inputs[:2]
+    rank = len(g.shape(x))
+    channels = g.reshape(scale, (g.shape(scale)[0], *[1] * (rank - 2)))
+    dz = g.op("Mul", dy, channels)
+    return [_standardize(g, x, dz, range(2, rank), node.attributes.get("epsilon", 1e-5))]
+
+
+def _standardize(g: GraphBuilder, x: str, dz: str, axes: Sequence[int], epsilon: float) -> str:
+    """dx for z = (x - mean x) / s, s = sqrt(var x + epsilon), both over `axes`.
+
+    dx = (dz - mean dz - z mean(z dz)) / s (Ba, Kiros and Hinton, arXiv:1607.06450).
+    """
+    centred = g.op("Sub", x, g.reduce_mean(x, axes))
+    variance = g.reduce_mean(g.op("Mul", centred, centred), axes)
+    deviation = g.op("Sqrt", g.op("Add", variance, g.like(epsilon, x)))
+    z = g.op("Div", centred, deviation)
+    along = g.op("Mul", z, g.reduce_mean(g.op("Mul", z, dz), axes))
+    rest = g.op("Sub", g.op("Sub", dz, g.reduce_mean(dz, axes)), along)
+    return g.op("Div", rest, deviation)

@@ -1,7 +1,12 @@
-"""Sliding windows: the geometry that convolution and pooling share, and its transpose."""
+"""Convolutions and pools: the geometry of sliding windows, its transpose, and the rules.
+
+Kernels and biases of convolutions must not depend on the image.
+"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import product
 from typing import Any
 
@@ -9,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncen_tf.onnx_grad.builder import GraphBuilder
-from ncen_tf.onnx_grad.registry import Node
+from ncen_tf.onnx_grad.registry import Node, rule
 
 _LARGEST_WINDOW = 2**20
+_LARGEST_TABLE = 2**24  # entries
 _LARGEST_MATRIX = 2**22  # entries; beyond, what a matrix product saves is not worth the matrix
 
 
 @dataclass(frozen=True)
 class Window:
-    """Sizes along each spatial axis: output o reads inputs o * stride + k * dilation - before."""
+    """Sizes along each spatial axis; output o reads inputs o * stride + k * dilation - before."""
 
     kernel: tuple[int, ...]
     strides: tuple[int, ...]
@@ -29,7 +35,7 @@ class Window:
 
     @property
     def extents(self) -> tuple[int, ...]:
-        """Distance from a window's first input to its last, plus one."""
+        """Number of positions that a window spans."""
         return tuple((k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True))
 
     @property
@@ -41,13 +47,13 @@ class Window:
         )
 
     def reads(self, axis: int) -> NDArray[np.int64]:
-        """Input position, [outputs, kernel], of every tap along a spatial axis."""
+        """Return the input position that each output reads at each kernel position, [outputs, kernel]."""
         o = np.arange(self.outputs[axis]) * self.strides[axis] - self.before[axis]
         return o[:, None] + np.arange(self.kernel[axis]) * self.dilations[axis]
 
 
 def window(g: GraphBuilder, node: Node, kernel: tuple[int, ...], big: str, small: str) -> Window:
-    """Window of a node that slides over `big` to make `small`, automatic padding resolved.
+    """Return the window of a node that slides over `big` to compute `small`, automatic padding resolved.
 
     Raises:
         UnsupportedOpError: a spatial size is dynamic, or the window is larger than any image.
@@ -82,7 +88,7 @@ def window(g: GraphBuilder, node: Node, kernel: tuple[int, ...], big: str, small
 
 
 def transposed(g: GraphBuilder, dy: str, kernel: NDArray[Any] | str, w: Window, group: int = 1) -> str:
-    """Transpose of the convolution y = kernel * x: from dy [N, M, outputs] to dx [N, C, inputs].
+    """Apply the transpose of the convolution y = kernel * x to dy [N, M, outputs], giving dx [N, C, inputs].
 
     Args:
         g: builder.
@@ -91,10 +97,10 @@ def transposed(g: GraphBuilder, dy: str, kernel: NDArray[Any] | str, w: Window, 
         w: geometry of the forward convolution.
         group: number of groups.
 
-    A stride-1 convolution with the flipped, transposed kernel; for stride s, s * s such
-    convolutions, one for each residue of the position modulo s, run as one with s * s times the
-    channels and interleaved (Shi et al., arXiv:1609.05158). Runtimes are slow at
-    ConvTranspose, which is left for what fits neither.
+    For stride 1 this is a convolution with the flipped, transposed kernel. For stride s it is s * s such
+    convolutions, one for each residue of the position modulo s, which run as one with s * s times the
+    channels and are then interleaved (Shi et al., arXiv:1609.05158). ConvTranspose is slow in
+    onnxruntime and serves only the other cases.
     """
     if not isinstance(kernel, str):
         strides = set(w.strides)
@@ -188,8 +194,8 @@ def _interleave(
 ) -> str:
     """[N, channels * s * s, rows, columns] to [N, channels, rows * s, columns * s].
 
-    What DepthToSpace does in mode CRD, in half the time in onnxruntime: whole rows are moved by a
-    transpose, the entries of a row by a permutation matrix.
+    Equal to DepthToSpace in mode CRD, in half the time in onnxruntime: a transpose moves whole rows, and
+    a permutation matrix moves the entries of a row.
     """
     if (s * columns) ** 2 > _LARGEST_MATRIX:
         return g.op("DepthToSpace", phases, blocksize=s, mode="CRD")
@@ -206,3 +212,111 @@ def _swap_channels(kernel: NDArray[Any], group: int) -> NDArray[Any]:
     grouped = kernel.reshape(group, -1, *kernel.shape[1:])
     swapped = grouped.swapaxes(1, 2)
     return swapped.reshape(-1, swapped.shape[2], *kernel.shape[2:])
+
+
+@rule("Conv")
+def conv(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x, name = node.inputs[:2]
+    kernel = g.facts.constant(name)
+    sizes = tuple(node.attributes.get("kernel_shape", ())) or g.shape(name)[2:]
+    w = window(g, node, sizes, x, node.outputs[0])  # type: ignore[arg-type]
+    return [transposed(g, dy, name if kernel is None else kernel, w, node.attributes.get("group", 1))]
+
+
+@rule("ConvTranspose")
+def conv_transpose(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The transpose of a transposed convolution is the convolution with the same kernel."""
+    x, name = node.inputs[:2]
+    sizes = tuple(node.attributes.get("kernel_shape", ())) or g.shape(name)[2:]
+    w = window(g, node, sizes, node.outputs[0], x)  # type: ignore[arg-type]
+    before = w.before
+    if "output_shape" in node.attributes and node.attributes.get("auto_pad", b"NOTSET") == b"NOTSET":
+        # The padding is what makes the shape fit, the odd one before.
+        extra = node.attributes.get("output_padding", [0] * len(sizes))
+        totals = [
+            max(0, (i - 1) * s + p + extent - o)
+            for i, s, p, extent, o in zip(w.outputs, w.strides, extra, w.extents, w.inputs, strict=True)
+        ]
+        before = tuple(total - total // 2 for total in totals)
+    # As many rows after as the last window reads beyond the output, fewer than a stride are unread.
+    after = [
+        max(0, (i - 1) * s + extent - b - o)
+        for i, s, extent, b, o in zip(w.outputs, w.strides, w.extents, before, w.inputs, strict=True)
+    ]
+    return [
+        g.op(
+            "Conv",
+            dy,
+            name,
+            group=node.attributes.get("group", 1),
+            strides=w.strides,
+            dilations=w.dilations,
+            pads=[*before, *after],
+        )
+    ]
+
+
+@rule("AveragePool")
+def average_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """Every entry of a window gets its cotangent divided by the number of entries averaged."""
+    x = node.inputs[0]
+    w = window(g, node, tuple(node.attributes["kernel_shape"]), x, node.outputs[0])
+    with_padding = bool(node.attributes.get("count_include_pad", 0))
+    counts = []
+    for axis, size in enumerate(w.inputs):
+        low = -w.before[axis] if with_padding else 0
+        high = size + (w.after[axis] if with_padding else 0)
+        reads = w.reads(axis)
+        counts.append(((reads >= low) & (reads < high)).sum(axis=1))
+    count = reduce(np.multiply.outer, counts)
+    weight = 1 / (count.flat[0] if (count == count.flat[0]).all() else count)
+    share = g.op("Mul", dy, g.like(weight, x))
+    ones = np.ones((1, 1, *w.kernel), g.dtype(x))
+    dx = transposed(g, g.reshape(share, (None, 1, *w.outputs)), ones, w)
+    return [g.reshape_like(dx, x)]
+
+
+@rule("MaxPool")
+def max_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The gradient goes to the entry that the runtime chose: at ties the first in row-major order.
+
+    The forward node is made to output its indices.
+    """
+    x = node.inputs[0]
+    w = window(g, node, tuple(node.attributes["kernel_shape"]), x, node.outputs[0])
+    if node.attributes.get("storage_order", 0):
+        raise node.unsupported("numbers its indices by column")
+    if len(node.outputs) == 1:
+        node.proto.output.append(g.fresh(f"{node.outputs[0]}_indices"))
+    indices = node.proto.output[1]
+    if w.disjoint:
+        shape = g.op("Shape", x)
+        return [g.op("MaxUnpool", dy, indices, shape, kernel_shape=w.kernel, strides=w.strides)]
+    return [g.reshape_like(_scatter_windows(g, dy, indices, w, x), x)]
+
+
+def _scatter_windows(g: GraphBuilder, dy: str, indices: str, w: Window, x: str) -> str:
+    """Handle overlapping windows: one channel per position in the window, then a transposed convolution."""
+    count = math.prod(w.kernel)
+    if count * max(count, math.prod(w.outputs)) > _LARGEST_TABLE:
+        raise ValueError(
+            f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large"
+        )
+    taps = list(product(*map(range, w.kernel)))
+    reads = [w.reads(axis) for axis in range(len(w.kernel))]
+    positions = np.stack(
+        [_flat([r[:, k] for r, k in zip(reads, tap, strict=True)], w.inputs) for tap in taps]
+    )
+    within = g.op("Mod", indices, g.integers([int(np.prod(w.inputs))]))
+    hits = g.op("Equal", g.reshape(within, (None, 1, *w.outputs)), g.constant(positions[None]))
+    spread = g.op("Where", hits, g.reshape(dy, (None, 1, *w.outputs)), g.like(0.0, x))
+    one_hot = np.eye(len(taps), dtype=g.dtype(x)).reshape(len(taps), 1, *w.kernel)
+    return transposed(g, spread, one_hot, w)
+
+
+def _flat(positions: list[np.ndarray], sizes: tuple[int, ...]) -> np.ndarray:
+    """Return the row-major index of every combination of positions along the axes, -1 outside."""
+    grid = np.meshgrid(*positions, indexing="ij")
+    inside = np.logical_and.reduce([(p >= 0) & (p < n) for p, n in zip(grid, sizes, strict=True)])
+    clipped = [np.clip(p, 0, n - 1) for p, n in zip(grid, sizes, strict=True)]
+    return np.where(inside, np.ravel_multi_index(clipped, sizes), -1)

@@ -1,4 +1,4 @@
-"""Operators that join, cut, pad and pick along axes."""
+"""Operators that move, join, cut, pad and pick entries without changing them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,11 +10,52 @@ from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 
 _LARGEST_TABLE = 2**24  # entries
-_UNBOUNDED = 10**9  # how tf2onnx writes the end of an axis; others write still more
+_UNBOUNDED = 10**9  # tf2onnx writes this as the end of an axis; other exporters write larger numbers
+
+
+@rule("Identity")
+def identity(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [dy]
+
+
+@rule("Dropout")
+def dropout(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The identity, in inference mode."""
+    if node.input(2):
+        training = g.facts.constant(node.input(2))
+        if training is None or training.any():
+            raise node.unsupported("is, or may be, in training mode")
+    return [dy]
+
+
+@rule("Cast")
+def cast(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.op("Cast", dy, to=g.facts.element_type(node.inputs[0]))]
+
+
+@rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+def reshape(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.reshape_like(dy, node.inputs[0])]
+
+
+@rule("Transpose")
+def transpose(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """A reshape where only axes of size 1 move, as from NHWC to NCHW with one channel."""
+    shape = g.shape(node.inputs[0])
+    order = list(node.attributes.get("perm", reversed(range(len(shape)))))
+    moved = [axis for axis in order if shape[axis] != 1]
+    if moved == sorted(moved):
+        return [g.reshape_like(dy, node.inputs[0])]
+    return [g.op("Transpose", dy, perm=[order.index(axis) for axis in range(len(order))])]
+
+
+@rule("Expand")
+def expand(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.sum_to_input(dy, node.outputs[0], node.inputs[0])]
 
 
 def _size(g: GraphBuilder, tensor: str, axis: int) -> str:
-    """Size of one axis of a forward tensor, an int64 vector of length 1."""
+    """Return the size of one axis of a forward tensor, an int64 vector of length 1."""
     size = g.shape(tensor)[axis]
     if size is not None:
         return g.integers([size])
@@ -125,7 +166,7 @@ def gather(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 def _scatter(
     g: GraphBuilder, dy: str, source: NDArray[Any], axis: int, rank: int, size: int, like: str
 ) -> str:
-    """Adds entry i of `axis` to entry `source[i]` of an axis of `size`: a product with 0s and 1s."""
+    """Add entry i of `axis` to entry `source[i]` of an axis of `size`, by a product with a 0/1 matrix."""
     if size * max(size, source.size) > _LARGEST_TABLE:
         raise ValueError(f"picking {source.size} of {size} entries of an axis has too large a gradient")
     one_hot = g.like(np.eye(size)[source], like)
