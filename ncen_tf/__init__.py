@@ -16,6 +16,13 @@ _MODULES = {
     "NCEnsemble": "ncen_tf.train.nc_ensemble",
     "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "CellRecord": "ncen_tf.sweep.records",
+    "Sweep": "ncen_tf.sweep.execution",
+    "format_tables": "ncen_tf.tables.formats",
+    "plot_parameter_map": "ncen_tf.tables.parameter_map",
+    "read_grid": "ncen_tf.sweep.grid",
+    "read_results": "ncen_tf.tables.results_frame",
+    "results_page": "ncen_tf.tables.formats",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

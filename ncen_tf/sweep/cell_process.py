@@ -176,7 +176,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -
     with step("export"):
         manifest_file = directory.export / "manifest.json"
         manifest = ncen_tf.Manifest.read(manifest_file) if manifest_file.is_file() else None
-        if manifest is None or manifest.weights_sha256 != run.weights_sha256:
+        if manifest is None or manifest.weights_sha256 != run.weights_sha256():
             directory.delete_export(seconds)
             manifest = ncen_tf.export_ensemble(
                 run, directory.export, data=data.test, calibration=data.train, **dict(cell.export)
@@ -188,6 +188,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -
     accuracy = manifest.accuracy
     record = CellRecord(
         name=directory.path.name,
+        config=config,
         run=run.summary,
         export=ExportSummary(
             clean_accuracy=accuracy.clean_accuracy,

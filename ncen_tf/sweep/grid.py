@@ -190,7 +190,8 @@ def _attacks(
         attack: AttackSettings = _parse(where, AttackSettings, table)
         try:
             for dataset in datasets:
-                check_attack(attack, dataset)
+                suite = load_suite(attack.suite, dataset)
+                suite.with_choices(attack.objective, attack.batch_size, attack.norm, attack.check_gradients)
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
         except InputError as error:
             raise InputError(f"{where}: {error}") from error

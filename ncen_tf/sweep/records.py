@@ -10,6 +10,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.run_summary import RunSummary
+from ncen_tf.train.config import TrainConfig
 
 RECORD = "record.json"
 
@@ -31,12 +32,13 @@ class CellRecord(Settings):
     Example:
         >>> import ncen_tf
         >>> record = ncen_tf.CellRecord.read("docs/results/records/fashion_mnist-nce-s0.json")
-        >>> record.run.config.seed, list(record.reports)
+        >>> record.config.seed, list(record.reports)
         (0, ['paper', 'released', 'strict'])
     """
 
     format: Literal[2] = 2
     name: str
+    config: TrainConfig
     run: RunSummary
     export: ExportSummary
     reports: dict[str, Report]

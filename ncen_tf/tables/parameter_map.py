@@ -111,7 +111,7 @@ def plot_parameter_map(
     figure.axes[0].set_ylabel(y)
     record = read_records(Path(folder))[0]
     figure.suptitle(
-        f"{record.run.config.dataset}, {record.run.train_examples} training images, protocol {protocol}, "
+        f"{record.config.dataset}, {record.run.data.train_examples} training images, protocol {protocol}, "
         "mean over seeds",
         fontsize=10,
     )
@@ -123,7 +123,7 @@ def plot_parameter_map(
 
 def _run(record: CellRecord, x: str, y: str, protocol: str) -> dict[str, object]:
     """Collect the point, the seed and the accuracies of one run."""
-    settings = record.run.config.flat()
+    settings = record.config.flat()
     for name in (x, y):
         if isinstance(settings.get(name), bool | str | None):
             raise InputError(f"The record {record.name!r} has no number {name}; it has {settings.get(name)!r}.")
@@ -136,7 +136,7 @@ def _run(record: CellRecord, x: str, y: str, protocol: str) -> dict[str, object]
         "record": record.name,
         x: float(settings[x]),
         y: float(settings[y]),
-        "seed": record.run.config.seed,
+        "seed": record.config.seed,
         **dict(zip(PANELS, (clean, mean_aae, clean * mean_aae), strict=True)),
     }
 
@@ -145,7 +145,7 @@ def _check_comparable(records: list[CellRecord], free: set[str], protocol: str) 
     def conditions(record: CellRecord) -> dict[str, object]:
         report = record.report(protocol)
         attacks = [(row.attack, row.norm, row.eps, row.settings) for row in report.attacks]
-        settings = {name: value for name, value in record.run.config.flat().items() if name not in free}
+        settings = {name: value for name, value in record.config.flat().items() if name not in free}
         same = {"objective": report.objective, "attacked dataset": report.dataset, "examples": report.examples}
         return settings | same | {"attacks": attacks}
 

@@ -206,15 +206,16 @@ def _table(group: pd.DataFrame) -> ResultTable:
 def _cells(group: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
     """Average over seeds: a line for each structure, row and column."""
     keys = ["structure", "row", *_ROW, "column", *_METHOD]
-    with_seeds = group.assign(seeds=group["seed"].astype(str).where(group["value"].notna()))
+    seeds = [f"{s} " if v == v else "" for s, v in zip(group["seed"], group["value"], strict=True)]
+    with_seeds = group.assign(seeds=pd.Series(seeds, group.index, object))
     cells = with_seeds.groupby(keys, sort=False, dropna=False).agg(
         n=("value", "count"),
-        seeds=("seeds", lambda seeds: " ".join(seeds.dropna())),
+        seeds=("seeds", "sum"),
         mean=("value", "mean"),
         std=("value", "std"),
         paper=("paper", "first"),
     )
-    cells = cells.reset_index()
+    cells = cells.reset_index().assign(seeds=[seeds.strip() for seeds in cells["seeds"]])
     runs = group.groupby(["structure", "column"])["seed"].nunique().rename("runs")
     cells = cells.merge(runs.reset_index(), on=["structure", "column"])
     number_format = _FORMATS[group["table"].iloc[0]]

@@ -13,6 +13,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.structures import STRUCTURES, structure_architecture
 from ncen_tf.report.results import AttackRow, Report
 from ncen_tf.sweep.records import CellRecord, read_records
+from ncen_tf.sweep.run_summary import TestMetrics
 from ncen_tf.train.config import TrainConfig
 
 Line = dict[str, Any]
@@ -65,7 +66,9 @@ def read_results(folder: str | Path) -> pd.DataFrame:
         ['paper', 'released', 'strict']
     """
     records = read_records(Path(folder))
-    frame = pd.DataFrame([line for record in records for line in _lines(record)])
+    # Python's own strings: columns of pandas' string type take several times as long in frames this small.
+    frame = pd.DataFrame([line for record in records for line in _lines(record)], dtype=object)
+    frame = frame.astype({"value": float, "eps": float, "seed": int, "members": int, "examples": int})
     runs = frame.drop_duplicates("record")
     identity = ["dataset", "structure", "train_examples", "epochs", "regularizer", "settings", "seed"]
     for _, same in runs.groupby(identity):
@@ -111,13 +114,13 @@ def describe_settings(settings: Iterable[Setting]) -> str:
 
 
 def _lines(record: CellRecord) -> Iterator[Line]:
-    run, config = record.run, record.run.config
+    run, config = record.run, record.config
     base: Line = {
         "record": record.name,
         "dataset": config.dataset,
         "members": len(config.members),
-        "train_examples": run.train_examples,
-        "test_examples": run.test_examples,
+        "train_examples": run.data.train_examples,
+        "test_examples": run.data.test_examples,
         "epochs": config.epochs,
         "structure": _structure(config.members),
         "regularizer": config.flat()["regularizer"],
@@ -142,7 +145,7 @@ def _lines(record: CellRecord) -> Iterator[Line]:
         for line in _report_lines(report):
             yield base | line
     for line in _diagnostic_lines(run.test):
-        yield base | {"table": "gradients", "examples": run.test_examples} | line
+        yield base | {"table": "gradients", "examples": run.data.test_examples} | line
     cost = {"measure": "seconds per step", "value": run.median_seconds_per_step}
     yield base | {"table": "cost", "examples": 0, "machine": base["hardware"]} | cost
 
@@ -214,9 +217,9 @@ def _describe_attacks(report: Report) -> str:
     return "; ".join(parts)
 
 
-def _diagnostic_lines(test: dict[str, float | tuple[float, ...]]) -> Iterator[Line]:
+def _diagnostic_lines(test: TestMetrics) -> Iterator[Line]:
     """Yield what was measured on clean test images; values of members as their mean and range."""
-    for name, value in test.items():
+    for name, value in test:
         if name in _ATTACKED:
             continue
         numbers = np.asarray(value, np.float64)
@@ -268,4 +271,4 @@ def paper_cells() -> pd.DataFrame:
         CIFAR-10 is read as 0.02), and ``value``: ACE or AAE in [0, 1].
     """
     with (resources.files("ncen_tf.tables") / "paper_cells.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream)
+        return pd.read_csv(stream, dtype={n: object for n in ("dataset", "structure", "regularizer", "attack")})
