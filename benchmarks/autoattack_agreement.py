@@ -24,8 +24,8 @@ from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.strict import strict_attacks
 from ncen_tf.attack.suites import Suite
-from ncen_tf.data.loading import load_dataset
 from ncen_tf.base.environment import describe_environment
+from ncen_tf.data.dataset import load_data
 from ncen_tf.targets.onnx_target import OnnxTarget
 
 TOLERANCE = 0.005
@@ -34,7 +34,7 @@ Labels = npt.NDArray[np.int32]
 
 
 def main(options: argparse.Namespace) -> None:
-    test = load_dataset(options.dataset, data_dir=options.data_dir, test_examples=options.examples).test
+    test = load_data(options.dataset, data_dir=options.data_dir, test_examples=options.examples).test
     images, labels = (test.images / 255).astype(np.float32), test.labels.astype(np.int32)
     objective = Objective(OnnxTarget(options.model), "ensemble")
     right = predictions(objective, images) == labels

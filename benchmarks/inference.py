@@ -18,9 +18,9 @@ from benchmarks.table import Table, timing_rows
 from benchmarks.target import open_ensemble, write_onnx
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
-from ncen_tf.export.parity import Predict, file_predictor, keras_predictor
-from ncen_tf.export.saved_model import save_saved_model
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.conversion import save_saved_model
+from ncen_tf.export.export import Predict, ensemble_predictor, file_predictor
 
 Side = Callable[[Ensemble, Path], Predict]
 
@@ -75,13 +75,13 @@ def saved_model(ensemble: Ensemble, folder: Path) -> Predict:
     """As ``ncen_tf.export`` writes it, in TensorFlow."""
     out = folder / "saved_model"
     if not out.exists():
-        save_saved_model(ensemble, ensemble.members[0].input_shape[1:], out)
+        save_saved_model(ensemble.members, ensemble.members[0].input_shape[1:], out)
     return file_predictor(out)
 
 
 def keras(ensemble: Ensemble, folder: Path) -> Predict:
     """As it was trained."""
-    return keras_predictor(ensemble)
+    return ensemble_predictor(ensemble.members, ensemble.members[0].input_shape[1:])
 
 
 def torch(ensemble: Ensemble, folder: Path) -> Predict:

@@ -14,11 +14,10 @@ from benchmarks.report import ROUNDS, publish, whole_numbers
 from benchmarks.table import Table, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved, ratio
 from ncen_tf import program
-from ncen_tf.data.loading import Dataset, load_dataset
+from ncen_tf.data.dataset import Dataset, load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
-from ncen_tf.ensembles.nce import NCE
+from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.steps import TrainingSteps
 from ncen_tf.train.strategy import make_strategy, share_cores, split_device
 
@@ -36,7 +35,7 @@ def main() -> None:
 
     split_device(len(STRATEGIES))
     share_cores(len(ARCHITECTURE.value))
-    dataset = load_dataset("fashion_mnist_sample")
+    dataset = load_data("fashion_mnist_sample")
     tables = []
     for batch in batches:
         candidates: dict[str, Candidate] = {
@@ -61,12 +60,12 @@ def step(strategy_name: str, batch: int, dataset: Dataset) -> Run:
         lambda_cos=nce.lambda_cos,
         lambda_norm=nce.lambda_norm,
         epochs=1,
-        noise_eps=dataset.spec.noise_eps,
+        noise_eps=0.3,
         batch_size=batch,
     )
     strategy = make_strategy(strategy_name)
     with strategy.scope():
-        ensemble = build_ensemble(config.architecture, (28, 28, 1), seed=0, ensemble_class=NCEnsemble)
+        ensemble = build_ensemble(config.architecture, (28, 28, 1), seed=0)
         ensemble.compile(keras.optimizers.Adam(config.learning_rate), nce)
         ensemble.optimizer.build(ensemble.trainable_variables)
     steps = TrainingSteps(ensemble, config, dataset, strategy)

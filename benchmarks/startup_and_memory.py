@@ -19,9 +19,9 @@ from benchmarks.report import ROUNDS, publish
 from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
-from ncen_tf.data.loading import load_dataset
-from ncen_tf.data.pipeline import training_batches
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import load_data
+from ncen_tf.data.pipeline import training_batches
 
 ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "members that are trained and attacked")
 TRAINED = flags.DEFINE_integer("train_examples", 600, "images of an epoch of training", lower_bound=10)
@@ -67,17 +67,17 @@ def startup() -> Table:
 
 def pipeline() -> Table:
     """Epochs of batches without a training."""
-    dataset = load_dataset("fashion_mnist_sample")
+    dataset = load_data("fashion_mnist_sample")
 
     def ready() -> Run:
         batches = training_batches(
             dataset.train,
-            dataset.spec,
             BATCH,
             epoch=0,
             seed=0,
-            noise_eps=dataset.spec.noise_eps,
+            noise_eps=0.3,
             crop_padding=4,
+            flip=False,
         )
         return lambda: sum(1 for _ in batches)
 

@@ -6,11 +6,11 @@ import numpy as np
 import numpy.typing as npt
 from absl import flags
 
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
-from ncen_tf.export.onnx_file import convert_to_onnx
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.export.conversion import convert_to_onnx
 from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.opening import open_target
 
@@ -40,7 +40,7 @@ def write_onnx(ensemble: Ensemble, folder: Path) -> Path:
     """Export an ensemble to ``ensemble.onnx`` in a folder; one that is there already is taken."""
     file = folder / "ensemble.onnx"
     if not file.exists():
-        model = convert_to_onnx(ensemble, ensemble.members[0].input_shape[1:], {})
+        model = convert_to_onnx(ensemble.members, ensemble.members[0].input_shape[1:], {})
         file.write_bytes(model.SerializeToString())
     return file
 

@@ -15,11 +15,11 @@ from benchmarks.report import ROUNDS, publish, whole_numbers
 from benchmarks.table import Row, Table, timing_rows
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
-from ncen_tf.data.loading import load_dataset
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import load_data
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.ensembles.resnet import build_resnet
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.strategy import share_cores
 
 MEMBERS = flags.DEFINE_list("members", ["1", "3", "5"], "numbers of members")
@@ -32,7 +32,7 @@ PRECISIONS = flags.DEFINE_multi_enum(
 LOSSES = {"CE": None, "NCE": NCE()}
 PASSES = {"CE": 3, "NCE": 6}
 """Work of a step in forward passes, by operation count: the second differentiation doubles it."""
-ABOUT = """Ours is `NCEnsemble.train_step` in a `tf.function`, as `fit` and `ncen_tf.train` call it.
+ABOUT = """Ours is `Ensemble.train_step` in a `tf.function`, as `fit` and `ncen_tf.train` call it.
 PyTorch's is eager and organised as the paper's released code is: a forward pass for each member,
 `autograd.grad` of its cross-entropy with `create_graph=True`, one backward pass, one Adam for each member;
 bfloat16 is autocast. Both have the same architecture and number of parameters, and were checked before the
@@ -66,7 +66,7 @@ def main() -> None:
 
 def _batch() -> Batch:
     """Images and labels of the embedded sample."""
-    train = load_dataset("fashion_mnist_sample").train
+    train = load_data("fashion_mnist_sample").train
     images = tf.constant(train.images[: BATCH.value] / 255, tf.float32)
     return images, tf.constant(train.labels[: BATCH.value])
 
@@ -88,7 +88,7 @@ def build_members(count: int) -> list[keras.Model]:
 def tensorflow_step(precision: str, count: int, loss: str, batch: Batch) -> Run:
     """Our step."""
     keras.config.set_dtype_policy(precision)
-    ensemble = NCEnsemble(build_members(count))
+    ensemble = Ensemble(build_members(count))
     ensemble.compile(keras.optimizers.Adam(1e-3), LOSSES[loss])
     keras.config.set_dtype_policy("float32")
     return functools.partial(tf.function(ensemble.train_step), batch)

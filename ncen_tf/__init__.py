@@ -8,12 +8,17 @@ __version__ = "0.1.0"
 # Public names and the modules that define them: loaded at first use (PEP 562), so that `import ncen_tf` and
 # `--help` do not wait for TensorFlow.
 _MODULES = {
-    "ADP": "ncen_tf.ensembles.adp",
-    "GAL": "ncen_tf.ensembles.gal",
-    "GPMR": "ncen_tf.ensembles.gpmr",
-    "NCE": "ncen_tf.ensembles.nce",
+    "ADP": "ncen_tf.ensembles.regularizers",
+    "AdversarialTraining": "ncen_tf.ensembles.adversarial",
+    "Dataset": "ncen_tf.data.dataset",
     "Ensemble": "ncen_tf.ensembles.ensemble",
-    "NCEnsemble": "ncen_tf.train.nc_ensemble",
+    "GAL": "ncen_tf.ensembles.regularizers",
+    "GPMR": "ncen_tf.ensembles.regularizers",
+    "Gate": "ncen_tf.report.gate",
+    "Manifest": "ncen_tf.export.manifest",
+    "NCE": "ncen_tf.ensembles.regularizers",
+    "Report": "ncen_tf.report.results",
+    "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
     "CellRecord": "ncen_tf.sweep.records",
@@ -23,6 +28,10 @@ _MODULES = {
     "read_grid": "ncen_tf.sweep.grid",
     "read_results": "ncen_tf.tables.results_frame",
     "results_page": "ncen_tf.tables.formats",
+    "export_ensemble": "ncen_tf.export.export",
+    "load_data": "ncen_tf.data.dataset",
+    "load_ensemble": "ncen_tf.export.loading",
+    "verify_export": "ncen_tf.export.export",
 }
 
 __all__ = sorted(_MODULES)  # noqa: PLE0605

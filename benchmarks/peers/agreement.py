@@ -10,8 +10,8 @@ import tensorflow as tf
 from benchmarks.peers.devices import nchw, to_torch, torch_device
 from benchmarks.peers.torch_resnet import copy_member
 from benchmarks.peers.torch_training import TorchTraining
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.regularizers import NCE
 
 TOLERANCE = 1e-3
 
@@ -29,7 +29,7 @@ def losses_of_both(
     """
     copies = [copy_member(member).to(torch_device()) for member in members]
     theirs = TorchTraining(copies, nce).losses(nchw(images), to_torch(labels))
-    ensemble = NCEnsemble(members)
+    ensemble = Ensemble(members)
     ensemble.compile(regularizer=nce)
     views = [tf.constant(images)] * len(members)
     losses, parts, _ = ensemble.losses_per_example(views, tf.constant(labels), training=True)

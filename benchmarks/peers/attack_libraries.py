@@ -8,7 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from benchmarks.timing import Run
-from ncen_tf.ensembles.ensemble import Ensemble, log_mean_probabilities
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import log_mean_probabilities
 
 Images = npt.NDArray[np.float32]
 

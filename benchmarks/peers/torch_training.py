@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from ncen_tf.ensembles.nce import NCE
+from ncen_tf.ensembles.regularizers import NCE
 
 
 class TorchTraining:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from absl import flags
 
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
 
 if TYPE_CHECKING:
     from ncen_tf.attack.attack import Norm
     from ncen_tf.attack.objectives import ObjectiveName
     from ncen_tf.attack.suites import Suite
     from ncen_tf.report.gate import Gate
+    from ncen_tf.report.results import RecordedAccuracy, Report
     from ncen_tf.targets.target import Target
 
 GATE_FAILED = 3
@@ -71,9 +72,10 @@ def main() -> int | None:
     if JUNIT.value and not GATE.value:
         raise InputError("--junit reports the checks of a --gate.")
     from ncen_tf.attack.suites import load_suite
-    from ncen_tf.report.gate import read_gate, require_measured
+    from ncen_tf.report.gate import Gate
+    from ncen_tf.report.results import RecordedAccuracy
 
-    gate = read_gate(Path(GATE.value)) if GATE.value else None
+    gate = Gate.read(GATE.value) if GATE.value else None
     suite = load_suite(SUITE.value, DATASET.value).with_choices(
         cast("ObjectiveName | None", OBJECTIVE.value),
         BATCH_SIZE.value,
@@ -101,21 +103,26 @@ def main() -> int | None:
     )
     if not opened.target.gives_logits:
         print("The target gives probabilities only: attacks maximise losses of their logarithms.")
-    if gate and not REPLAY.value:  # what a replay measures is known only then
-        planned = [(each.name, each.eps) for each in suite.attacks]
-        require_measured(gate, planned, opened.recorded_ace, suite.check_gradients)
-    report = attack(Path(TARGET.value), opened.target, suite)
-    return check(gate, report, opened.recorded_ace) if gate else None
+    recorded = None
+    if opened.recorded_ace is not None and opened.manifest is not None:
+        examples = opened.manifest["accuracy"]["test_examples"]
+        recorded = RecordedAccuracy(value=opened.recorded_ace, examples=examples)
+    report, out = attack(Path(TARGET.value), opened.target, suite, recorded, gate)
+    report.save(out)
+    print(report)
+    print(f"\nReport: {out / 'report.json'}, {out / 'report.html'}")
+    return check(gate, report) if gate else None
 
 
-def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
-    """Run the suite, or replay saved images, and leave report.json and report.html."""
+def attack(
+    path: Path, target: Target, suite: Suite, recorded: RecordedAccuracy | None, gate: Gate | None
+) -> tuple[Report, Path]:
+    """Run the suite, or replay saved images; returns the report and the folder for it."""
     from ncen_tf.attack.result_files import read_adversarials
     from ncen_tf.attack.runner import replay, run_suite
     from ncen_tf.attack.verdict import examine
-    from ncen_tf.report.html_page import write_html_page
-    from ncen_tf.report.report import build_report, write_report
-    from ncen_tf.report.table import format_table
+    from ncen_tf.report.metrics import build_report
+    from ncen_tf.report.results import TargetInfo
 
     if REPLAY.value:
         suite = dataclasses.replace(
@@ -131,6 +138,9 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
         count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
         test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test
         images = (test.images / 255).astype("float32")
+        if gate:  # what a replay measures is known only then
+            planned = [(each.name, each.eps) for each in suite.attacks]
+            gate.require_measured(planned, len(images), recorded, gradients_checked=suite.check_gradients)
         result = run_suite(
             target,
             images,
@@ -142,40 +152,39 @@ def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
             state_dir=out / "finished_attacks",
             save_adversarials=out / "adversarials" if SAVE_ADVERSARIALS.value else None,
         )
+    examined = suite.check_gradients and not REPLAY.value
     report = build_report(
-        target,
-        suite,
-        result,
+        result.labels,
+        result.clean_predictions,
+        result.attacks,
+        protocol=suite.name,
         objective=objective,
         dataset=DATASET.value,
+        target=TargetInfo(
+            description=target.description,
+            sha256=target.sha256,
+            members=target.members,
+            gives_logits=target.gives_logits,
+            providers=tuple(target.providers),
+        ),
         seed=SEED.value,
+        cumulative=suite.cumulative,
+        recorded=recorded,
+        masked_gradients=examine(target, suite, result, images, SEED.value) if examined else None,
+        images=images,
+        class_names=DATASETS[DATASET.value].class_names,
     )
-    if not REPLAY.value and suite.check_gradients:
-        report["masked_gradients"] = examine(target, suite, result, images, SEED.value)
-    out.mkdir(parents=True, exist_ok=True)
-    write_report(out / "report.json", report)
-    write_html_page(out / "report.html", report, result, images, DATASETS[DATASET.value].class_names)
-    print(format_table(report))
-    print(f"\nReport: {out / 'report.json'}, {out / 'report.html'}")
-    return report
+    return report, out
 
 
-def check(gate: Gate, report: dict[str, Any], recorded_ace: float | None) -> int | None:
+def check(gate: Gate, report: Report) -> int | None:
     """Compare a report with a gate, write the JUnit file, and return the exit code."""
-    from ncen_tf.report.gate import check_gate
-    from ncen_tf.report.junit import write_junit
-
-    checks = check_gate(gate, report, recorded_ace)
-    missed = [entry for entry in checks if not entry.passed]
-    for entry in missed:
-        print(f"gate missed: {entry.message}")
+    result = report.check(gate)
+    print(result)
     if JUNIT.value:
         Path(JUNIT.value).parent.mkdir(parents=True, exist_ok=True)
-        write_junit(Path(JUNIT.value), checks)
-    if missed:
-        return GATE_FAILED
-    print(f"gate passed: {len(checks)} thresholds of {gate.file}.")
-    return None
+        result.write_junit(Path(JUNIT.value))
+    return None if result.passed else GATE_FAILED
 
 
 def default_out(path: Path, suite: Suite) -> Path:

@@ -38,7 +38,7 @@ class AutoPgdLogitRatio(AutoPgd):
 
     def losses(self, standing: Standing) -> Iterable[Loss]:
         from ncen_tf.attack.losses import logit_ratio
-        from ncen_tf.ensembles.ensemble import log_mean_probabilities
+        from ncen_tf.ensembles.penalties import log_mean_probabilities
 
         yield lambda logits, rows: logit_ratio(log_mean_probabilities(logits), standing.labels[rows])
 
@@ -57,7 +57,7 @@ class AutoPgdTargeted(AutoPgd):
 
     def losses(self, standing: Standing) -> Iterable[Loss]:
         from ncen_tf.attack.losses import targeted_logit_ratio
-        from ncen_tf.ensembles.ensemble import log_mean_probabilities
+        from ncen_tf.ensembles.penalties import log_mean_probabilities
 
         def towards(targets: Labels) -> Loss:
             return lambda logits, rows: targeted_logit_ratio(

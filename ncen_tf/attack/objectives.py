@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import log_mean_probabilities, mean_probabilities
+from ncen_tf.ensembles.penalties import log_mean_probabilities, mean_probabilities
 from ncen_tf.targets.target import Target
 
 ObjectiveName = Literal["member_average", "ensemble", "stacked_softmax"]

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import log_mean_probabilities
+from ncen_tf.ensembles.penalties import log_mean_probabilities
 
 Array = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]

@@ -1,14 +1,13 @@
 """From measured symptoms to a verdict that a reader can act on."""
 
-import dataclasses
 import itertools
-from typing import Any
 
 import numpy as np
 
 from ncen_tf.attack.results import SuiteResult
 from ncen_tf.attack.suites import Suite
 from ncen_tf.attack.symptoms import EXAMPLES, LARGE_EPS, Images, Symptoms, measure_symptoms
+from ncen_tf.report.results import GradientCheck, MaskedGradients
 from ncen_tf.targets.target import Target
 
 TOLERATED = 0.02
@@ -19,17 +18,11 @@ ROUNDING = 1e-3
 """Change of a probability that batches of another shape or order explain."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One question about a target's gradients; ``docs/masked_gradients.md`` has a section for each name."""
-
-    name: str
-    passed: bool
-    finding: str
-    """What was measured, for people."""
+def _check(name: str, passed: bool, finding: str) -> GradientCheck:
+    return GradientCheck(name=name, passed=passed, finding=finding)
 
 
-def judge(symptoms: Symptoms) -> list[Check]:
+def judge(symptoms: Symptoms) -> list[GradientCheck]:
     """Whether each symptom is one of gradients that mislead.
 
     Args:
@@ -42,38 +35,38 @@ def judge(symptoms: Symptoms) -> list[Check]:
     zero, ascends = float(s.zero_gradient.mean()), float(s.ascends.mean())
     shown = ", ".join(f"{share:.1%} at {radius:g}" for radius, share in s.radii.items())
     return [
-        Check(
+        _check(
             "black_box_beats_white_box",
             only_black_box <= TOLERATED,
             f"Square breaks {only_black_box:.1%} of the examples although PGD leaves them standing",
         ),
-        Check(
+        _check(
             "one_step_beats_iterative",
             _at_most(iterative - one_step, TOLERATED),
             f"FGSM leaves {one_step:.1%} standing, PGD {iterative:.1%}",
         ),
-        Check(
+        _check(
             "noise_is_as_strong",
             iterative <= TOLERATED or _at_most(TOLERATED, noise - iterative),
             f"random noise leaves {noise:.1%} standing, PGD {iterative:.1%}",
         ),
-        Check(
+        _check(
             "accuracy_survives_large_eps",
             _at_most(largest, 1 / s.classes + TOLERATED) and all_falling(s.radii),
             f"PGD leaves standing {shown}",
         ),
-        Check("zero_gradients", zero <= TOLERATED, f"{zero:.1%} of the examples have no gradient"),
-        Check(
+        _check("zero_gradients", zero <= TOLERATED, f"{zero:.1%} of the examples have no gradient"),
+        _check(
             "loss_does_not_ascend",
             _at_most(1 - ascends, 5 * TOLERATED),
             f"a small step along the gradient raises the loss of {ascends:.1%} of the examples",
         ),
-        Check(
+        _check(
             "depends_on_batch",
             s.batch_difference <= ROUNDING,
             f"other images in the batch change a probability by up to {s.batch_difference:.1e}",
         ),
-        Check(
+        _check(
             "probabilities_as_logits",
             not s.logits_are_probabilities,
             "the outputs named logits are probabilities"
@@ -93,7 +86,7 @@ def _at_most(share: float, bound: float) -> bool:
     return share <= bound + ROUNDOFF
 
 
-def judge_suite(suite: Suite, result: SuiteResult) -> list[Check]:
+def judge_suite(suite: Suite, result: SuiteResult) -> list[GradientCheck]:
     """Whether attacks without gradients break what none with gradients does, at each norm and eps of both.
 
     Args:
@@ -113,11 +106,11 @@ def judge_suite(suite: Suite, result: SuiteResult) -> list[Check]:
             f"attacks without gradients break {only:.1%} of the examples at {norm} {eps:.4g} although all "
             "others leave them standing"
         )
-        checks.append(Check("black_box_beats_suite", only <= TOLERATED, finding))
+        checks.append(_check("black_box_beats_suite", only <= TOLERATED, finding))
     return checks
 
 
-def examine(target: Target, suite: Suite, result: SuiteResult, images: Images, seed: int) -> dict[str, Any]:
+def examine(target: Target, suite: Suite, result: SuiteResult, images: Images, seed: int) -> MaskedGradients:
     """The verdict on a target's gradients, for a report: ``clean``, and each check with its finding.
 
     Symptoms are measured at the suite's ``gradient_check_eps``; a suite without one is judged by its own
@@ -137,16 +130,12 @@ def examine(target: Target, suite: Suite, result: SuiteResult, images: Images, s
     right = result.clean_predictions[:EXAMPLES] == labels[:EXAMPLES]
     if eps is not None and not right.any():
         finding = f"none of {len(right)} images is classified right"
-        checks, examples = [Check("nothing_to_examine", False, finding), *checks], 0
+        checks, examples = [_check("nothing_to_examine", False, finding), *checks], 0
     elif eps is not None:
         batch_size = min(suite.batch_size, EXAMPLES)
         symptoms = measure_symptoms(
             target, images[:EXAMPLES], labels[:EXAMPLES], eps, batch_size=batch_size, seed=seed
         )
         checks, examples = [*judge(symptoms), *checks], len(symptoms.iterative)
-    return {
-        "clean": all(check.passed for check in checks),
-        "examples": examples,
-        "eps": eps,
-        "checks": [dataclasses.asdict(check) for check in checks],
-    }
+    clean = all(check.passed for check in checks)
+    return MaskedGradients(clean=clean, examples=examples, eps=eps, checks=tuple(checks))

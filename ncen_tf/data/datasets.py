@@ -1,31 +1,8 @@
-"""The datasets of the paper and the defaults that go with each."""
+"""The defaults of training that go with each dataset."""
 
 import dataclasses
 
-FASHION_MNIST_CLASSES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-CIFAR10_CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+from ncen_tf.data.dataset import CLASS_NAMES, IMAGE_SHAPES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +29,8 @@ class DatasetSpec:
 
 _FASHION_MNIST = DatasetSpec(
     "fashion_mnist",
-    image_shape=(28, 28, 1),
-    class_names=FASHION_MNIST_CLASSES,
+    image_shape=IMAGE_SHAPES["fashion_mnist"],
+    class_names=CLASS_NAMES["fashion_mnist"],
     epochs=40,
     noise_eps=0.3,
     flip=False,
@@ -64,8 +41,8 @@ _FASHION_MNIST = DatasetSpec(
 )
 _CIFAR10 = DatasetSpec(
     "cifar10",
-    image_shape=(32, 32, 3),
-    class_names=CIFAR10_CLASSES,
+    image_shape=IMAGE_SHAPES["cifar10"],
+    class_names=CLASS_NAMES["cifar10"],
     epochs=60,
     noise_eps=0.09,
     flip=True,

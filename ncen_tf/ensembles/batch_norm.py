@@ -63,7 +63,7 @@ class BatchNorm(keras.layers.Layer):
         )
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        if not training:
+        if not training or not self.trainable:  # Frozen layers do not change, as in Keras.
             moving = self.moving_mean.value, self.moving_variance.value
             if inputs.dtype == self.variable_dtype:
                 return self._scale_and_shift(inputs, *moving)

@@ -14,9 +14,10 @@ from pathlib import Path
 import ncen_tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.grid import AttackSettings, GridCell
-from ncen_tf.sweep.records import RECORD, CellRecord, ExportSummary
+from ncen_tf.sweep.records import RECORD, CellRecord
 
 LOG = "log.txt"
 INTERRUPTED = 130
@@ -174,29 +175,22 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -
         )
         run = ncen_tf.train_ensemble(config, data, directory.run)
     with step("export"):
-        manifest_file = directory.export / "manifest.json"
-        manifest = ncen_tf.Manifest.read(manifest_file) if manifest_file.is_file() else None
+        manifest = Manifest.read(directory.export) if (directory.export / MANIFEST).is_file() else None
         if manifest is None or manifest.weights_sha256 != run.weights_sha256():
             directory.delete_export(seconds)
             manifest = ncen_tf.export_ensemble(
-                run, directory.export, data=data.test, calibration=data.train, **dict(cell.export)
+                run, directory.export, data=data, overwrite=True, **dict(cell.export)
             )
     reports: dict[str, Report] = {}
     for attack in cell.attacks:
         with step(attack.report_name):
             reports[attack.report_name] = _report(cell, attack, directory, location)
-    accuracy = manifest.accuracy
     record = CellRecord(
         name=directory.path.name,
         config=config,
         run=run.summary,
-        export=ExportSummary(
-            clean_accuracy=accuracy.clean_accuracy,
-            test_examples=accuracy.test_examples,
-            dataset_source=accuracy.dataset_source,
-            predictions_sha256=accuracy.predictions_sha256,
-            onnx_sha256=manifest.files["ensemble.onnx"].sha256,
-        ),
+        export=manifest.accuracy,
+        onnx_sha256=manifest.files[ONNX_FILE].sha256,
         reports=reports,
         seconds=seconds,
     )

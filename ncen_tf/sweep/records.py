@@ -8,22 +8,12 @@ from tabulate import tabulate
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
+from ncen_tf.export.manifest import Accuracy
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.run_summary import RunSummary
 from ncen_tf.train.config import TrainConfig
 
 RECORD = "record.json"
-
-
-class ExportSummary(Settings):
-    """What was exported."""
-
-    clean_accuracy: float
-    test_examples: int
-    dataset_source: str
-    predictions_sha256: str
-    onnx_sha256: str | None
-    """Digest of ``ensemble.onnx``."""
 
 
 class CellRecord(Settings):
@@ -40,7 +30,10 @@ class CellRecord(Settings):
     name: str
     config: TrainConfig
     run: RunSummary
-    export: ExportSummary
+    export: Accuracy
+    """Accuracy of the export."""
+    onnx_sha256: str
+    """Digest of the exported ``ensemble.onnx``."""
     reports: dict[str, Report]
     seconds: dict[str, float]
     """Seconds of training, export and each attack, interrupted attempts included."""

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.export.loading import read_ensemble
-from ncen_tf.train import nc_ensemble  # noqa: F401 -- Keras is to know the class
+from ncen_tf.ensembles.penalties import stack_logits
+from ncen_tf.export.loading import load_ensemble
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.trained import load_trained
 
@@ -17,7 +18,7 @@ class KerasTarget:
     """An ensemble in TensorFlow.
 
     Args:
-        ensemble: what is attacked; with ``batch_statistics`` its BatchNorm layers are changed.
+        ensemble: what is attacked, an ensemble or a single classifier; with ``batch_statistics`` its BatchNorm layers are changed.
         description: stands in reports.
         sha256: digest of its weights or file.
         batch_statistics: normalise with the statistics of each batch, as in training, instead of the
@@ -28,23 +29,25 @@ class KerasTarget:
     providers: tuple[str, ...] = ()
 
     def __init__(
-        self, ensemble: Ensemble, description: str, sha256: str, batch_statistics: bool = False
+        self, ensemble: keras.Model, description: str, sha256: str, batch_statistics: bool = False
     ) -> None:
+        members = ensemble.members if isinstance(ensemble, Ensemble) else [ensemble]
         self.keras_model = ensemble
+        self._models = members
         self.description = f"{description}, batch statistics" if batch_statistics else description
         self._batch_statistics = batch_statistics
         if batch_statistics:
-            for layer in (layer for member in ensemble.members for layer in member.layers):
+            for layer in (layer for member in members for layer in member.layers):
                 if isinstance(layer, BatchNorm):
                     layer.momentum = 1.0  # Moving statistics stay as they were trained.
         self.sha256 = sha256
-        member = ensemble.members[0]
+        member = members[0]
         self.image_shape: tuple[int, int, int] = tuple(member.input_shape[1:])
         self.classes: int = member.output_shape[-1]
-        self.members = len(ensemble.members)
+        self.members = len(members)
 
     def member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        return self.keras_model(images, training=self._batch_statistics)
+        return stack_logits(self._models, [images] * self.members, self._batch_statistics)
 
 
 def open_run(path: Path, batch_statistics: bool = False) -> KerasTarget:
@@ -64,4 +67,4 @@ def open_keras_file(path: Path, batch_statistics: bool = False) -> KerasTarget:
     Raises:
         InputError: a damaged or hostile file, or no ensemble of this package.
     """
-    return KerasTarget(read_ensemble(path), f"keras {path}", sha256(path), batch_statistics)
+    return KerasTarget(load_ensemble(path), f"keras {path}", sha256(path), batch_statistics)

@@ -11,11 +11,11 @@ import onnx
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.serving import MEMBER_LOGITS
+from ncen_tf.base.files import sha256
+from ncen_tf.export.manifest import MEMBER_LOGITS
+from ncen_tf.targets.onnx_reading import gradient_halves, tensor_dtype
 from ncen_tf.untrusted.memory import noise
 from ncen_tf.untrusted.onnx_file import image_input, open_session, read_model
-from ncen_tf.base.files import sha256
-from ncen_tf.targets.onnx_reading import gradient_halves, tensor_dtype
 
 LAYOUTS = ("NHWC", "NCHW")
 OUTPUTS = ("logits", "probabilities")

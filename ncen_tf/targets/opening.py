@@ -2,10 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.onnx_target import OnnxInterface
 from ncen_tf.targets.target import Target
 
@@ -16,16 +15,17 @@ class OpenedTarget:
 
     path: Path
     target: Target
-    manifest: dict[str, Any] | None
+    manifest: Manifest | None
 
     @property
     def recorded_ace(self) -> float | None:
         """ACE in [0, 1] that the manifest records of this very file; of members it records none."""
         if self.manifest is None:
             return None
-        whole = dict.fromkeys((ONNX_FILE, SAVED_MODEL), self.manifest["accuracy"])
-        recorded = whole | self.manifest["reduced_precision"]
-        return float(recorded[self.path.name]["ace"]) if self.path.name in recorded else None
+        if self.path.name in (ONNX_FILE, SAVED_MODEL):
+            return self.manifest.accuracy.clean_accuracy
+        reduced = self.manifest.reduced_precision.get(self.path.name)
+        return reduced.clean_accuracy if reduced else None
 
 
 def open_target(
@@ -97,16 +97,16 @@ def _open(
     raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
 
 
-def _verified_manifest(path: Path) -> dict[str, Any] | None:
+def _verified_manifest(path: Path) -> Manifest | None:
     """The manifest in the nearest folder above that has one, if it lists what is opened."""
     for folder in path.absolute().parents[:2]:
         if not (folder / MANIFEST).is_file():
             continue
-        manifest = read_manifest(folder)
+        manifest = Manifest.read(folder)
         found = describe_files(path) if path.is_dir() else describe_files(path.parent)
         base = (path if path.is_dir() else path.parent).absolute().relative_to(folder)
         for name, entry in found.items():
-            listed = manifest["files"].get((base / name).as_posix())
+            listed = manifest.files.get((base / name).as_posix())
             if (path.is_dir() or name == path.name) and listed != entry:
                 raise InputError(
                     f"{path} is not the file that {folder / MANIFEST} lists ({name}): its sha256 differs. "

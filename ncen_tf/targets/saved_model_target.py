@@ -8,8 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import describe_files
-from ncen_tf.export.serving import IMAGE, MEMBER_LOGITS
+from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, describe_files
 from ncen_tf.untrusted.memory import try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
 
@@ -40,7 +39,7 @@ class SavedModelTarget:
                 f"{MEMBER_LOGITS} [N, members, classes]."
             ) from error
         self.description = f"SavedModel {path}"
-        self.sha256 = hashlib.sha256(json.dumps(describe_files(path)).encode()).hexdigest()
+        self.sha256 = hashlib.sha256(json.dumps({name: file.model_dump() for name, file in describe_files(path).items()}).encode()).hexdigest()
         self.image_shape = (height, width, channels)
         self.members, self.classes = members, classes
         try_model(path, self.image_shape, lambda images: self.member_logits(tf.constant(images)))

@@ -7,9 +7,9 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.structures import STRUCTURES, structure_architecture
 from ncen_tf.train.config import (
     ADVERSARIAL_TRAININGS,

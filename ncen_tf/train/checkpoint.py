@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing_directory
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.checkpoint_index import check_index
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.write_failure import write_failure
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class RunCheckpoint:
         steps_per_epoch: turns the position into a checkpoint's number.
     """
 
-    def __init__(self, ensemble: NCEnsemble, folder: Path, steps_per_epoch: int) -> None:
+    def __init__(self, ensemble: Ensemble, folder: Path, steps_per_epoch: int) -> None:
         self._folder = folder
         self._steps_per_epoch = steps_per_epoch
         self._position = [tf.Variable(0, dtype=tf.int64), tf.Variable(0, dtype=tf.int64)]

@@ -6,9 +6,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import input_gradients
 from ncen_tf.train.checkpoint import NonFiniteStateError, RunCheckpoint
-from ncen_tf.train.input_gradients import input_gradients
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.steps import TrainingSteps
 
 
@@ -24,7 +24,7 @@ def require_finite(figures: Mapping[str, float | list[float]]) -> None:
 
 
 def trace_divergence(
-    ensemble: NCEnsemble,
+    ensemble: Ensemble,
     steps: TrainingSteps,
     checkpoint: RunCheckpoint,
     symptom: NonFiniteStateError,
@@ -62,7 +62,7 @@ def trace_divergence(
     )
 
 
-def explain_divergence(ensemble: NCEnsemble, images: tf.Tensor, labels: tf.Tensor) -> str | None:
+def explain_divergence(ensemble: Ensemble, images: tf.Tensor, labels: tf.Tensor) -> str | None:
     """Name the parts of the loss that are not finite on a batch, and the members behind it.
 
     Args:
@@ -77,7 +77,7 @@ def explain_divergence(ensemble: NCEnsemble, images: tf.Tensor, labels: tf.Tenso
     # The adversary goes by the moving statistics, which every pass in training mode moves.
     statistics = [tf.identity(variable.value) for variable in ensemble.non_trainable_variables]
     trained_on, _ = ensemble.views(images, labels, key)
-    weight_gradients, _, parts, _ = ensemble.loss_and_gradients(images, labels, len(images), key)
+    weight_gradients, _, parts, _ = ensemble.loss_and_gradients(images, labels, None, len(images), key)
     _, ce, image_gradients = input_gradients(
         ensemble.members, trained_on, labels, ensemble.ce_on, training=True
     )

@@ -5,11 +5,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.write_failure import write_failure
 
 
-def running_means(ensemble: NCEnsemble) -> dict[str, float]:
+def running_means(ensemble: Ensemble) -> dict[str, float]:
     """Means over the current epoch so far, over all replicas."""
     return {metric.name: float(metric.result()) for metric in ensemble.metrics}
 

@@ -5,15 +5,17 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.ensembles.ensemble import Ensemble, mean_probabilities
-from ncen_tf.ensembles.gradients import (
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import (
     cosines_to_mean,
+    input_gradients,
     l2_norm,
+    l_cos,
+    l_norm,
+    mean_probabilities,
     norm_deviations,
     pairwise_cosines,
 )
-from ncen_tf.ensembles.nce import l_cos, l_norm
-from ncen_tf.train.input_gradients import input_gradients
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,16 +10,16 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from ncen_tf.data.loading import Dataset
-from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Dataset
+from ncen_tf.data.pipeline import evaluation_batches
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.checkpoint import NonFiniteStateError, RunCheckpoint
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.divergence import require_finite, trace_divergence
 from ncen_tf.train.epoch_log import EventLog, epoch_line, readings, running_means
 from ncen_tf.train.evaluation import Evaluator
 from ncen_tf.train.interrupt import Interrupt, InterruptedRunError, deferred_interrupt
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.robustness_probe import RobustnessProbe, warn_of_collapse
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.steps import TrainingSteps
@@ -32,7 +32,7 @@ STEPS_BETWEEN_READINGS = 10
 
 
 def fit_run(
-    ensemble: NCEnsemble,
+    ensemble: Ensemble,
     config: TrainingConfig,
     dataset: Dataset,
     run: RunDirectory,
@@ -74,7 +74,7 @@ def fit_run(
         checkpoint.save()
     history = run.read_metrics(checkpoint.epoch)
     evaluator, scheme = Evaluator(ensemble), ensemble.adversarial_training
-    probe = RobustnessProbe(ensemble.members, scheme.adversary) if scheme else None
+    probe = RobustnessProbe(ensemble.members, scheme) if scheme else None
     events = EventLog(run.tensorboard)
     with (
         deferred_interrupt() as interrupt,
@@ -121,7 +121,7 @@ def fit_run(
 class _EpochLoop:
     """The steps of one epoch after another, and what happens between two of them."""
 
-    ensemble: NCEnsemble
+    ensemble: Ensemble
     config: TrainingConfig
     steps: TrainingSteps
     checkpoint: RunCheckpoint

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import evaluation_batches
-from ncen_tf.ensembles.ensemble import mean_probabilities
-from ncen_tf.train.adversary import Adversary, cross_entropy_to_raise
+from ncen_tf.ensembles.adversarial import AdversarialTraining
+from ncen_tf.ensembles.adversary import ascend, cross_entropy_to_raise
+from ncen_tf.ensembles.penalties import mean_probabilities
 
 EXAMPLES = 500
 STEPS = 10
@@ -32,8 +33,10 @@ class RobustnessProbe:
         adversary: what they are trained on.
     """
 
-    def __init__(self, members: Sequence[keras.Model], adversary: Adversary) -> None:
-        longer = Adversary(adversary.eps, max(STEPS, 2 * adversary.steps), adversary.eps / 4)
+    def __init__(self, members: Sequence[keras.Model], adversary: AdversarialTraining) -> None:
+        longer = AdversarialTraining(
+            eps=adversary.eps, steps=max(STEPS, 2 * adversary.steps), step_size=adversary.eps / 4
+        )
         adversaries = {"training_attack_accuracy": adversary, "pgd_accuracy": longer}
 
         @tf.function(reduce_retracing=True)
@@ -41,7 +44,7 @@ class RobustnessProbe:
             counts = {}
             for name, attack in adversaries.items():
                 losses = cross_entropy_to_raise(labels, attack.loss)
-                found = attack(members, images, losses, tf.constant([0, 0]))
+                found = ascend(attack, members, images, losses, tf.constant([0, 0]))
                 logits = [member(x, training=False) for member, x in zip(members, found, strict=True)]
                 predicted = tf.argmax(mean_probabilities(tf.stack(logits, axis=1)), 1, tf.int32)
                 counts[name] = tf.math.count_nonzero(predicted == labels)
@@ -51,7 +54,7 @@ class RobustnessProbe:
 
     def measure(self, test: Split) -> dict[str, float]:
         """``training_attack_accuracy`` and ``pgd_accuracy``, both robust accuracies in [0, 1]."""
-        part = Split(test.images[:EXAMPLES], test.labels[:EXAMPLES])
+        part = test[:EXAMPLES]
         counts = [self._right(images, labels) for images, labels in evaluation_batches(part, 100)]
         return {name: float(np.sum([count[name] for count in counts]) / len(part)) for name in counts[0]}
 

@@ -6,14 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.files import replacing
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.diagnostics import write_diagnostics
 from ncen_tf.train.fit import fit_run
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.objective import make_adversarial_training, make_regularizer
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.workers.connection import has_several_workers, refuse_different_data
@@ -50,18 +49,17 @@ def train_ensemble(
     with strategy.scope():
         ensemble = build_ensemble(
             config.architecture,
-            dataset.spec.image_shape,
-            len(dataset.spec.class_names),
+            dataset.image_shape,
+            len(dataset.class_names),
             sync_batch_norm=config.sync_batch_norm,
             seed=config.seed,
-            ensemble_class=NCEnsemble,
         )
         ensemble.compile(
             keras.optimizers.Adam(config.learning_rate, epsilon=1e-8),
             make_regularizer(config),
-            config.ce_on,
-            make_adversarial_training(config),
-            config.seed,
+            ce_on=config.ce_on,
+            adversarial_training=make_adversarial_training(config),
+            seed=config.seed,
             jit_compile=config.jit_compile,
         )
         ensemble.optimizer.build(ensemble.trainable_variables)
@@ -75,7 +73,7 @@ def train_ensemble(
         "parameters": sum(v.shape.num_elements() for v in ensemble.trainable_variables),
         "median_seconds_per_step": statistics.median(line["seconds_per_step"] for line in history),
         "dataset": {
-            "name": dataset.spec.name,
+            "name": dataset.name,
             "source": dataset.source,
             "train_examples": len(dataset.train),
             "test_examples": len(dataset.test),

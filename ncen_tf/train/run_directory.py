@@ -9,8 +9,8 @@ from typing import IO, Any
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import remove_leftovers, replacing, write_json
-from ncen_tf.untrusted.input_files import NUMBER, check_content, parse_json, read_text
 from ncen_tf.train.config import TrainingConfig
+from ncen_tf.untrusted.input_files import NUMBER, check_content, parse_json, read_text
 
 logger = logging.getLogger(__name__)
 

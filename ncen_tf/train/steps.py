@@ -5,11 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
-from ncen_tf.data.pipeline import steps_per_epoch, training_batches
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Dataset
+from ncen_tf.data.datasets import DATASETS
+from ncen_tf.data.pipeline import steps_per_epoch, training_batches
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.schedule import cosine_rate, stepped_rate
 
 
@@ -28,7 +29,7 @@ class TrainingSteps:
 
     def __init__(
         self,
-        ensemble: NCEnsemble,
+        ensemble: Ensemble,
         config: TrainingConfig,
         dataset: Dataset,
         strategy: tf.distribute.Strategy,
@@ -66,12 +67,12 @@ class TrainingSteps:
         """
         return training_batches(
             self._dataset.train,
-            self._dataset.spec,
             self._config.batch_size,
             epoch=epoch,
             seed=self._config.seed,
             noise_eps=self._config.noise_eps,
             crop_padding=self._config.crop_padding,
+            flip=DATASETS[self._config.dataset].flip,
             skip_steps=first,
         )
 

@@ -5,13 +5,13 @@ import hashlib
 
 import tensorflow as tf
 
-from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.datasets import DATASETS, DatasetSpec
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
-from ncen_tf.untrusted.keras_file import load_weights
 from ncen_tf.train.checkpoint import checkpoint_epoch, checkpoint_path, newest_intact
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.untrusted.keras_file import load_weights
 
 
 @dataclasses.dataclass(frozen=True)

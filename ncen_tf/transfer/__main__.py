@@ -7,9 +7,9 @@ from pathlib import Path
 from absl import flags
 
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
 from ncen_tf.data import location_flags
 from ncen_tf.data.datasets import DATASETS
-from ncen_tf.base.errors import InputError
 
 TARGET = flags.DEFINE_string(
     "target", None, "run directory, .keras, SavedModel, .onnx or export: its members"

@@ -19,7 +19,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.report.metrics import Proportion, aae
+from ncen_tf.report.metrics import aae, proportion
+from ncen_tf.report.results import Proportion
 
 Labels = npt.NDArray[np.int32]
 
@@ -60,8 +61,8 @@ def transfer_matrix(labels: Labels, clean: Labels, adversarial: Labels) -> Matri
             row.append(
                 Cell(
                     aae=aae(labels, clean[shown_to], [predicted]),
-                    accuracy=Proportion(int((predicted == labels).sum()), len(labels)),
-                    transfer_rate=Proportion(int(both.sum()), int(eligible.sum())),
+                    accuracy=proportion(int((predicted == labels).sum()), len(labels)),
+                    transfer_rate=proportion(int(both.sum()), int(eligible.sum())),
                 )
             )
         matrix.append(row)

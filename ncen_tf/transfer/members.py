@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MANIFEST
-from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.targets.keras_target import KerasTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
@@ -76,7 +75,7 @@ def split_members(target: Target) -> list[Target]:
     """The members of a target as targets, without the others' computation where that can be avoided."""
     if isinstance(target, KerasTarget):
         return [
-            KerasTarget(Ensemble([member]), f"member {index} of {target.description}", target.sha256)
+            KerasTarget(member, f"member {index} of {target.description}", target.sha256)
             for index, member in enumerate(target.keras_model.members)
         ]
     if target.members == 1:

@@ -8,14 +8,15 @@ from ncen_tf.attack.attack import Attack
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import write_json
-from ncen_tf.untrusted.input_files import NUMBER, check_content, read_json
 from ncen_tf.report.metrics import clean_accuracy
-from ncen_tf.report.report import PROPORTION, proportion_as_json
 from ncen_tf.targets.target import Target
 from ncen_tf.transfer.matrix import MEASURES, summarize, transfer_matrix
 from ncen_tf.transfer.run import TransferResult
+from ncen_tf.untrusted.input_files import NUMBER, check_content, read_json
 
 FORMAT = 1
+
+PROPORTION = {"value": (*NUMBER, type(None)), "count": int, "total": int, "interval": [NUMBER, NUMBER]}
 
 _MEMBER = {"description": str, "sha256": str, "providers": [str], "ace": PROPORTION}
 # Each member is right on some clean image: only a transfer rate may have counted nothing.
@@ -77,7 +78,7 @@ def build_transfer(
                 "description": member.description,
                 "sha256": member.sha256,
                 "providers": list(member.providers),
-                "ace": proportion_as_json(clean_accuracy(result.labels, clean)),
+                "ace": clean_accuracy(result.labels, clean).model_dump(mode="json"),
             }
             for member, clean in zip(members, result.clean, strict=True)
         ],
@@ -115,7 +116,7 @@ def _attack_tables(attack: Attack, result: TransferResult, index: int) -> dict[s
         **{key: settings.pop(key) for key in ("attack", "norm", "eps")},
         "settings": settings,
         **{
-            measure: [[proportion_as_json(getattr(cell, measure)) for cell in row] for row in matrix]
+            measure: [[getattr(cell, measure).model_dump(mode="json") for cell in row] for row in matrix]
             for measure in MEASURES
         },
         "summary": {

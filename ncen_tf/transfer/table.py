@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ncen_tf.report.results import Proportion
 from ncen_tf.report.table import interval, percent
 from ncen_tf.transfer.matrix import MEASURES
 
@@ -22,8 +23,8 @@ def format_transfer(transfer: dict[str, Any]) -> str:
     """
     lines = [f"{transfer['examples']} examples of {transfer['dataset']}, seed {transfer['seed']}"]
     for number, member in enumerate(transfer["members"]):
-        ace = member["ace"]
-        lines.append(f"  {number}: {member['description']}, clean {percent(ace['value'])} {interval(ace)}")
+        ace = Proportion(**member["ace"])
+        lines.append(f"  {number}: {member['description']}, clean {percent(ace)} {interval(ace)}")
     for row in transfer["attacks"]:
         settings = ", ".join(f"{key} {value:g}" for key, value in row["settings"].items())
         lines += ["", f"{row['attack']} {row['norm']} {row['eps']:g} ({settings})"]
@@ -36,8 +37,8 @@ def format_transfer(transfer: dict[str, Any]) -> str:
 def format_summary(summary: dict[str, float]) -> str:
     """The means of AAE and their difference, in one line."""
     return (
-        f"mean AAE off the diagonal {percent(summary['mean_off_diagonal'])}, "
-        f"on it {percent(summary['mean_diagonal'])}, difference {100 * summary['difference']:+.2f} points"
+        f"mean AAE off the diagonal {100 * summary['mean_off_diagonal']:.2f} %, "
+        f"on it {100 * summary['mean_diagonal']:.2f} %, difference {100 * summary['difference']:+.2f} points"
     )
 
 
@@ -46,7 +47,7 @@ def _grid(table: list[list[dict[str, Any]]]) -> list[str]:
     return [
         f"    {'':<9}{header}",
         *(
-            f"    {f'made on {i}':<9}" + "".join(f"{percent(cell['value']):>10}" for cell in row)
+            f"    {f'made on {i}':<9}" + "".join(f"{percent(Proportion(**cell)):>10}" for cell in row)
             for i, row in enumerate(table)
         ),
     ]

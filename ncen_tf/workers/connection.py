@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from ncen_tf.data.loading import Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.base.errors import InputError, one_line
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.loss import LostWorkerError, describe_loss

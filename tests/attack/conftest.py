@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from tests.attack.stand_in import KerasTarget, ResidualTarget, small_member
 
 Examples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
@@ -13,7 +13,7 @@ Examples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
 @pytest.fixture(scope="session")
 def trained() -> list[keras.Model]:
-    train = load_dataset("fashion_mnist_sample").train
+    train = load_data("fashion_mnist_sample").train
     images = train.images[:3000].astype(np.float32) / 255
     members = [small_member(seed) for seed in (1, 2)]
     for member in members:
@@ -34,5 +34,5 @@ def residual_target(trained: list[keras.Model]) -> ResidualTarget:
 
 @pytest.fixture(scope="session")
 def examples() -> Examples:
-    test = load_dataset("fashion_mnist_sample").test
+    test = load_data("fashion_mnist_sample").test
     return (test.images[:40] / 255).astype(np.float32), test.labels[:40]

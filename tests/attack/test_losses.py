@@ -11,7 +11,7 @@ import tensorflow as tf
 from ncen_tf.attack.losses import ensemble_log_odds, log_odds, logit_ratio, targeted_logit_ratio
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.standing import Standing
-from ncen_tf.ensembles.ensemble import log_mean_probabilities
+from ncen_tf.ensembles.penalties import log_mean_probabilities
 from tests.attack.linear import LinearTarget
 
 Array = npt.NDArray[np.float64]

@@ -14,9 +14,9 @@ from ncen_tf.attack.fast_gradient import FastGradient
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
-from ncen_tf.base.errors import InputError
 from ncen_tf.attack.symptoms import LARGE_EPS, Symptoms, measure_symptoms
 from ncen_tf.attack.verdict import all_falling, examine, judge
+from ncen_tf.base.errors import InputError
 
 SIDE, CLASSES, COUNT, EPS = 8, 4, 60, 0.1
 Change = Callable[[tf.Tensor], tf.Tensor]
@@ -142,11 +142,11 @@ def test_a_suite_whose_gradients_lose_to_random_search_says_so(cumulative: bool)
         stand = [np.equal(found.predictions, labels) for found in result.attacks]
         only_square = float((stand[0] & ~stand[1]).mean())
         verdict = examine(target, suite, result, images, seed=0)
-        (check,) = verdict["checks"]
-        assert check["name"] == "black_box_beats_suite"
-        assert f"break {only_square:.1%} of the examples at L2 0.5" in check["finding"]
-        assert (verdict["clean"], verdict["eps"]) == (only_square <= 0.02, None)
-        verdicts.append(verdict["clean"])
+        (check,) = verdict.checks
+        assert check.name == "black_box_beats_suite"
+        assert f"break {only_square:.1%} of the examples at L2 0.5" in check.finding
+        assert (verdict.clean, verdict.eps) == (only_square <= 0.02, None)
+        verdicts.append(verdict.clean)
     assert verdicts == [True, False]
 
 
@@ -156,8 +156,8 @@ def test_a_target_that_is_never_right_is_judged_without_being_examined() -> None
     suite = Suite("mine", (FastGradient(eps=EPS),), "ensemble", check_gradients=True)
     result = run_suite(BlockTarget(), images, wrong, suite, "ensemble", batch_size=20)
     verdict = examine(BlockTarget(), suite, result, images, seed=0)
-    assert (verdict["clean"], verdict["examples"]) == (False, 0)
-    assert [check["name"] for check in verdict["checks"]] == ["nothing_to_examine"]
+    assert (verdict.clean, verdict.examples) == (False, 0)
+    assert [check.name for check in verdict.checks] == ["nothing_to_examine"]
 
 
 @pytest.mark.parametrize("standing", [0, 3, 10, 12, 20, 37, 50, 96])

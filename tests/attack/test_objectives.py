@@ -13,7 +13,7 @@ from ncen_tf.attack.objectives import (
     stacked_softmax,
 )
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import log_mean_probabilities
+from ncen_tf.ensembles.penalties import log_mean_probabilities
 from tests.attack.conftest import Examples
 from tests.attack.stand_in import KerasTarget
 

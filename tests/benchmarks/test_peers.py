@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.resnet import build_resnet
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.regularizers import NCE
+from ncen_tf.ensembles.ensemble import Ensemble
 
 torch = pytest.importorskip("torch")
 
@@ -65,7 +65,7 @@ def test_both_sides_take_the_same_step() -> None:
     made, nce = members(2), NCE(lambda_cos=0.5, lambda_norm=0.5)
     copies = [copy_member(member) for member in made]
     TorchTraining(copies, nce).step(nchw(IMAGES), to_torch(LABELS))
-    ensemble = NCEnsemble(made)
+    ensemble = Ensemble(made)
     ensemble.compile(keras.optimizers.Adam(1e-3, epsilon=1e-8), nce)  # PyTorch's epsilon
     before = [member.layers[1].get_weights()[0] for member in made]
     ensemble.train_step((tf.constant(IMAGES), tf.constant(LABELS)))

@@ -7,13 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
+from ncen_tf.ensembles.adp import ADP, JITTER
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.adp import ADP, JITTER
-from ncen_tf.ensembles.gal import GAL
-from ncen_tf.ensembles.gpmr import GPMR
-from ncen_tf.ensembles.gradients import pairwise_cosines
-from ncen_tf.ensembles.regularizer import GradientRegularizer
+from ncen_tf.ensembles.penalties import pairwise_cosines
+from ncen_tf.ensembles.regularizers import GAL, GPMR, GradientRegularizer
 
 Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf import NCE, NCEnsemble, build_ensemble
+from ncen_tf import NCE, build_ensemble
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 
@@ -53,10 +53,10 @@ def test_compile_fit_save_and_load_as_in_a_notebook(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     images = generator.uniform(size=(40, 28, 28, 1)).astype(np.float32)
     labels = generator.integers(0, 10, 40)
-    ensemble = build_ensemble(["resnet8"] * 2, (28, 28, 1), seed=0, ensemble_class=NCEnsemble)
+    ensemble = build_ensemble(["resnet8"] * 2, (28, 28, 1), seed=0)
     ensemble.compile("adam", NCE(0.1, -0.2, "released"), ce_on="probabilities")
     history = ensemble.fit(images, labels, batch_size=16, epochs=2, verbose=0).history
-    assert set(history) == {"loss", "ce", "l_cos", "l_norm", "ace"}
+    assert set(history) == {"loss", "ce", "l_cos", "l_norm", "accuracy"}
     parts = [history[name][1] for name in ("ce", "l_cos", "l_norm")]
     assert history["loss"][1] == pytest.approx(parts[0] + 0.1 * parts[1] - 0.2 * parts[2], abs=1e-5)
     file = tmp_path / "ensemble.keras"
@@ -81,7 +81,7 @@ def test_mixed_precision_keeps_logits_and_statistics_in_float32() -> None:
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        ensemble = build_ensemble(["resnet8"] * 2, (28, 28, 1), seed=0, ensemble_class=NCEnsemble)
+        ensemble = build_ensemble(["resnet8"] * 2, (28, 28, 1), seed=0)
     finally:
         keras.config.set_dtype_policy("float32")
     ensemble.compile("adam", NCE())

@@ -8,8 +8,15 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.gradients import cosines_to_mean, norm_deviations
-from ncen_tf.ensembles.nce import NCE, l_cos, l_norm, released_cos, released_norm
+from ncen_tf.ensembles.penalties import (
+    NCE,
+    cosines_to_mean,
+    l_cos,
+    l_norm,
+    norm_deviations,
+    released_cos,
+    released_norm,
+)
 
 Array = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import check_files, read_manifest
+from ncen_tf.export.manifest import Manifest
 from ncen_tf.train.checkpoint import checkpoint_steps, newest_intact
 from tests.killing.processes import unfinished
 
@@ -35,7 +35,7 @@ def _check(path: Path) -> None:
         if newest_intact(path) != (steps[-1] if steps else None):
             raise InputError("the newest checkpoint is damaged")
     elif path.name == "ensemble.onnx":
-        check_files(path.parent, read_manifest(path.parent))
+        Manifest.read(path.parent).check_files(path.parent)
     elif path.suffix in _READERS:
         _READERS[path.suffix](path)
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ncen_tf.export.manifest import Accuracy
 from ncen_tf.report.results import AttackRow, Proportion, Report, TargetInfo, WorstCase
-from ncen_tf.sweep.records import CellRecord, ExportSummary
+from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.result_tables import ResultTable, result_tables
 from ncen_tf.tables.results_frame import read_results
 from ncen_tf.train.config import TrainConfig
@@ -70,13 +71,10 @@ def record(
             ),
             environment=dict(environment),
         ),
-        export=ExportSummary(
-            clean_accuracy=0.5,
-            test_examples=test_examples,
-            dataset_source="made up",
-            predictions_sha256="0" * 64,
-            onnx_sha256="0" * 64,
+        export=Accuracy(
+            clean_accuracy=0.5, test_examples=test_examples, dataset_source="made up", predictions_sha256="0" * 64
         ),
+        onnx_sha256="0" * 64,
         reports={report.protocol: report for report in reports},
         seconds={"train": 100.2, "export": 10.0},
     )

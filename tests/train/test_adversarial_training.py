@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.train.adversarial_training import AdversarialTraining, Form
-from ncen_tf.train.adversary import Adversary, AdversaryLoss, cross_entropy_to_raise
-from ncen_tf.train.nc_ensemble import NCEnsemble
+from ncen_tf.ensembles.adversarial import AdversarialTraining, Form
+from ncen_tf.ensembles.adversary import Adversary, AdversaryLoss, cross_entropy_to_raise
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.regularizers import NCE
 from tests.conftest import Program
 
 Array = npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ def test_step_descends_on_the_loss_at_the_adversarial_images(
 ) -> None:
     """One SGD step against the same loss put together outside of the model."""
     images, labels = (tf.constant(part) for part in batch)
-    ensemble = NCEnsemble(members)
+    ensemble = Ensemble(members)
     regularizer = NCE(0.3, 0.2)
     optimizer = keras.optimizers.SGD(0.5)
     ensemble.compile(optimizer, regularizer, adversarial_training=scheme, seed=7, jit_compile=jit_compile)
@@ -191,7 +191,7 @@ def test_step_descends_on_the_loss_at_the_adversarial_images(
 
 def test_compiled_ensemble_is_saved_with_its_adversary(members: list[keras.Model], tmp_path: Path) -> None:
     scheme = AdversarialTraining(Adversary(0.1, 2, 0.05, loss="members"), "trades", 0.5, 2.0)
-    ensemble = NCEnsemble(members)
+    ensemble = Ensemble(members)
     ensemble.compile("adam", adversarial_training=scheme, seed=5)
     ensemble.save(tmp_path / "e.keras")
     loaded = keras.saving.load_model(tmp_path / "e.keras", safe_mode=True)

@@ -8,32 +8,31 @@ import numpy as np
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import build_ensemble
+from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
 from ncen_tf.train.checkpoint import NonFiniteStateError, RunCheckpoint, checkpoint_steps
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from tests.train.full_disk import files_up_to
 
 STEPS_PER_EPOCH = 100
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> NCEnsemble:
-    ensemble = build_ensemble(("resnet8", "resnet8"), (8, 8, 1), ensemble_class=NCEnsemble)
+def ensemble() -> Ensemble:
+    ensemble = build_ensemble(("resnet8", "resnet8"), (8, 8, 1))
     ensemble.compile(keras.optimizers.Adam())
     ensemble.optimizer.build(ensemble.trainable_variables)
     return ensemble
 
 
 @pytest.fixture
-def checkpoint(ensemble: NCEnsemble, tmp_path: Path) -> RunCheckpoint:
+def checkpoint(ensemble: Ensemble, tmp_path: Path) -> RunCheckpoint:
     return RunCheckpoint(ensemble, tmp_path, STEPS_PER_EPOCH)
 
 
-def bias(ensemble: NCEnsemble) -> keras.Variable:
+def bias(ensemble: Ensemble) -> keras.Variable:
     return ensemble.members[1].layers[-1].bias
 
 
-def save(checkpoint: RunCheckpoint, ensemble: NCEnsemble, *numbers: int) -> None:
+def save(checkpoint: RunCheckpoint, ensemble: Ensemble, *numbers: int) -> None:
     """Checkpoints whose weights tell their number."""
     for number in numbers:
         checkpoint.epoch, checkpoint.step = divmod(number, STEPS_PER_EPOCH)
@@ -41,7 +40,7 @@ def save(checkpoint: RunCheckpoint, ensemble: NCEnsemble, *numbers: int) -> None
         checkpoint.save()
 
 
-def restored(checkpoint: RunCheckpoint, ensemble: NCEnsemble) -> int:
+def restored(checkpoint: RunCheckpoint, ensemble: Ensemble) -> int:
     """The number of the checkpoint whose weights are read."""
     assert checkpoint.restore()
     number = checkpoint.number
@@ -50,7 +49,7 @@ def restored(checkpoint: RunCheckpoint, ensemble: NCEnsemble) -> int:
 
 
 def test_the_two_of_the_highest_steps_are_kept(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     assert not checkpoint.restore()
     save(checkpoint, ensemble, 0, 9, 10, 200)
@@ -61,7 +60,7 @@ def test_the_two_of_the_highest_steps_are_kept(
 
 
 def test_steps_decide_which_is_newest_whatever_the_clock_said(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     save(checkpoint, ensemble, 9, 10)
     for path in (tmp_path / "step-10").rglob("*"):
@@ -74,7 +73,7 @@ def test_steps_decide_which_is_newest_whatever_the_clock_said(
 @pytest.mark.parametrize("pattern", ["*.data-*", "*.index"])
 def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(
     checkpoint: RunCheckpoint,
-    ensemble: NCEnsemble,
+    ensemble: Ensemble,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     pattern: str,
@@ -92,7 +91,7 @@ def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(
 
 @pytest.mark.parametrize("pattern", ["*.data-*", "*.index"])
 def test_a_flipped_bit_and_a_missing_file_are_damage(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path, pattern: str
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path, pattern: str
 ) -> None:
     save(checkpoint, ensemble, 8, 9, 10)
     (file,) = (tmp_path / "step-10").glob(pattern)
@@ -106,7 +105,7 @@ def test_a_flipped_bit_and_a_missing_file_are_damage(
 
 
 def test_when_all_are_damaged_nothing_is_started_over(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     save(checkpoint, ensemble, 9, 10)
     for file in tmp_path.rglob("*.data-*"):
@@ -118,7 +117,7 @@ def test_when_all_are_damaged_nothing_is_started_over(
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_is_never_written(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path, value: float
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path, value: float
 ) -> None:
     save(checkpoint, ensemble, 9)
     bias(ensemble).assign(np.full(10, value))
@@ -130,7 +129,7 @@ def test_what_is_not_finite_is_never_written(
 
 
 def test_a_disk_that_fills_up_leaves_earlier_checkpoints_intact(
-    checkpoint: RunCheckpoint, ensemble: NCEnsemble, tmp_path: Path
+    checkpoint: RunCheckpoint, ensemble: Ensemble, tmp_path: Path
 ) -> None:
     save(checkpoint, ensemble, 8, 9)
     with (

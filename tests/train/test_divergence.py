@@ -8,21 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf.ensembles.ensemble import build_ensemble
-from ncen_tf.ensembles.gpmr import GPMR
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.ensembles.regularizer import GradientRegularizer, Penalty, Regularizer
+from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
+from ncen_tf.ensembles.regularizers import GPMR, NCE, GradientRegularizer, Penalty, Regularizer
 from ncen_tf.train.checkpoint import checkpoint_path, checkpoint_steps
 from ncen_tf.train.divergence import explain_divergence
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from tests.conftest import Program
 
 IMAGES = tf.constant(np.random.default_rng(0).uniform(size=(4, 8, 8, 1)), tf.float32)
 LABELS = tf.constant([0, 3, 3, 9])
 
 
-def ensemble(regularizer: Regularizer | None) -> NCEnsemble:
-    built = build_ensemble(("resnet8",) * 3, (8, 8, 1), seed=0, ensemble_class=NCEnsemble)
+def ensemble(regularizer: Regularizer | None) -> Ensemble:
+    built = build_ensemble(("resnet8",) * 3, (8, 8, 1), seed=0)
     built.compile(keras.optimizers.SGD(), regularizer)
     built.optimizer.build(built.trainable_variables)
     return built

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import evaluation_batches
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.evaluation import Evaluator

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from ncen_tf.data.loading import Split
-from ncen_tf.train.adversary import Adversary
+from ncen_tf.data.dataset import Split
+from ncen_tf.ensembles.adversary import Adversary
 from ncen_tf.train.robustness_probe import EXAMPLES, RobustnessProbe, warn_of_collapse
 
 EPS = 0.1

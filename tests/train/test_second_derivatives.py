@@ -12,14 +12,10 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.ensembles.batch_norm import BatchNorm
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import CrossEntropyOn
+from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, Regularizer
 from ncen_tf.ensembles.resnet import SubsampleShortcut
-from ncen_tf.ensembles.adp import ADP
-from ncen_tf.ensembles.gal import GAL
-from ncen_tf.ensembles.gpmr import GPMR
-from ncen_tf.ensembles.nce import NCE
-from ncen_tf.ensembles.regularizer import Regularizer
-from ncen_tf.train.input_gradients import CrossEntropyOn
-from ncen_tf.train.nc_ensemble import NCEnsemble
 
 Normalization = Callable[[], keras.layers.Layer]
 
@@ -49,7 +45,7 @@ def worst_relative_error(
 ) -> float:
     """Largest over weight tensors of |analytic - central difference| / |central difference|."""
     keras.utils.set_random_seed(3)
-    ensemble = NCEnsemble([small_member(normalization) for _ in range(3)])
+    ensemble = Ensemble([small_member(normalization) for _ in range(3)])
     ensemble.compile(regularizer=regularizer, ce_on=ce_on)
     generator = np.random.default_rng(5)
     images = tf.constant(generator.uniform(size=(4, 5, 5, 1)))

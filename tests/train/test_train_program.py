@@ -112,7 +112,7 @@ def test_a_finished_run_can_be_understood_from_its_folder(finished: Path) -> Non
     assert summary["median_seconds_per_step"] == pytest.approx(sum(seconds) / 2), "of two epochs"
     last = lines[-1]
     assert last["test"] == summary["test"]
-    assert last["train"].keys() == {"loss", "ce", "l_cos", "l_norm", "ace"}
+    assert last["train"].keys() == {"loss", "ce", "l_cos", "l_norm", "accuracy"}
 
 
 def test_other_flags_on_the_same_folder_are_refused_with_the_difference(

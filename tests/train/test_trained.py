@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import build_ensemble
+from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
 from ncen_tf.train.checkpoint import RunCheckpoint, checkpoint_path
 from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.trained import load_trained
 
@@ -19,8 +18,8 @@ CONFIG = TrainingConfig("fashion_mnist_sample", ("resnet8", "resnet8"), "none", 
 
 
 @pytest.fixture(scope="module")
-def ensemble() -> NCEnsemble:
-    built = build_ensemble(CONFIG.architecture, (28, 28, 1), ensemble_class=NCEnsemble)
+def ensemble() -> Ensemble:
+    built = build_ensemble(CONFIG.architecture, (28, 28, 1))
     built.compile(keras.optimizers.Adam())
     built.optimizer.build(built.trainable_variables)
     return built
@@ -34,12 +33,12 @@ def run(tmp_path: Path) -> RunDirectory:
     return run
 
 
-def set_bias(ensemble: NCEnsemble, value: float) -> None:
+def set_bias(ensemble: Ensemble, value: float) -> None:
     ensemble.members[1].layers[-1].bias.assign(np.full(10, value))
 
 
 def test_nan_in_the_weights_of_a_run_is_refused_by_export_and_attack(
-    ensemble: NCEnsemble, run: RunDirectory, tmp_path: Path, refuse: Callable[..., None]
+    ensemble: Ensemble, run: RunDirectory, tmp_path: Path, refuse: Callable[..., None]
 ) -> None:
     set_bias(ensemble, np.nan)
     ensemble.save(run.model_file)
@@ -49,7 +48,7 @@ def test_nan_in_the_weights_of_a_run_is_refused_by_export_and_attack(
     refuse("attack", f"--target={run.path}", "--dataset=fashion_mnist_sample", "--suite=quick", says=says)
 
 
-def test_a_checkpoint_that_is_not_finite_is_passed_over(ensemble: NCEnsemble, run: RunDirectory) -> None:
+def test_a_checkpoint_that_is_not_finite_is_passed_over(ensemble: Ensemble, run: RunDirectory) -> None:
     """Checksums hold: it was written by another program, or an earlier version."""
     checkpoint = RunCheckpoint(ensemble, run.checkpoints, steps_per_epoch=100)
     with pytest.raises(InputError, match=r"neither ensemble\.keras nor a checkpoint"):

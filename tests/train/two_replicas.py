@@ -11,12 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
-from ncen_tf.ensembles.nce import NCE
+from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.fit import fit_run
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.train.strategy import make_strategy, split_device
 
@@ -36,11 +35,11 @@ def trained_weights(strategy_name: str, folder: Path) -> list[np.ndarray]:
         strategy=strategy_name,
         sync_batch_norm=True,
     )
-    dataset = load_dataset(config.dataset, train_examples=20, test_examples=10)
+    dataset = load_data(config.dataset, train_examples=20, test_examples=10)
     strategy = make_strategy(strategy_name)
     with strategy.scope():
         ensemble = build_ensemble(
-            config.architecture, (28, 28, 1), sync_batch_norm=True, seed=0, ensemble_class=NCEnsemble
+            config.architecture, (28, 28, 1), sync_batch_norm=True, seed=0
         )
         # Adam would blow rounding up where a gradient is almost zero.
         ensemble.compile(keras.optimizers.SGD(config.learning_rate), NCE(0.5, 0.5))

@@ -11,13 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
-from ncen_tf.ensembles.nce import NCE
+from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.train.claim import claimed_run
 from ncen_tf.train.config import TrainingConfig
 from ncen_tf.train.fit import fit_run
-from ncen_tf.train.nc_ensemble import NCEnsemble
 from ncen_tf.train.run_directory import RunDirectory
 from ncen_tf.workers.cluster import Cluster
 from ncen_tf.workers.connection import connect_workers
@@ -42,12 +41,12 @@ CHECKPOINT_EVERY = 100
 def trained_weights(strategy: tf.distribute.Strategy, run: RunDirectory) -> list[np.ndarray]:
     with strategy.scope():
         ensemble = build_ensemble(
-            CONFIG.architecture, (28, 28, 1), sync_batch_norm=True, seed=0, ensemble_class=NCEnsemble
+            CONFIG.architecture, (28, 28, 1), sync_batch_norm=True, seed=0
         )
         # Adam would blow rounding up where a gradient is almost zero.
         ensemble.compile(keras.optimizers.SGD(CONFIG.learning_rate), NCE(0.5, 0.5))
         ensemble.optimizer.build(ensemble.trainable_variables)
-    dataset = load_dataset(CONFIG.dataset, train_examples=20, test_examples=10)
+    dataset = load_data(CONFIG.dataset, train_examples=20, test_examples=10)
     fit_run(ensemble, CONFIG, dataset, run, strategy, CHECKPOINT_EVERY)
     with strategy.scope():
         return [weight for member in ensemble.members for weight in member.get_weights()]

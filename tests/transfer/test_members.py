@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.data.loading import load_dataset
+from ncen_tf.data.dataset import load_data
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 from ncen_tf.transfer.attacks import build_attacks
@@ -17,7 +17,7 @@ from ncen_tf.transfer.run import Images, Labels, run_transfer
 
 @pytest.fixture
 def examples() -> tuple[Images, Labels]:
-    test = load_dataset("fashion_mnist_sample", test_examples=60).test
+    test = load_data("fashion_mnist_sample", test_examples=60).test
     return (test.images / 255).astype(np.float32), test.labels
 
 

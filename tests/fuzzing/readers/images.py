@@ -7,16 +7,16 @@ from tests.fuzzing.seeds.models import IMAGE_SHAPE
 
 def archives(folder: Path) -> None:
     """A dataset from local archives."""
-    from ncen_tf.data.loading import load_dataset
+    from ncen_tf.data.dataset import load_data
 
-    load_dataset("fashion_mnist", data_dir=folder / "tfds", archive_dir=folder)
+    load_data("fashion_mnist", data_dir=folder / "tfds", archive_dir=folder)
 
 
 def prepared(folder: Path) -> None:
     """A dataset that tensorflow-datasets has prepared."""
-    from ncen_tf.data.loading import load_dataset
+    from ncen_tf.data.dataset import load_data
 
-    load_dataset("fashion_mnist", data_dir=folder, archive_dir=folder)
+    load_data("fashion_mnist", data_dir=folder, archive_dir=folder)
 
 
 def adversarials(folder: Path) -> None:

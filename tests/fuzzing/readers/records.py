@@ -9,14 +9,10 @@ from tests.fuzzing.case import MODEL
 
 def manifest(folder: Path) -> None:
     """As ``ncen_tf.export --verify`` and ``ncen_tf.attack`` read it; the model is read elsewhere."""
-    from ncen_tf.export.manifest import check_files, read_manifest
+    from ncen_tf.export.manifest import Manifest
     from ncen_tf.targets.opening import OpenedTarget, _verified_manifest
-    from ncen_tf.train.config import TrainingConfig
 
-    content = read_manifest(folder)
-    TrainingConfig.from_flags(content["training_flags"])
-    [str(content["accuracy"]["predictions_sha256"]), *content["reduced_precision"]]
-    check_files(folder, content)
+    Manifest.read(folder).check_files(folder)
     opened = OpenedTarget(folder / MODEL, None, _verified_manifest(folder / MODEL))  # type: ignore[arg-type]
     f"{opened.recorded_ace}".encode()
 
@@ -33,10 +29,9 @@ def metrics(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """A report for the terminal."""
-    from ncen_tf.report.report import read_report
-    from ncen_tf.report.table import format_table
+    from ncen_tf.report.results import Report
 
-    format_table(read_report(folder / "report.json")).encode()
+    str(Report.read(folder / "report.json")).encode()
 
 
 def transfer(folder: Path) -> None:

@@ -39,12 +39,9 @@ def run_flags(folder: Path) -> None:
 
 def gate(folder: Path) -> None:
     """A gate that a report is compared with."""
-    from ncen_tf.report.gate import check_gate, read_gate
-    from ncen_tf.report.junit import write_junit
-    from ncen_tf.report.report import read_report
+    from ncen_tf.report.results import Report
 
-    checks = check_gate(read_gate(folder / "gate.toml"), read_report(folder / "report.json"), 0.5)
-    write_junit(folder / "junit.xml", checks)
+    Report.read(folder / "report.json").check(folder / "gate.toml").write_junit(folder / "junit.xml")
 
 
 def suite(folder: Path) -> None:

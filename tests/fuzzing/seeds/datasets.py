@@ -11,7 +11,7 @@ def archives() -> dict[str, bytes]:
     import gzip
     import struct
 
-    from ncen_tf.data.archives import ARCHIVE_NAMES
+    from ncen_tf.data.prepared import ARCHIVE_NAMES
 
     images = struct.pack(">4I", 2051, 10, 28, 28) + bytes(7840)
     labels = struct.pack(">2I", 2049, 10) + bytes(range(10))

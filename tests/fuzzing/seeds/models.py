@@ -68,11 +68,11 @@ def write_keras(folder: Path) -> None:
     """A small ``.keras`` file and SavedModel; a finished and an unfinished run of the smallest ResNets."""
     import keras
 
-    from ncen_tf.export.saved_model import save_saved_model
+    from ncen_tf.export.conversion import save_saved_model
     from ncen_tf.ensembles.batch_norm import BatchNorm
     from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
     from ncen_tf.train.checkpoint import RunCheckpoint
-    from ncen_tf.train.nc_ensemble import NCEnsemble
+    from ncen_tf.ensembles.ensemble import Ensemble
 
     def member(index: int) -> keras.Model:
         image = keras.Input(IMAGE_SHAPE)
@@ -83,8 +83,8 @@ def write_keras(folder: Path) -> None:
     ensemble = Ensemble([member(0), member(1)])
     (folder / "keras").mkdir()
     ensemble.save(folder / "keras" / "ensemble.keras")
-    save_saved_model(ensemble, IMAGE_SHAPE, folder / "saved_model")
-    trained = build_ensemble(ARCHITECTURE, (28, 28, 1), ensemble_class=NCEnsemble)
+    save_saved_model(ensemble.members, IMAGE_SHAPE, folder / "saved_model")
+    trained = build_ensemble(ARCHITECTURE, (28, 28, 1))
     trained.compile(keras.optimizers.SGD())
     for name in ("run", "checkpoint"):
         Case({"flags.cfg": flags(), "metrics.jsonl": metrics()}).write(folder / name)

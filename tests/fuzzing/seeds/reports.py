@@ -45,19 +45,21 @@ def suite_result() -> Any:
 
 
 def report() -> bytes:
-    from ncen_tf.attack.suites import Suite
-    from ncen_tf.report.report import build_report
+    from ncen_tf.report.metrics import build_report
+    from ncen_tf.report.results import RecordedAccuracy, TargetInfo
 
-    target: Any = _Target()
-    content = build_report(
-        target,
-        Suite("paper", ()),
-        suite_result(),
+    result = suite_result()
+    return build_report(
+        result.labels,
+        result.clean_predictions,
+        result.attacks,
+        protocol="paper",
         objective="member_average",
         dataset="fashion_mnist",
+        target=TargetInfo(description="x", sha256="0" * 64, members=2, gives_logits=True, providers=()),
+        recorded=RecordedAccuracy(value=0.5, examples=6),
         seed=0,
-    )
-    return as_json(content)
+    ).model_dump_json().encode()
 
 
 def transfer() -> bytes:
