@@ -53,8 +53,8 @@ def format_tables(results: pd.DataFrame, format: Format = "terminal", protocol: 
     """
     tables = [table for section in result_tables(results, protocol).values() for table in section]
     if format == "csv":
-        cells = [table.cells for table in tables if table.cells is not None]
-        return pd.concat(cells).to_csv(columns=CSV_COLUMNS, index=False, lineterminator="\n")
+        cells = [cell for table in tables for cell in table.cells]
+        return pd.DataFrame(cells, columns=CSV_COLUMNS).to_csv(index=False, lineterminator="\n")
     write = {"terminal": _terminal, "markdown": _markdown, "latex": _latex}[format]
     return "\n".join(write(table) for table in tables)
 

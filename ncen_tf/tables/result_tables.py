@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -67,8 +67,8 @@ class ResultTable:
     """Rows of text, grouped by structure."""
     row_heads: int
     """Number of columns that name a row; the others are numbers."""
-    cells: pd.DataFrame | None = None
-    """A line for each cell with its numbers in full precision."""
+    cells: tuple[dict[str, Any], ...] = ()
+    """For each cell, its numbers in full precision, and what they are about: see :data:`CSV_COLUMNS`."""
 
 
 def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, list[ResultTable]]:
@@ -98,15 +98,30 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
     if protocol not in ("all", *known):
         measured = f"they have {', '.join(known)}" if known else "they have no reports of attacks"
         raise InputError(f"No record has the protocol {protocol!r}: {measured}.")
-    groups = sorted((group for _, group in results.groupby(GROUP_KEYS, sort=False)), key=_table_rank)
+    cells = {key: group for key, group in _average(results).groupby(GROUP_KEYS, sort=False)}
+    groups = sorted(results.groupby(GROUP_KEYS, sort=False), key=lambda item: _table_rank(item[1].iloc[0]))
     sections: dict[str, list[ResultTable]] = {}
     if protocol == "all" and (comparisons := _protocol_comparisons(results)):
         sections["Protocols side by side"] = comparisons
-    for group in groups:
+    for key, group in groups:
         first = group.iloc[0]
         if protocol in ("all", first["protocol"]):
-            sections.setdefault(_heading(first), []).append(_table(group))
+            sections.setdefault(_heading(first), []).append(_table(group, cells[key]))
     return sections
+
+
+def _average(results: pd.DataFrame) -> pd.DataFrame:
+    """Average over seeds: a line for each cell of all tables, in the order in which their rows appear."""
+    seeds = [f"{s} " if v == v else "" for s, v in zip(results["seed"], results["value"], strict=True)]
+    keys = [*GROUP_KEYS, "structure", *_METHOD, *_ROW]
+    cells = results.assign(seeds=pd.Series(seeds, results.index, object)).groupby(keys, sort=False, dropna=False)
+    return cells.agg(
+        n=("value", "count"),
+        seeds=("seeds", "sum"),
+        mean=("value", "mean"),
+        std=("value", "std"),
+        paper=("paper", "first"),
+    ).reset_index()
 
 
 def _heading(first: "pd.Series[Any]") -> str:
@@ -119,9 +134,8 @@ def _protocol_rank(protocol: str) -> tuple[int, str]:
     return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS), protocol
 
 
-def _table_rank(group: pd.DataFrame) -> tuple[Any, ...]:
+def _table_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
     """Sort tables: accuracies by protocol first, then by dataset in the paper's order, members and scale."""
-    first = group.iloc[0]
     tables = list(_FORMATS)
     return (
         max(tables.index(first["table"]), 1),
@@ -140,8 +154,11 @@ def _scale_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
 
 def _methods(group: pd.DataFrame) -> list[Method]:
     """List the methods in the paper's order, those with its own settings first."""
-    found = set(zip(group["regularizer"], group["settings"], strict=True))
-    return sorted(found, key=lambda m: (list(WEIGHTS).index(m[0]), len(m[1]), m[1]))
+    return sorted(set(zip(group["regularizer"], group["settings"], strict=True)), key=_method_rank)
+
+
+def _method_rank(method: Method) -> tuple[Any, ...]:
+    return list(WEIGHTS).index(method[0]), len(method[1]), method[1]
 
 
 def _common_settings(methods: Sequence[Method]) -> frozenset[Setting]:
@@ -160,81 +177,75 @@ def _label(method: Method, common: Iterable[Setting] = ()) -> str:
     return f"{_NAMES[method[0]]}, {own}" if own else _NAMES[method[0]]
 
 
-def _table(group: pd.DataFrame) -> ResultTable:
-    """Make the table of results that were measured under the same conditions."""
+def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
+    """Make the table of results that were measured under the same conditions.
+
+    Args:
+        group: Lines of all runs.
+        averages: Their means over the seeds.
+    """
     first = group.iloc[0]
     methods = _methods(group)
     common = _common_settings(methods)
     labels = [_label(method, common) for method in methods]
-    group = group.assign(
-        column=[methods.index(m) for m in zip(group["regularizer"], group["settings"], strict=True)],
-        row=group.groupby(_ROW, sort=False, dropna=False).ngroup(),
-    )
-    cells = _cells(group, labels)
-    compared = set(cells.loc[cells["paper"].notna(), "column"])
+    runs: dict[tuple[str, Method], set[int]] = {}
+    for structure, *method, seed in group[["structure", *_METHOD, "seed"]].itertuples(index=False):
+        runs.setdefault((structure, (method[0], method[1])), set()).add(seed)
+    # By text, for an eps of NaN is not equal to itself.
+    cells = {(c.structure, (c.regularizer, c.settings), str(_row(c))): c for c in averages.itertuples()}
+    rows = list({str(_row(cell)): cell for cell in cells.values()}.items())
+    compared = [any(c.paper == c.paper for (_, m, _), c in cells.items() if m == method) for method in methods]
     with_eps = first["table"] in ("AAE", "robust accuracy")
     header = ["structure", *(["attack", "eps"] if with_eps else ["measure"])]
-    for column, label in enumerate(labels):
-        header += [label, "paper", "diff."] if column in compared else [label]
-
-    by_place = {(cell.structure, cell.row, cell.column): cell for cell in cells.itertuples()}
+    for label, with_paper in zip(labels, compared, strict=True):
+        header += [label, "paper", "diff."] if with_paper else [label]
     blocks = []
-    for structure in sorted(set(cells["structure"])):
-        block = []
-        for row in group.drop_duplicates("row").itertuples():
-            line = [structure if not block else "", *_row_head(row)[: 1 + with_eps]]
-            for column in range(len(methods)):
-                cell = by_place.get((structure, row.row, column))
-                line.append(cell.text if cell else "")
-                if column in compared:
-                    has_paper = cell is not None and not pd.isna(cell.paper)
-                    line += [f"{cell.paper:.4f}", f"{cell.difference:+.4f}"] if has_paper else ["", ""]
+    for structure in sorted({structure for structure, _ in runs}):
+        block: list[list[str]] = []
+        for key, row in rows:
+            line = ["" if block else structure, *_row_head(row)[: 1 + with_eps]]
+            for method, with_paper in zip(methods, compared, strict=True):
+                cell = cells.get((structure, method, key))
+                line.append(_text(cell, len(runs[structure, method]), _FORMATS[first["table"]]) if cell else "")
+                if with_paper:
+                    has_paper = cell is not None and cell.paper == cell.paper
+                    line += [f"{cell.paper:.4f}", f"{cell.mean - cell.paper:+.4f}"] if has_paper else ["", ""]
             block.append(line)
         blocks.append(block)
-    caption = [*_conditions(first), _seeds_sentence(group, labels)]
+    hardware = _hardware(group)
+    caption = [*_conditions(first), _seeds_sentence(runs, dict(zip(methods, labels, strict=True)))]
     if common:
         caption.append(f"All trained with {describe_settings(common)}.")
-    hardware = _hardware(group)
     caption.append(f"Hardware: {hardware}.")
-    if compared:
+    if any(compared):
         caption.append(_comparison_sentence(first))
     context = {name: first[name] for name in CONTEXT} | {"hardware": hardware}
-    numbers = cells.assign(**context, method=cells["regularizer"].map(_NAMES), settings=cells["settings"].map(describe_settings))
-    return ResultTable(_title(first), " ".join(caption), header, blocks, 2 + with_eps, numbers[CSV_COLUMNS])
-
-
-def _cells(group: pd.DataFrame, labels: list[str]) -> pd.DataFrame:
-    """Average over seeds: a line for each structure, row and column."""
-    keys = ["structure", "row", *_ROW, "column", *_METHOD]
-    seeds = [f"{s} " if v == v else "" for s, v in zip(group["seed"], group["value"], strict=True)]
-    with_seeds = group.assign(seeds=pd.Series(seeds, group.index, object))
-    cells = with_seeds.groupby(keys, sort=False, dropna=False).agg(
-        n=("value", "count"),
-        seeds=("seeds", "sum"),
-        mean=("value", "mean"),
-        std=("value", "std"),
-        paper=("paper", "first"),
+    numbers = tuple(
+        context
+        | {name: getattr(cell, name) for name in ("structure", *_ROW, "n", "mean", "std", "paper")}
+        | {"method": _NAMES[cell.regularizer], "settings": describe_settings(cell.settings)}
+        | {"seeds": cell.seeds.strip(), "difference": cell.mean - cell.paper}
+        for cell in cells.values()
     )
-    cells = cells.reset_index().assign(seeds=[seeds.strip() for seeds in cells["seeds"]])
-    runs = group.groupby(["structure", "column"])["seed"].nunique().rename("runs")
-    cells = cells.merge(runs.reset_index(), on=["structure", "column"])
-    number_format = _FORMATS[group["table"].iloc[0]]
-    texts = [_text(c.n, c.runs, c.mean, c.std, number_format) for c in cells.itertuples()]
-    return cells.assign(difference=cells["mean"] - cells["paper"], text=texts)
+    return ResultTable(_title(first), " ".join(caption), header, blocks, 2 + with_eps, numbers)
 
 
-def _text(n: int, runs: int, mean: float, std: float, number_format: str = ".4f") -> str:
+def _row(cell: Any) -> tuple[Any, ...]:
+    return tuple(getattr(cell, name) for name in _ROW)
+
+
+def _text(cell: Any, runs: int, number_format: str = ".4f") -> str:
     """Write ``0.7694 ± 0.0012``, with ``(n = ...)`` if a seed is missing, or ``n/a`` if all are."""
-    if n == 0:
+    if cell.n == 0:
         return "n/a"
-    deviation = "" if pd.isna(std) else f" ± {std:{number_format}}"
-    return f"{mean:{number_format}}{deviation}" + (f" (n = {n})" if n < runs else "")
+    deviation = f" ± {cell.std:{number_format}}" if cell.std == cell.std else ""
+    return f"{cell.mean:{number_format}}{deviation}" + (f" (n = {cell.n})" if cell.n < runs else "")
 
 
 def _row_head(row: Any) -> tuple[str, str]:
     """Name a row, and give its bound."""
     name = row.attack or row.measure
-    eps = "" if pd.isna(row.eps) else f"{row.eps:.4g}"
+    eps = "" if row.eps != row.eps else f"{row.eps:.4g}"
     return f"{name} ({row.detail})" if row.detail else name, f"{eps} ({row.norm})" if row.norm == "L2" else eps
 
 
@@ -279,13 +290,13 @@ def _comparison_sentence(first: "pd.Series[Any]") -> str:
     )
 
 
-def _seeds_sentence(group: pd.DataFrame, labels: list[str]) -> str:
+def _seeds_sentence(runs: dict[tuple[str, Method], set[int]], labels: dict[Method, str]) -> str:
     """Say how many seeds there are, and which; by column where they differ."""
-    several_blocks = group["structure"].nunique() > 1
+    several_blocks = len({structure for structure, _ in runs}) > 1
     columns: dict[tuple[int, ...], list[str]] = {}
-    for (structure, column), runs in group.groupby(["structure", "column"]):
+    for (structure, method), seeds in sorted(runs.items(), key=lambda item: (item[0][0], _method_rank(item[0][1]))):
         block = f"{structure} " if several_blocks else ""
-        columns.setdefault(tuple(sorted(set(runs["seed"]))), []).append(block + labels[column])
+        columns.setdefault(tuple(sorted(seeds)), []).append(block + labels[method])
     counts = [
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
         + (f" for {' and '.join(names)}" if len(columns) > 1 else "")
@@ -318,23 +329,24 @@ def _protocol_comparisons(results: pd.DataFrame) -> list[ResultTable]:
 
 def _comparison(group: pd.DataFrame) -> ResultTable:
     first = group.iloc[0]
-    worst = group[(group["attack"] == WORST_CASE) & (group["norm"] == "Linf") & (group["table"] == "robust accuracy")]
-    smallest = worst.groupby(["record", *GROUP_KEYS])["eps"].transform("min")
-    worst = worst[worst["eps"] == smallest]
-    clean = group[group["measure"] == "clean_accuracy"]
+    robust = group[(group["table"] == "robust accuracy") & (group["norm"] == "Linf")]
+    worst = robust[robust["attack"] == WORST_CASE]
+    worst = worst[worst["eps"] == worst.groupby(["record", *GROUP_KEYS])["eps"].transform("min")]
     keys = ["protocol", "objective", "attacked", "examples", "cumulative", "eps", "attacks_at_bound"]
-    columns = sorted((key for key, _ in worst.groupby(keys)), key=lambda key: (_protocol_rank(key[0]), *key[1:]))
-    heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
-    measured = [clean, *(worst[(worst[keys] == list(key)).all(axis=1)] for key in columns)]
-    methods = _methods(group)
+    columns = sorted(set(worst[keys].itertuples(index=False, name=None)), key=lambda key: (_protocol_rank(key[0]), key))
+    clean = group[group["measure"] == "clean_accuracy"]
+    where = ["structure", *_METHOD]
+    values: dict[tuple[Any, ...], list[float]] = {}
+    for line in [*clean.itertuples(), *worst.itertuples()]:
+        column = None if line.measure == "clean_accuracy" else tuple(getattr(line, key) for key in keys)
+        values.setdefault((*(getattr(line, name) for name in where), column), []).append(line.value)
     lines = []
     for structure in sorted(set(group["structure"])):
-        for method in methods:
-            runs = clean[_is_of(clean, structure, method)]["seed"].nunique()
-            if runs:
-                values = [lines[_is_of(lines, structure, method)]["value"] for lines in measured]
-                texts = [_text(v.count(), runs, v.mean(), v.std()) if v.count() else "" for v in values]
-                lines.append([structure, _label(method), *texts])
+        for method in _methods(group[group["structure"] == structure]):
+            found = [pd.Series(values.get((structure, *method, column), []), dtype=float) for column in [None, *columns]]
+            texts = [_text(_Average(v.count(), v.mean(), v.std()), len(found[0])) if len(v) else "" for v in found]
+            lines.append([structure, _label(method), *texts])
+    heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
     caption = (
         "Examples that are classified correctly without attack and under the strongest of a protocol's attacks at "
         "the given eps, of all images attacked. What a method loses from one column to another is what the weaker "
@@ -351,7 +363,9 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
     )
 
 
-def _is_of(lines: pd.DataFrame, structure: str, method: Method) -> "pd.Series[bool]":
-    """Select the lines of a structure and a method."""
-    same_settings = lines["settings"].map(lambda settings: settings == method[1]).astype(bool)
-    return (lines["structure"] == structure) & (lines["regularizer"] == method[0]) & same_settings
+class _Average(NamedTuple):
+    """Values of one cell over the seeds."""
+
+    n: int
+    mean: float
+    std: float

@@ -153,7 +153,7 @@ def tables_of(folder: Path, *records: CellRecord) -> dict[str, list[ResultTable]
 
 def cells_of(tables: Mapping[str, Iterable[ResultTable]]) -> pd.DataFrame:
     """Put the numbers of all tables into one frame."""
-    return pd.concat([table.cells for section in tables.values() for table in section if table.cells is not None])
+    return pd.DataFrame([cell for section in tables.values() for table in section for cell in table.cells])
 
 
 def _row(rng: Rng, attack: Mapping[str, Any], examples: int) -> AttackRow:
