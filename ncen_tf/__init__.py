@@ -17,6 +17,7 @@ _MODULES = {
     "Gate": "ncen_tf.report.gate",
     "Manifest": "ncen_tf.export.manifest",
     "NCE": "ncen_tf.ensembles.regularizers",
+    "OnnxInterface": "ncen_tf.targets.target",
     "Report": "ncen_tf.report.results",
     "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
@@ -28,9 +29,13 @@ _MODULES = {
     "read_grid": "ncen_tf.sweep.grid",
     "read_results": "ncen_tf.tables.results_frame",
     "results_page": "ncen_tf.tables.formats",
+    "evaluate": "ncen_tf.attack.evaluation",
+    "evaluate_saved": "ncen_tf.attack.evaluation",
     "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
     "load_ensemble": "ncen_tf.export.loading",
+    "measure_transfer": "ncen_tf.transfer.run",
+    "open_target": "ncen_tf.targets.opening",
     "verify_export": "ncen_tf.export.export",
 }
 

@@ -17,7 +17,7 @@ def load_ensemble(path: Path | str) -> Ensemble:
     file justifies. Layers that are not part of Keras must be registered before.
 
     Args:
-        path: A ``.keras`` file that ``Ensemble.save`` wrote, or the directory of a training run, finished or not.
+        path: A ``.keras`` file that ``Ensemble.save`` wrote, or the directory of a training run.
 
     Returns:
         The ensemble, in float32 where it comes from a run; compile it to train on.
