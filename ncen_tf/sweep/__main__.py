@@ -40,9 +40,15 @@ class Flags(Settings):
     """Flags of the program."""
 
     grid: Path = Field(description="Grid file, such as configs/grids/smoke.toml")
-    out: Path | None = Field(default=None, description="Folder of the sweep (default: sweeps/NAME of the grid)")
-    processes: int = Field(default=1, ge=1, description="Number of cells at a time, each on its own share of the cores")
-    dry_run: bool = Field(default=False, description="List of the cells and how far they are, instead of a run")
+    out: Path | None = Field(
+        default=None, description="Folder of the sweep (default: sweeps/NAME of the grid)"
+    )
+    processes: int = Field(
+        default=1, ge=1, description="Number of cells at a time, each on its own share of the cores"
+    )
+    dry_run: bool = Field(
+        default=False, description="List of the cells and how far they are, instead of a run"
+    )
     data_dir: Path | None = Field(default=None, description="Folder of tensorflow-datasets")
     archive_dir: Path | None = Field(default=None, description="Folder with the archives of datasets")
 

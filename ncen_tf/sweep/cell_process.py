@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ncen_tf
+from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
@@ -33,11 +34,8 @@ class Share(Settings):
     """Environment variables, such as the GPUs."""
 
 
-class DataLocation(Settings):
-    """Folders where datasets are looked for, as :func:`ncen_tf.load_data` takes them."""
-
-    data_dir: Path | None = None
-    archive_dir: Path | None = None
+Location = dict[str, Path | None]
+"""Folders where datasets are looked for: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
 
 
 class CellState(Settings):
@@ -108,7 +106,7 @@ class CellDirectory:
         state.write(self._state_file)
 
 
-def run_in_process(cell: GridCell, folder: Path, share: Share, location: DataLocation) -> None:
+def run_in_process(cell: GridCell, folder: Path, share: Share, location: Location) -> None:
     """Run a cell in this process, whose output goes to the cell's log.
 
     The process ends with exit code 0, with 2 after an error in the input, or with 130 when it was
@@ -137,7 +135,7 @@ def run_in_process(cell: GridCell, folder: Path, share: Share, location: DataLoc
         sys.exit(INTERRUPTED)
 
 
-def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -> CellRecord:
+def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> CellRecord:
     """Train, export and attack; what is done already is kept.
 
     Args:
@@ -166,13 +164,8 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -
 
     config = cell.config
     with step("train"):
-        data = ncen_tf.load_data(
-            config.dataset,
-            data_dir=location.data_dir,
-            archive_dir=location.archive_dir,
-            train_examples=config.train_examples,
-            test_examples=config.test_examples,
-        )
+        sizes = {"train_examples": config.train_examples, "test_examples": config.test_examples}
+        data = ncen_tf.load_data(config.dataset, **location, **sizes)
         run = ncen_tf.train_ensemble(config, data, directory.run)
     with step("export"):
         manifest = Manifest.read(directory.export) if (directory.export / MANIFEST).is_file() else None
@@ -196,6 +189,26 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: DataLocation) -
     )
     record.write(directory.record)
     return record
+
+
+def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, location: Location) -> Report:
+    """Attack the cell's export, or read the report of an attack that is finished."""
+    folder = directory.report(attack)
+    if (folder / "report.json").is_file():
+        return Report.read(folder / "report.json")
+    # An export has no batch statistics: what needs them attacks the run.
+    needs_run = load_suite(attack.suite, cell.config.dataset).batch_statistics
+    report: Report = ncen_tf.evaluate(
+        directory.run if needs_run else directory.export / ONNX_FILE,
+        ncen_tf.load_data(cell.config.dataset, **location).test,
+        suite=attack.suite,
+        examples=attack.examples,
+        seed=attack.seed,
+        out=folder,
+        **attack.choices,
+    )
+    report.save(folder)
+    return report
 
 
 def _stop_with_parent() -> None:

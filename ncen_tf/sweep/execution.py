@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -17,7 +18,7 @@ import filelock
 from tqdm import tqdm
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.sweep.cell_process import LOG, CellDirectory, DataLocation, Share, run_in_process
+from ncen_tf.sweep.cell_process import LOG, CellDirectory, Location, Share, run_in_process
 from ncen_tf.sweep.grid import SEPARATOR, GridCell, read_grid
 from ncen_tf.sweep.records import CellRecord, format_records
 
@@ -60,20 +61,18 @@ class Sweep:
         self.interrupted = False
         self._running: set[multiprocessing.process.BaseProcess] = set()
         self._lock = threading.RLock()  # A signal may come while the main thread holds it.
-        self._location = DataLocation(data_dir=data_dir, archive_dir=archive_dir)
+        folders = {"data_dir": data_dir, "archive_dir": archive_dir}
+        self._location: Location = {name: Path(path) if path else None for name, path in folders.items()}
         self._folders = self._find_folders()
 
     def describe(self) -> str:
         """List the cells, and how far each of them is."""
         progress = self._progress()
         counts = collections.Counter(progress.values())
-        lines = [f"{name}: {state}" for name, state in progress.items()]
         summary = ", ".join(f"{counts[state]} {state}" for state in ("finished", "started", "new"))
-        lines.append(f"{len(self.cells)} cells: {summary}.")
-        existing = {folder.name for folder in self._existing()}
-        if others := sorted(existing - {folder.name for folder in self._folders}):
-            lines.append(f"{len(others)} cells in the folder are not in this grid: {', '.join(others)}.")
-        return "\n".join(lines)
+        return "\n".join(
+            [*(f"{name}: {state}" for name, state in progress.items()), f"{len(progress)} cells: {summary}."]
+        )
 
     def run(self, processes: int = 1) -> list[CellRecord]:
         """Run the cells that are not finished. A cell that fails is noted, and the others continue.
@@ -101,25 +100,22 @@ class Sweep:
         return [CellRecord.read(file) for file in files if file.is_file()]
 
     def summary(self, records: list[CellRecord]) -> str:
-        """Write the results and failures as text."""
-        parts = [format_records(records)] if records else []
-        parts += [f"FAILED {name}: {reason}" for name, reason in self.failures.items()]
-        return "\n".join(parts)
-
-    def _existing(self) -> list[Path]:
-        return sorted((self.out / "cells").glob("*/"))
+        """Write the results of cells, and the failures, as text."""
+        failures = [f"FAILED {name}: {reason}" for name, reason in self.failures.items()]
+        return "\n".join([format_records(records), *failures])
 
     def _find_folders(self) -> list[Path]:
         """Find each cell's folder: the one that trains the same already, or a new one."""
-        states = {folder: CellDirectory(folder).state() for folder in self._existing()}
+        existing = sorted((self.out / "cells").glob("*/"))
+        states = {folder: CellDirectory(folder).state() for folder in existing}
         held = {folder: state.cell for folder, state in states.items() if state}
         folders = []
         for cell in self.cells:
             same = next((folder for folder, other in held.items() if other.trains_the_same(cell)), None)
-            folder, number = same or self.out / "cells" / cell.name, 1
-            while not same and folder in held:  # a cell of an earlier grid has the name
-                number += 1
-                folder = self.out / "cells" / f"{cell.name}{SEPARATOR}{number}"
+            names = (f"{cell.name}{SEPARATOR}{n}" if n > 1 else cell.name for n in itertools.count(1))
+            # A cell of an earlier version of the grid may have the name.
+            free = (self.out / "cells" / name for name in names if self.out / "cells" / name not in held)
+            folder = same or next(free)
             held[folder] = cell
             folders.append(folder)
         return folders
@@ -205,7 +201,9 @@ def divide_machine(processes: int) -> list[Share]:
     """
     cores = _usable_cores()
     if not 1 <= processes <= len(cores):
-        raise InputError(f"`processes` must be between 1 and {len(cores)}, the number of cores, got {processes}.")
+        raise InputError(
+            f"`processes` must be between 1 and {len(cores)}, the number of cores, got {processes}."
+        )
     if processes == 1:
         return [Share()]
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import tomllib
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +9,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import sha256
+from ncen_tf.base.files import read_toml, sha256
 from ncen_tf.base.flags import flags_of
 from ncen_tf.base.settings import Settings
+from ncen_tf.data.dataset import CLASS_NAMES, images_per_class
 from ncen_tf.report.results import Norm
 from ncen_tf.train.config import TrainConfig
 
@@ -48,13 +49,18 @@ class AttackSettings(Settings):
     name: str | None = None
     """Name of the report, where a grid attacks with one suite in several ways."""
     norm: Norm | None = None
-    objective: str | None = None
-    examples: int | None = Field(default=None, ge=1)
+    objective: ObjectiveName | None = None
+    examples: int | None = Field(default=None, ge=0)
     batch_size: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     check_gradients: bool | None = None
     suite_sha256: str = ""
     """Digest of the suite's file; filled in when a grid is read."""
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What is chosen instead of the suite's own settings."""
+        return {name: getattr(self, name) for name in ("norm", "objective", "batch_size", "check_gradients")}
 
     @property
     def report_name(self) -> str:
@@ -102,10 +108,7 @@ def read_grid(file: str | Path) -> list[GridCell]:
         ['regularizer=none', 'regularizer=nce']
     """
     file = Path(file)
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"The grid file {file} cannot be read: {error}.") from error
+    content = read_toml(file)
     train, attack = (_tables(file, name, content.pop(name, [])) for name in ("train", "attack"))
     export = content.pop("export", {})
     if not content and not train:
@@ -180,9 +183,7 @@ def _parse(where: str, kind: type[Any], table: Any) -> Any:
         raise InputError(f"{where}: {error}") from error
 
 
-def _attacks(
-    file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]
-) -> tuple[AttackSettings, ...]:
+def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) -> tuple[AttackSettings, ...]:
     """Check the attacks on all datasets of the grid."""
     attacks: dict[str, AttackSettings] = {}
     for number, table in enumerate(tables, start=1):
@@ -190,13 +191,16 @@ def _attacks(
         attack: AttackSettings = _parse(where, AttackSettings, table)
         try:
             for dataset in datasets:
-                suite = load_suite(attack.suite, dataset)
-                suite.with_choices(attack.objective, attack.batch_size, attack.norm, attack.check_gradients)
+                load_suite(attack.suite, dataset).with_choices(**attack.choices)
+                if attack.examples:
+                    images_per_class(attack.examples, len(CLASS_NAMES[dataset]))
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
         if attack.report_name in attacks:
-            raise InputError(f"{where}: there is a report {attack.report_name!r} already; give another `name`.")
+            raise InputError(
+                f"{where}: there is a report {attack.report_name!r} already; give another `name`."
+            )
         attacks[attack.report_name] = attack.model_copy(update={"suite_sha256": digest})
     return tuple(attacks.values())
 

@@ -38,18 +38,6 @@ class CellRecord(Settings):
     seconds: dict[str, float]
     """Seconds of training, export and each attack, interrupted attempts included."""
 
-    def report(self, protocol: str) -> Report:
-        """Return the report of a protocol.
-
-        Raises:
-            InputError: The cell was not attacked under the protocol.
-        """
-        for report in self.reports.values():
-            if report.protocol == protocol:
-                return report
-        known = ", ".join(report.protocol for report in self.reports.values()) or "none"
-        raise InputError(f"The record {self.name!r} has no report of protocol {protocol!r}; it has {known}.")
-
 
 def read_records(folder: Path) -> list[CellRecord]:
     """Read all records below a folder, in the order of their paths; other JSON files are skipped.
@@ -66,36 +54,21 @@ def read_records(folder: Path) -> list[CellRecord]:
 
 
 def format_records(records: list[CellRecord]) -> str:
-    """Write a row for each cell: clean accuracy, robust accuracy under each suite, seconds."""
-    # Linf first, and eps from small to large, under each suite.
-    columns = sorted(
-        {
-            (number, suite, worst.norm, worst.eps)
-            for record in records
-            for number, (suite, report) in enumerate(record.reports.items())
-            for worst in report.worst_case
-        },
-        key=lambda column: (column[0], column[1], column[2] != "Linf", column[3]),
-    )
-    header = ["cell", "clean", *(f"{suite}\n{norm} {eps:.4g}" for _, suite, norm, eps in columns), "seconds"]
+    """Write a row for each cell: clean accuracy, seconds, and robust accuracy under each suite.
+
+    The robust accuracy is that of each example under the strongest attack at the given norm and eps.
+    """
     rows = []
     for record in records:
-        values = {
-            (suite, worst.norm, worst.eps): worst.robust_accuracy.value
-            for suite, report in record.reports.items()
-            for worst in report.worst_case
-        }
-        robust = [_shown(values.get(column[1:])) for column in columns]
         seconds = f"{sum(record.seconds.values()):.0f}"
-        rows.append([record.name, f"{record.run.clean_accuracy:.4f}", *robust, seconds])
-    align = ["left"] + ["right"] * (len(header) - 1)
-    table = tabulate(rows, header, disable_numparse=True, colalign=align)
-    note = "Robust accuracy: each example under the strongest attack of a suite, at the given norm and eps."
-    return f"{table}\n\n{note}" if columns else table
-
-
-def _shown(accuracy: float | None) -> str:
-    return "-" if accuracy is None else f"{accuracy:.3f}"
+        row = {"cell": record.name, "clean": f"{record.run.clean_accuracy:.4f}", "seconds": seconds}
+        for name, report in record.reports.items():
+            for worst in report.worst_case:
+                accuracy = worst.robust_accuracy.value
+                heading = f"{name}\n{worst.norm} {worst.eps:.4g}"
+                row[heading] = "n/a" if accuracy is None else f"{accuracy:.3f}"
+        rows.append(row)
+    return tabulate(rows, headers="keys", disable_numparse=True)
 
 
 def _is_record(file: Path) -> bool:

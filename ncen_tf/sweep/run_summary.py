@@ -1,4 +1,5 @@
 """TEMPORARY copy until helper train lands."""
+
 from typing import Any
 from ncen_tf.base.settings import Settings
 

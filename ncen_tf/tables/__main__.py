@@ -38,13 +38,13 @@ def main(flags: Flags) -> None:
         raise InputError("A `page` is Markdown with all protocols: leave out `protocol` and `format`.")
     if flags.preamble and not flags.page:
         raise InputError("`preamble` needs `page`.")
+    results = ncen_tf.read_results(flags.results)
     if flags.format == "map":
         protocol = "paper" if flags.protocol == "all" else flags.protocol
         out = flags.out or flags.results / f"parameter_map-{protocol}.png"
-        print(ncen_tf.plot_parameter_map(flags.results, out, flags.x, flags.y, protocol))
-        print(f"Map: {out}, {out.with_suffix('.csv')}")
+        ncen_tf.plot_parameter_map(results, out, flags.x, flags.y, protocol)
+        print(f"Map: {out}; its numbers: {out.with_suffix('.csv')}")
         return
-    results = ncen_tf.read_results(flags.results)
     if flags.page:
         text = ncen_tf.results_page(results, flags.preamble)
     else:

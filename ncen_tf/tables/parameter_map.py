@@ -2,95 +2,98 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
-from ncen_tf.sweep.records import CellRecord, read_records
+from ncen_tf.tables.result_tables import GROUP_KEYS
+from ncen_tf.tables.results_frame import WORST_CASE
 
 PANELS = ("clean accuracy", "mean AAE", "clean accuracy x mean AAE")
-"""What is shown; the product is the intensity of the paper's Fig. 4."""
+"""What is shown, in [0, 1]; the product is the intensity of the paper's Fig. 4."""
 
 
 def parameter_map(
-    folder: str | Path, x: str = "lambda_cos", y: str = "lambda_norm", protocol: str = "paper"
+    results: pd.DataFrame, x: str = "lambda_cos", y: str = "lambda_norm", protocol: str = "paper"
 ) -> pd.DataFrame:
     """Average accuracies over the seeds at each point of a grid of two training settings.
 
     Args:
-        folder: Folder of records. They may differ in the two settings and the seed, and in nothing else.
+        results: What :func:`read_results` returns, of runs that differ in the two settings and the seed only.
         x: Name of a training setting with numbers.
         y: Name of another one.
         protocol: Protocol whose attacks are averaged.
 
     Returns:
-        A line for each point, indexed by ``y`` and ``x``: the accuracies of :data:`PANELS` in [0, 1], and the
-        number of ``runs``.
+        A line for each point, indexed by ``y`` and ``x``: the accuracies of :data:`PANELS`, and the number of
+        ``runs``.
 
     Raises:
-        InputError: The records do not span a grid, or differ in other settings.
-
-    Example:
-        >>> import ncen_tf
-        >>> ncen_tf.parameter_map("docs/diversity", "lambda_cos", "lambda_cos")
-        Traceback (most recent call last):
-        ...
-        ncen_tf.base.errors.InputError: `x` and `y` must be two settings, got lambda_cos twice.
+        InputError: The runs do not span a grid, or differ in other settings or in how they were attacked.
     """
     if x == y:
         raise InputError(f"`x` and `y` must be two settings, got {x} twice.")
-    records = read_records(Path(folder))
-    _check_comparable(records, {x, y, "seed"}, protocol)
-    runs = pd.DataFrame([_run(record, x, y, protocol) for record in records])
-    repeated = runs[runs.duplicated([x, y, "seed"])]
-    if len(repeated):
-        raise InputError(f"The record {repeated['record'].iloc[0]!r} repeats another one: remove one of them.")
-    points = runs.groupby([y, x])
-    means = points[list(PANELS)].mean().assign(runs=points.size())
-    xs, ys = sorted(set(runs[x])), sorted(set(runs[y]))
-    if len(xs) < 2 or len(ys) < 2:
-        raise InputError(f"A map needs two values of {x} and of {y}; the records have {len(xs)} and {len(ys)}.")
-    missing = [(a, b) for b in ys for a in xs if (b, a) not in means.index]
-    if missing:
+    attacked = results[(results["table"] == "AAE") & (results["protocol"] == protocol)]
+    attacked = attacked[(attacked["measure"] == "AAE") & (attacked["attack"] != WORST_CASE)]
+    if attacked.empty:
+        raise InputError(f"No record has a report of protocol {protocol!r}.")
+    for key in GROUP_KEYS:
+        if attacked[key].nunique() > 1:
+            raise InputError(f"The runs of a map must have the same {key}; these have several.")
+    others = attacked["config"].map(lambda c: str({k: v for k, v in c.items() if k not in (x, y, "seed")}))
+    if others.nunique() > 1:
+        raise InputError(f"The runs of a map may differ in {x}, {y} and the seed only; these differ in more.")
+    for name in (x, y):
+        if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
+            raise InputError(f"{name} is not a training setting with a number in all records.")
+    clean = results[results["measure"] == "clean_accuracy"].set_index("record")["value"]
+    points = {name: attacked["config"].map(lambda config, name=name: float(config[name])) for name in (x, y)}
+    runs = attacked.assign(**points).groupby([y, x, "record"])["value"].mean().reset_index("record")
+    runs[PANELS[0]], runs[PANELS[1]] = runs["record"].map(clean), runs["value"]
+    runs[PANELS[2]] = runs[PANELS[0]] * runs[PANELS[1]]
+    grouped = runs.groupby([y, x])
+    means = grouped[list(PANELS)].mean().assign(runs=grouped.size())
+    shape = [means.index.get_level_values(name).nunique() for name in (x, y)]
+    if min(shape) < 2 or len(means) < shape[0] * shape[1]:
         raise InputError(
-            f"{len(missing)} of {len(xs) * len(ys)} points of the grid have no record, such as "
-            f"{x} {missing[0][0]:g} with {y} {missing[0][1]:g}."
+            f"A map needs a full grid of at least two values of {x} and of {y}; the records have {shape[0]} "
+            f"and {shape[1]}, and {len(means)} points."
         )
     return means
 
 
 def plot_parameter_map(
-    folder: str | Path,
+    results: pd.DataFrame,
     out: str | Path,
     x: str = "lambda_cos",
     y: str = "lambda_norm",
     protocol: str = "paper",
-) -> str:
-    """Draw a parameter map as filled contours, and write its numbers beside it as CSV.
+) -> pd.DataFrame:
+    """Draw the accuracy over two training settings as filled contours, with its numbers beside it as CSV.
 
     Args:
-        folder: Folder of records.
+        results: What :func:`read_results` returns, of runs that differ in the two settings and the seed only.
         out: PNG file to write; the CSV file has the same name with the suffix ``.csv``.
         x: Training setting of the horizontal axis.
         y: Training setting of the vertical axis.
         protocol: Protocol whose attacks are averaged.
 
     Returns:
-        A sentence on the best point.
+        The numbers: a line for each point.
 
     Raises:
-        InputError: The records do not span a grid, or differ in other settings.
+        InputError: The runs do not span a grid, or differ in other settings or in how they were attacked.
 
     Example:
         >>> import ncen_tf
-        >>> ncen_tf.plot_parameter_map("sweeps/lambda_map", "lambda_map.png")  # doctest: +SKIP
+        >>> results = ncen_tf.read_results("sweeps/lambda_map")  # doctest: +SKIP
+        >>> points = ncen_tf.plot_parameter_map(results, "lambda_map.png")  # doctest: +SKIP
     """
-    means, out = parameter_map(folder, x, y, protocol), Path(out)
+    means, out = parameter_map(results, x, y, protocol), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     means.to_csv(out.with_suffix(".csv"))
-    figure = Figure(figsize=(14, 4.6), layout="constrained")  # Figure itself needs no display.
+    figure = Figure(figsize=(14, 4.6), layout="constrained")  # A figure of its own needs no display.
     for axes, panel in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
         values = means[panel].unstack(x)
         axes.use_sticky_edges = False  # leaves space for the numbers of the outer points
@@ -99,62 +102,13 @@ def plot_parameter_map(
         for (b, a), value in means[panel].items():
             axes.plot(a, b, "o", color="white", markeredgecolor="black", markersize=4)
             axes.annotate(
-                f"{value:.3f}",
-                (a, b),
-                xytext=(0, 5),
-                textcoords="offset points",
-                ha="center",
-                fontsize=7,
-                bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
+                f"{value:.3f}", (a, b), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7
             )
         axes.set(title=panel, xlabel=x, xticks=values.columns, yticks=values.index)
     figure.axes[0].set_ylabel(y)
-    record = read_records(Path(folder))[0]
-    figure.suptitle(
-        f"{record.config.dataset}, {record.run.data.train_examples} training images, protocol {protocol}, "
-        "mean over seeds",
-        fontsize=10,
-    )
+    first = results.iloc[0]
+    title = f"{first['dataset']}, {first['train_examples']:,} training images, protocol {protocol}"
+    figure.suptitle(f"{title}, mean over seeds", fontsize=10)
     with replacing(out) as temporary:
         figure.savefig(temporary, format="png", dpi=120)
-    best_y, best_x = means[PANELS[2]].idxmax()
-    return f"Largest {PANELS[2]}: {means[PANELS[2]].max():.4f} at {x} {best_x:g}, {y} {best_y:g}."
-
-
-def _run(record: CellRecord, x: str, y: str, protocol: str) -> dict[str, object]:
-    """Collect the point, the seed and the accuracies of one run."""
-    settings = record.config.flat()
-    for name in (x, y):
-        if isinstance(settings.get(name), bool | str | None):
-            raise InputError(f"The record {record.name!r} has no number {name}; it has {settings.get(name)!r}.")
-    report = record.report(protocol)
-    aae = [row.aae.value for row in report.attacks]
-    if not aae or None in aae:
-        raise InputError(f"The record {record.name!r} has no AAE: no image is classified correctly without attack.")
-    clean, mean_aae = record.run.clean_accuracy, float(np.mean(aae))
-    return {
-        "record": record.name,
-        x: float(settings[x]),
-        y: float(settings[y]),
-        "seed": record.config.seed,
-        **dict(zip(PANELS, (clean, mean_aae, clean * mean_aae), strict=True)),
-    }
-
-
-def _check_comparable(records: list[CellRecord], free: set[str], protocol: str) -> None:
-    def conditions(record: CellRecord) -> dict[str, object]:
-        report = record.report(protocol)
-        attacks = [(row.attack, row.norm, row.eps, row.settings) for row in report.attacks]
-        settings = {name: value for name, value in record.config.flat().items() if name not in free}
-        same = {"objective": report.objective, "attacked dataset": report.dataset, "examples": report.examples}
-        return settings | same | {"attacks": attacks}
-
-    first = conditions(records[0])
-    for record in records[1:]:
-        other = conditions(record)
-        for name in sorted({*first, *other}):
-            if first.get(name) != other.get(name):
-                raise InputError(
-                    f"Records of a map may differ in {', '.join(sorted(free))} only; {record.name!r} and "
-                    f"{records[0].name!r} differ in {name}: {other.get(name)} and {first.get(name)}."
-                )
+    return means

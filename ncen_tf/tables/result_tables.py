@@ -114,7 +114,9 @@ def _average(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds: a line for each cell of all tables, in the order in which their rows appear."""
     seeds = [f"{s} " if v == v else "" for s, v in zip(results["seed"], results["value"], strict=True)]
     keys = [*GROUP_KEYS, "structure", *_METHOD, *_ROW]
-    cells = results.assign(seeds=pd.Series(seeds, results.index, object)).groupby(keys, sort=False, dropna=False)
+    cells = results.assign(seeds=pd.Series(seeds, results.index, object)).groupby(
+        keys, sort=False, dropna=False
+    )
     return cells.agg(
         n=("value", "count"),
         seeds=("seeds", "sum"),
@@ -141,7 +143,10 @@ def _table_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
         max(tables.index(first["table"]), 1),
         _protocol_rank(first["protocol"]),
         _scale_rank(first),
-        *(first[name] for name in ("objective", "attacked", "examples", "cumulative", "machine", "attack_settings")),
+        *(
+            first[name]
+            for name in ("objective", "attacked", "examples", "cumulative", "machine", "attack_settings")
+        ),
         first["table"],
     )
 
@@ -194,7 +199,9 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
     # By text, for an eps of NaN is not equal to itself.
     cells = {(c.structure, (c.regularizer, c.settings), str(_row(c))): c for c in averages.itertuples()}
     rows = list({str(_row(cell)): cell for cell in cells.values()}.items())
-    compared = [any(c.paper == c.paper for (_, m, _), c in cells.items() if m == method) for method in methods]
+    compared = [
+        any(c.paper == c.paper for (_, m, _), c in cells.items() if m == method) for method in methods
+    ]
     with_eps = first["table"] in ("AAE", "robust accuracy")
     header = ["structure", *(["attack", "eps"] if with_eps else ["measure"])]
     for label, with_paper in zip(labels, compared, strict=True):
@@ -206,7 +213,9 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
             line = ["" if block else structure, *_row_head(row)[: 1 + with_eps]]
             for method, with_paper in zip(methods, compared, strict=True):
                 cell = cells.get((structure, method, key))
-                line.append(_text(cell, len(runs[structure, method]), _FORMATS[first["table"]]) if cell else "")
+                line.append(
+                    _text(cell, len(runs[structure, method]), _FORMATS[first["table"]]) if cell else ""
+                )
                 if with_paper:
                     has_paper = cell is not None and cell.paper == cell.paper
                     line += [f"{cell.paper:.4f}", f"{cell.mean - cell.paper:+.4f}"] if has_paper else ["", ""]
@@ -246,11 +255,17 @@ def _row_head(row: Any) -> tuple[str, str]:
     """Name a row, and give its bound."""
     name = row.attack or row.measure
     eps = "" if row.eps != row.eps else f"{row.eps:.4g}"
-    return f"{name} ({row.detail})" if row.detail else name, f"{eps} ({row.norm})" if row.norm == "L2" else eps
+    return (
+        f"{name} ({row.detail})" if row.detail else name,
+        f"{eps} ({row.norm})" if row.norm == "L2" else eps,
+    )
 
 
 def _title(first: "pd.Series[Any]") -> str:
-    names = {"gradients": "Gradients and accuracy on clean images", "cost": f"Cost of training on {first['machine']}"}
+    names = {
+        "gradients": "Gradients and accuracy on clean images",
+        "cost": f"Cost of training on {first['machine']}",
+    }
     table = first["table"]
     name = names.get(table, f"{table[0].upper()}{table[1:]}, protocol {first['protocol']}")
     return f"{name}, {first['dataset']}, k = {first['members']}"
@@ -274,7 +289,9 @@ def _conditions(first: "pd.Series[Any]") -> list[str]:
 
 
 def _training_sentence(first: "pd.Series[Any]") -> str:
-    return f"Trained on {first['train_examples']:,} images of {first['dataset']} for {first['epochs']} epochs."
+    return (
+        f"Trained on {first['train_examples']:,} images of {first['dataset']} for {first['epochs']} epochs."
+    )
 
 
 def _comparison_sentence(first: "pd.Series[Any]") -> str:
@@ -294,7 +311,9 @@ def _seeds_sentence(runs: dict[tuple[str, Method], set[int]], labels: dict[Metho
     """Say how many seeds there are, and which; by column where they differ."""
     several_blocks = len({structure for structure, _ in runs}) > 1
     columns: dict[tuple[int, ...], list[str]] = {}
-    for (structure, method), seeds in sorted(runs.items(), key=lambda item: (item[0][0], _method_rank(item[0][1]))):
+    for (structure, method), seeds in sorted(
+        runs.items(), key=lambda item: (item[0][0], _method_rank(item[0][1]))
+    ):
         block = f"{structure} " if several_blocks else ""
         columns.setdefault(tuple(sorted(seeds)), []).append(block + labels[method])
     counts = [
@@ -333,7 +352,9 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
     worst = robust[robust["attack"] == WORST_CASE]
     worst = worst[worst["eps"] == worst.groupby(["record", *GROUP_KEYS])["eps"].transform("min")]
     keys = ["protocol", "objective", "attacked", "examples", "cumulative", "eps", "attacks_at_bound"]
-    columns = sorted(set(worst[keys].itertuples(index=False, name=None)), key=lambda key: (_protocol_rank(key[0]), key))
+    columns = sorted(
+        set(worst[keys].itertuples(index=False, name=None)), key=lambda key: (_protocol_rank(key[0]), key)
+    )
     clean = group[group["measure"] == "clean_accuracy"]
     where = ["structure", *_METHOD]
     values: dict[tuple[Any, ...], list[float]] = {}
@@ -343,8 +364,13 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
     lines = []
     for structure in sorted(set(group["structure"])):
         for method in _methods(group[group["structure"] == structure]):
-            found = [pd.Series(values.get((structure, *method, column), []), dtype=float) for column in [None, *columns]]
-            texts = [_text(_Average(v.count(), v.mean(), v.std()), len(found[0])) if len(v) else "" for v in found]
+            found = [
+                pd.Series(values.get((structure, *method, column), []), dtype=float)
+                for column in [None, *columns]
+            ]
+            texts = [
+                _text(_Average(v.count(), v.mean(), v.std()), len(found[0])) if len(v) else "" for v in found
+            ]
             lines.append([structure, _label(method), *texts])
     heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
     caption = (

@@ -126,6 +126,7 @@ def _lines(record: CellRecord) -> Iterator[Line]:
         "regularizer": config.flat()["regularizer"],
         "settings": method_settings(config),
         "seed": config.seed,
+        "config": config.flat(),
         "hardware": _hardware(run.environment),
         # Empty where no attack was run.
         **dict.fromkeys(("protocol", "objective", "attacked", "attack_settings", "attacks"), ""),
@@ -168,7 +169,9 @@ def _report_lines(report: Report) -> Iterator[Line]:
         clean = {"measure": "ACE"} if measure == "AAE" else {"attack": "clean", "eps": 0.0}
         yield base | clean | {"value": report.clean_accuracy.value}
         for row in report.attacks:
-            alike = [_settings(o) for o in report.attacks if _bound(o) == _bound(row) and o.attack == row.attack]
+            alike = [
+                _settings(o) for o in report.attacks if _bound(o) == _bound(row) and o.attack == row.attack
+            ]
             differing = [s for s in _settings(row) if any(s not in other for other in alike)]
             yield base | {
                 "attack": row.attack,
@@ -179,7 +182,11 @@ def _report_lines(report: Report) -> Iterator[Line]:
             }
         for worst in report.worst_case:
             if len(worst.attacks) > 1:
-                here = [text for row, text in zip(report.attacks, attacks, strict=True) if _bound(row) == _bound(worst)]
+                here = [
+                    text
+                    for row, text in zip(report.attacks, attacks, strict=True)
+                    if _bound(row) == _bound(worst)
+                ]
                 yield base | {
                     "attack": WORST_CASE,
                     "norm": worst.norm,
@@ -271,4 +278,6 @@ def paper_cells() -> pd.DataFrame:
         CIFAR-10 is read as 0.02), and ``value``: ACE or AAE in [0, 1].
     """
     with (resources.files("ncen_tf.tables") / "paper_cells.csv").open(encoding="utf-8") as stream:
-        return pd.read_csv(stream, dtype={n: object for n in ("dataset", "structure", "regularizer", "attack")})
+        return pd.read_csv(
+            stream, dtype={n: object for n in ("dataset", "structure", "regularizer", "attack")}
+        )

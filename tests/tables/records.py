@@ -36,11 +36,13 @@ def record(
 ) -> CellRecord:
     """Make the record of a run with the given flat settings of training."""
     config = TrainConfig.from_flags(
-        {"dataset": "fashion_mnist", "architecture": ENSEMBLE1, "epochs": 2, "train_examples": 10_000} | settings
+        {"dataset": "fashion_mnist", "architecture": ENSEMBLE1, "epochs": 2, "train_examples": 10_000}
+        | settings
     )
     members = len(config.members)
     measured: dict[str, Any] = {
-        name: rng.random() for name in ("clean_accuracy", "ce", "l_cos", "l_norm", "pairwise_cosine", "norm_spread")
+        name: rng.random()
+        for name in ("clean_accuracy", "ce", "l_cos", "l_norm", "pairwise_cosine", "norm_spread")
     }
     for per_member in ("member_accuracy", "cosine_to_mean", "norm_deviation", "gradient_norm"):
         measured[per_member] = tuple(rng.random(members).tolist())
@@ -72,7 +74,10 @@ def record(
             environment=dict(environment),
         ),
         export=Accuracy(
-            clean_accuracy=0.5, test_examples=test_examples, dataset_source="made up", predictions_sha256="0" * 64
+            clean_accuracy=0.5,
+            test_examples=test_examples,
+            dataset_source="made up",
+            predictions_sha256="0" * 64,
         ),
         onnx_sha256="0" * 64,
         reports={report.protocol: report for report in reports},
@@ -96,7 +101,9 @@ def report(
     bounds = sorted({(attack.get("norm", "Linf"), attack["eps"]) for attack in attacks})
     rows = [_row(rng, attack, examples) for attack in attacks]
     if no_aae:
-        rows[0] = rows[0].model_copy(update={"aae": Proportion(value=None, count=0, total=0, interval=(0, 1))})
+        rows[0] = rows[0].model_copy(
+            update={"aae": Proportion(value=None, count=0, total=0, interval=(0, 1))}
+        )
     return Report(
         protocol=protocol,
         objective=OBJECTIVES.get(protocol, "ensemble"),
@@ -131,7 +138,9 @@ def paper_attacks(dataset: str) -> list[dict[str, Any]]:
     small, large, *iterative = EPS[dataset]
     rows: list[dict[str, Any]] = [{"attack": "FGSM", "eps": eps} for eps in (small, large)]
     for eps in (small, large):
-        rows.append({"attack": "MI-FGSM", "eps": eps, "settings": {"steps": 40, "step_size": 0.01, "decay": 1.0}})
+        rows.append(
+            {"attack": "MI-FGSM", "eps": eps, "settings": {"steps": 40, "step_size": 0.01, "decay": 1.0}}
+        )
     for name, steps in (("PGD", 40), ("BIM", 10)):
         for eps in iterative:
             rows.append({"attack": name, "eps": eps, "settings": {"steps": steps, "step_size": eps}})

@@ -17,7 +17,15 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.formats import format_tables, results_page
-from ncen_tf.tables.result_tables import GROUP_KEYS, _Average, _common_settings, _label, _methods, _text, result_tables
+from ncen_tf.tables.result_tables import (
+    GROUP_KEYS,
+    _Average,
+    _common_settings,
+    _label,
+    _methods,
+    _text,
+    result_tables,
+)
 from ncen_tf.tables.results_frame import is_departure, method_settings, paper_cells, read_results
 from ncen_tf.train.config import TrainConfig
 from tests.tables.records import CPU, ENSEMBLE1, GPU, Rng, cells_of, record, report, tables_of, write
@@ -62,7 +70,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[CellRe
             continue
         protocols = [name for name in ("paper", "released", "strict") if rng.random() < 0.7]
         reports = [
-            report(rng, name, dataset=dataset, examples=int(rng.choice([500, 1_000])), no_aae=rng.random() < 0.1)
+            report(
+                rng, name, dataset=dataset, examples=int(rng.choice([500, 1_000])), no_aae=rng.random() < 0.1
+            )
             for name in protocols
         ]
         records.append(
@@ -99,7 +109,9 @@ def belongs(line: dict[str, str], one: CellRecord) -> bool:
         and STRUCTURES[one.config.members] == line["structure"]
         and flat["regularizer"] == NAMES[line["method"]]
         and all(
-            str(flat[name]) == settings.get(name, default) for name, default in defaults.items() if name in flat
+            str(flat[name]) == settings.get(name, default)
+            for name, default in defaults.items()
+            if name in flat
         )
         and str(one.config.epochs) == line["epochs"]
         and str(one.config.train_examples) == line["train_examples"]
@@ -141,9 +153,7 @@ def in_report(line: dict[str, str], of_protocol: Report) -> float | None:
     return value
 
 
-def test_every_number_is_numpys(
-    lines: list[dict[str, str]], written: tuple[Path, list[CellRecord]]
-) -> None:
+def test_every_number_is_numpys(lines: list[dict[str, str]], written: tuple[Path, list[CellRecord]]) -> None:
     for line in lines:
         values = brute_force(line, written[1])
         assert int(line["n"]) == len(values) == len(line["seeds"].split()), line
@@ -261,7 +271,11 @@ def test_settings_that_make_another_method_than_the_papers(
 
 
 def test_labels_leave_to_the_caption_what_all_columns_share() -> None:
-    short, balanced, adversarial = ("decay_every", "1"), ("lambda_norm", "-0.02"), ("adversarial_training", "pgd")
+    short, balanced, adversarial = (
+        ("decay_every", "1"),
+        ("lambda_norm", "-0.02"),
+        ("adversarial_training", "pgd"),
+    )
     columns = [("none", (short,)), ("nce", (short,)), ("nce", (short, balanced))]
     common = _common_settings(columns)
     assert common == {short}
@@ -269,7 +283,9 @@ def test_labels_leave_to_the_caption_what_all_columns_share() -> None:
     # What makes another method is named in every column; of an adversary, only that there is one.
     columns = [("nce", (adversarial, ("at_steps", "4"), balanced)), ("nce", (adversarial, ("at_steps", "4")))]
     assert _common_settings(columns) == {("at_steps", "4")}
-    assert _label(columns[0], _common_settings(columns)) == "NCEn, adversarial_training pgd, lambda_norm -0.02"
+    assert (
+        _label(columns[0], _common_settings(columns)) == "NCEn, adversarial_training pgd, lambda_norm -0.02"
+    )
     assert not _common_settings([columns[0], ("nce", (adversarial, ("at_steps", "7")))])
 
 
@@ -295,13 +311,21 @@ def test_text_of_a_cell(n: int, runs: int, mean: float, std: float, text: str) -
 
 
 def pgd(steps: int) -> list[dict[str, Any]]:
-    return [{"attack": n, "eps": 0.1, "settings": {"steps": steps, "step_size": 0.01}} for n in ("PGD", "BIM")]
+    return [
+        {"attack": n, "eps": 0.1, "settings": {"steps": steps, "step_size": 0.01}} for n in ("PGD", "BIM")
+    ]
 
 
 def test_other_attacks_are_another_table(tmp_path: Path, rng: Rng) -> None:
     """Other settings, other attacks beside the same ones, another order, another meaning of the rows."""
     fgsm = {"attack": "FGSM", "eps": 0.1}
-    attacked = [(pgd(10), False), (pgd(100), False), ([*pgd(10), fgsm], False), (pgd(10)[::-1], False), (pgd(10), True)]
+    attacked = [
+        (pgd(10), False),
+        (pgd(100), False),
+        ([*pgd(10), fgsm], False),
+        (pgd(10)[::-1], False),
+        (pgd(10), True),
+    ]
     records = [
         record(rng, f"s{seed}", [report(rng, "custom", attacks=attacks, cumulative=cumulative)], seed=seed)
         for seed, (attacks, cumulative) in enumerate(attacked)
@@ -324,7 +348,15 @@ def test_a_table_never_mixes_conditions(written: tuple[Path, list[CellRecord]]) 
     tables = [table for section in result_tables(results).values() for table in section if table.cells]
     assert len(tables) == len(results.groupby(GROUP_KEYS))
     for table in tables:
-        for name in ("protocol", "objective", "examples", "attack_settings", "train_examples", "epochs", "members"):
+        for name in (
+            "protocol",
+            "objective",
+            "examples",
+            "attack_settings",
+            "train_examples",
+            "epochs",
+            "members",
+        ):
             assert len({cell[name] for cell in table.cells}) == 1
 
 
@@ -333,8 +365,12 @@ def test_rows_that_look_alike_say_how_they_differ(tmp_path: Path, rng: Rng) -> N
         {"attack": "PGD", "eps": 0.1, "settings": {"steps": steps, "step_size": size}}
         for steps, size in ((10, 0.1), (20, 0.1), (20, 0.05))
     ]
-    attacks += [{"attack": "PGD", "norm": norm, "eps": 0.2, "settings": {"steps": 10}} for norm in ("Linf", "L2")]
-    (block,) = tables_of(tmp_path, record(rng, "one", [report(rng, attacks=attacks)]))["Protocol paper"][0].blocks
+    attacks += [
+        {"attack": "PGD", "norm": norm, "eps": 0.2, "settings": {"steps": 10}} for norm in ("Linf", "L2")
+    ]
+    (block,) = tables_of(tmp_path, record(rng, "one", [report(rng, attacks=attacks)]))["Protocol paper"][
+        0
+    ].blocks
     assert [line[1:3] for line in block[1:6]] == [
         ["PGD (step_size 0.1, steps 10)", "0.1"],
         ["PGD (step_size 0.1, steps 20)", "0.1"],
@@ -352,7 +388,9 @@ def test_the_same_run_twice_is_refused(tmp_path: Path, rng: Rng) -> None:
 
 def test_two_reports_of_the_same_conditions_are_refused(tmp_path: Path, rng: Rng) -> None:
     one = record(rng, "one", [report(rng)])
-    write(tmp_path, one.model_copy(update={"reports": {"a": one.reports["paper"], "b": one.reports["paper"]}}))
+    write(
+        tmp_path, one.model_copy(update={"reports": {"a": one.reports["paper"], "b": one.reports["paper"]}})
+    )
     with pytest.raises(InputError, match="'one' has two reports of protocol 'paper'"):
         read_results(tmp_path)
 
@@ -364,7 +402,9 @@ def test_numbers_near_zero_are_written_in_full(tmp_path: Path, rng: Rng) -> None
         "norm_deviation": (-0.04, -0.21, 0.25000001),
         "pairwise_cosine": 0.123456789,
     }
-    cells = cells_of(tables_of(tmp_path, record(rng, "one", test=test))).set_index(["measure", "detail"])["mean"]
+    cells = cells_of(tables_of(tmp_path, record(rng, "one", test=test))).set_index(["measure", "detail"])[
+        "mean"
+    ]
     assert cells["gradient_norm", "mean"] == pytest.approx(3e-7)
     assert cells["gradient_norm", "range"] == pytest.approx(2e-7)
     assert cells["pairwise_cosine", ""] == 0.123456789
@@ -385,7 +425,9 @@ def test_protocols_side_by_side_show_worst_cases_at_the_smallest_eps(tmp_path: P
             reports = [report(rng), report(rng, "strict", attacks=STRICT, examples=200)]
             if method == "BL" and seed == 1:
                 reports.pop()
-            records[method, seed] = record(rng, f"{method}{seed}", reports, seed=seed, regularizer=regularizer)
+            records[method, seed] = record(
+                rng, f"{method}{seed}", reports, seed=seed, regularizer=regularizer
+            )
     (comparison,) = tables_of(tmp_path, *records.values())["Protocols side by side"]
     assert comparison.header[3:] == ["paper, eps 0.1, 1,000 images", "strict, eps 0.1, 200 images"]
     lines = {line[1]: line[2:] for line in comparison.blocks[0]}
@@ -403,7 +445,9 @@ def test_protocols_side_by_side_keep_images_and_attacks_apart(tmp_path: Path, rn
     (comparison,) = tables_of(
         tmp_path,
         record(rng, "a", [report(rng, examples=100), report(rng, "strict", attacks=STRICT)]),
-        record(rng, "b", [report(rng, examples=50), report(rng, "strict", attacks=alone)], regularizer="none"),
+        record(
+            rng, "b", [report(rng, examples=50), report(rng, "strict", attacks=alone)], regularizer="none"
+        ),
     )["Protocols side by side"]
     assert comparison.header[3:] == [
         "paper, eps 0.1, 50 images",
@@ -416,7 +460,9 @@ def test_protocols_side_by_side_keep_images_and_attacks_apart(tmp_path: Path, rn
     assert lines["BL"][2]
 
 
-def test_clean_accuracies_on_other_numbers_of_images_are_tables_of_their_own(tmp_path: Path, rng: Rng) -> None:
+def test_clean_accuracies_on_other_numbers_of_images_are_tables_of_their_own(
+    tmp_path: Path, rng: Rng
+) -> None:
     records = [
         record(rng, f"s{n}", [report(rng), report(rng, "strict", attacks=STRICT)], seed=n, test_examples=n)
         for n in (100, 1_000)
