@@ -13,7 +13,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.structures import STRUCTURES, structure_architecture
 from ncen_tf.report.results import AttackRow, Report
 from ncen_tf.sweep.records import CellRecord, read_records
-from ncen_tf.sweep.run_summary import TestMetrics
+from ncen_tf.train.run_directory import TestMetrics
 from ncen_tf.train.config import TrainConfig
 
 Line = dict[str, Any]

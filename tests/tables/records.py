@@ -13,7 +13,7 @@ from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.result_tables import ResultTable, result_tables
 from ncen_tf.tables.results_frame import read_results
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.sweep.run_summary import DataRecord, RunSummary, TestMetrics
+from ncen_tf.train.run_directory import DataRecord, RunSummary, TestMetrics
 
 CPU = {"platform": "Linux x86_64", "cores": 2, "gpus": []}
 GPU = {"platform": "Linux x86_64", "cores": 16, "gpus": ["NVIDIA H100"]}
