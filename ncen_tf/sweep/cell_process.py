@@ -19,6 +19,7 @@ from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.grid import AttackSettings, GridCell
 from ncen_tf.sweep.records import RECORD, CellRecord
+from ncen_tf.train.run_directory import RunDirectory
 
 LOG = "log.txt"
 INTERRUPTED = 130
@@ -163,17 +164,17 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
             directory.write_state(CellState(cell=cell, seconds=seconds))
 
     config = cell.config
+    if not RunDirectory(directory.run).is_complete:
+        directory.delete_export(seconds)  # of an earlier training
     with step("train"):
         sizes = {"train_examples": config.train_examples, "test_examples": config.test_examples}
         data = ncen_tf.load_data(config.dataset, **location, **sizes)
         run = ncen_tf.train_ensemble(config, data, directory.run)
     with step("export"):
-        manifest = Manifest.read(directory.export) if (directory.export / MANIFEST).is_file() else None
-        if manifest is None or manifest.weights_sha256 != run.weights_sha256():
-            directory.delete_export(seconds)
-            manifest = ncen_tf.export_ensemble(
-                run, directory.export, data=data, overwrite=True, **dict(cell.export)
-            )
+        if (directory.export / MANIFEST).is_file():
+            manifest = Manifest.read(directory.export)
+        else:
+            manifest = ncen_tf.export_ensemble(run, directory.export, data=data, **dict(cell.export))
     reports: dict[str, Report] = {}
     for attack in cell.attacks:
         with step(attack.report_name):
