@@ -20,9 +20,9 @@ and the cells of the grid are all combinations. A setting that is a list itself 
     suite = "paper"
     examples = 200
 
-Settings above the first table belong to every [[train]] table, which may replace them. [export] holds formats,
-opset, members and precisions; each [[attack]] is a suite, with name, norm, objective, examples, batch_size, seed
-and check_gradients. Ctrl-C saves, and the same command continues.
+Settings above the first table belong to every [[train]] table, which may replace them. [export] holds
+formats, opset, members and precisions; each [[attack]] is a suite, with name, norm, objective, examples,
+batch_size, seed and check_gradients. Ctrl-C saves, and the same command continues.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """One cell of a sweep: trained, exported and attacked in a process of its own."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import shutil
@@ -10,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from pydantic import Field
 
 import ncen_tf
 from ncen_tf.attack.suites import load_suite
@@ -31,23 +34,23 @@ class Share(Settings):
 
     cores: tuple[int, ...] | None = None
     """Logical cores, or ``None`` for all."""
-    environment: dict[str, str] = {}
+    environment: dict[str, str] = Field(default={})
     """Environment variables, such as the GPUs."""
 
 
 Location = dict[str, Path | None]
-"""Folders where datasets are looked for: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
+"""Folders of datasets: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
 
 
 class CellState(Settings):
     """What a cell's folder was last used for, and the seconds that each step has taken so far."""
 
     cell: GridCell
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default={})
 
 
 class CellDirectory:
-    """Folder of a cell: ``run/``, ``export/``, ``reports/NAME/``, ``log.txt``, ``cell.json``, ``record.json``.
+    """Folder of a cell: ``run``, ``export``, ``reports/NAME``, ``log.txt``, ``cell.json``, ``record.json``.
 
     ``record.json`` is written last. The other files may then be deleted; what is needed of them is made again
     if an attack is added to the grid.
@@ -122,6 +125,8 @@ def run_in_process(cell: GridCell, folder: Path, share: Share, location: Locatio
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ncen_tf").setLevel(logging.INFO)
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if share.cores is not None:
         os.sched_setaffinity(0, share.cores)

@@ -223,7 +223,7 @@ def _part(items: list[T], index: int, parts: int) -> list[T]:
 
 
 def _usable_cores() -> list[int]:
-    """List the logical cores that this process may use; those of one socket and physical core are adjacent."""
+    """List the logical cores that this process may use, ordered by socket and physical core."""
     if not hasattr(os, "sched_getaffinity"):
         return list(range(os.cpu_count() or 1))
     return sorted(os.sched_getaffinity(0), key=lambda core: (*_topology(core), core))

@@ -10,8 +10,8 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.export.manifest import Accuracy
 from ncen_tf.report.results import Report
-from ncen_tf.train.run_directory import RunSummary
 from ncen_tf.train.config import TrainConfig
+from ncen_tf.train.run_directory import RunSummary
 
 RECORD = "record.json"
 

@@ -18,13 +18,13 @@ class Flags(Settings):
     results: Path = Field(description="Folder with records of ncen_tf.sweep, at any depth")
     protocol: str = Field(
         default="all",
-        description="Protocol to show, such as paper, released or strict; all adds the gradients on clean images "
-        "and the cost of training",
+        description="Protocol to show, such as paper, released or strict; all adds the gradients on clean "
+        "images and the cost of training",
     )
     format: Literal["terminal", "markdown", "latex", "csv", "map"] | None = Field(
         default=None,
-        description="Format of the tables, terminal by default; csv has a line for each cell, and map is a picture "
-        "of the accuracy over two training settings",
+        description="Format of the tables, terminal by default; csv has a line for each cell, and map is a "
+        "picture of the accuracy over two training settings",
     )
     page: bool = Field(default=False, description="Whole Markdown page with the preamble and all tables")
     preamble: Path | None = Field(default=None, description="Markdown file that the page begins with")

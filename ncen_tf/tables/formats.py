@@ -30,7 +30,11 @@ _LATEX = str.maketrans(
 )
 
 
-def format_tables(results: pd.DataFrame, format: Format = "terminal", protocol: str = "all") -> str:
+def format_tables(
+    results: pd.DataFrame,
+    format: Format = "terminal",  # noqa: A002
+    protocol: str = "all",
+) -> str:
     """Write results as tables.
 
     Args:
@@ -102,9 +106,9 @@ def _markdown(table: ResultTable, level: int = 2) -> str:
     return f"{heading}\n\n{_aligned(table, header, lines, 'pipe')}\n\n{_escape_markdown(table.caption)}\n"
 
 
-def _aligned(table: ResultTable, header: list[str], lines: list[list[str]], format: str) -> str:
+def _aligned(table: ResultTable, header: list[str], lines: list[list[str]], tablefmt: str) -> str:
     align = ["left"] * table.row_heads + ["right"] * (len(header) - table.row_heads)
-    return tabulate(lines, header, tablefmt=format, disable_numparse=True, colalign=align)
+    return tabulate(lines, header, tablefmt=tablefmt, disable_numparse=True, colalign=align)
 
 
 def _latex(table: ResultTable) -> str:

@@ -14,6 +14,7 @@ from ncen_tf.tables.results_frame import (
     Setting,
     describe_settings,
     is_departure,
+    lines_of,
     of_adversary,
 )
 
@@ -48,10 +49,10 @@ _FORMATS = {"AAE": ".4f", "robust accuracy": ".4f", "gradients": ".4g", "cost": 
 _MEANING = {
     "AAE": "AAE: accuracy under attack among the examples that are classified correctly without it "
     "(Luo et al.). ACE: clean accuracy.",
-    "robust accuracy": "Robust accuracy: examples that are classified correctly without attack and under attack, "
-    "of all examples.",
-    "gradients": "Measured by the training program on clean test images, in inference mode. mean, range: over "
-    "the members; the range is the largest minus the smallest value.",
+    "robust accuracy": "Robust accuracy: examples that are classified correctly without attack and under "
+    "attack, of all examples.",
+    "gradients": "Measured by the training program on clean test images, in inference mode. mean, range: "
+    "over the members; the range is the largest minus the smallest value.",
     "cost": "Median seconds of one optimizer step on a batch; other work on the machine adds to it.",
 }
 
@@ -98,7 +99,7 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
     if protocol not in ("all", *known):
         measured = f"they have {', '.join(known)}" if known else "they have no reports of attacks"
         raise InputError(f"No record has the protocol {protocol!r}: {measured}.")
-    cells = {key: group for key, group in _average(results).groupby(GROUP_KEYS, sort=False)}
+    cells = dict(list(_average(results).groupby(GROUP_KEYS, sort=False)))
     groups = sorted(results.groupby(GROUP_KEYS, sort=False), key=lambda item: _table_rank(item[1].iloc[0]))
     sections: dict[str, list[ResultTable]] = {}
     if protocol == "all" and (comparisons := _protocol_comparisons(results)):
@@ -194,10 +195,10 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
     common = _common_settings(methods)
     labels = [_label(method, common) for method in methods]
     runs: dict[tuple[str, Method], set[int]] = {}
-    for structure, *method, seed in group[["structure", *_METHOD, "seed"]].itertuples(index=False):
-        runs.setdefault((structure, (method[0], method[1])), set()).add(seed)
+    for line in lines_of(group):
+        runs.setdefault((line.structure, (line.regularizer, line.settings)), set()).add(line.seed)
     # By text, for an eps of NaN is not equal to itself.
-    cells = {(c.structure, (c.regularizer, c.settings), str(_row(c))): c for c in averages.itertuples()}
+    cells = {(c.structure, (c.regularizer, c.settings), str(_row(c))): c for c in lines_of(averages)}
     rows = list({str(_row(cell)): cell for cell in cells.values()}.items())
     compared = [
         any(c.paper == c.paper for (_, m, _), c in cells.items() if m == method) for method in methods
@@ -280,8 +281,8 @@ def _conditions(first: "pd.Series[Any]") -> list[str]:
         sentences.append(f"Attacks: {first['attacks']}.")
     if first["cumulative"]:
         sentences.append(
-            "Each row counts the examples that are still classified correctly after its attack and those above "
-            "it, at the same norm and eps."
+            "Each row counts the examples that are still classified correctly after its attack and those "
+            "above it, at the same norm and eps."
         )
     if first["table"] == "gradients":
         sentences.append(f"{first['examples']:,} test images.")
@@ -302,8 +303,8 @@ def _comparison_sentence(first: "pd.Series[Any]") -> str:
     if (first["train_examples"], first["epochs"]) == (images, epochs):
         return sentence
     return (
-        f"{sentence} The paper trained on {images:,} images for {epochs} epochs: the values are not comparable "
-        "with its cells."
+        f"{sentence} The paper trained on {images:,} images for {epochs} epochs: the values are not "
+        "comparable with its cells."
     )
 
 
@@ -358,7 +359,7 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
     clean = group[group["measure"] == "clean_accuracy"]
     where = ["structure", *_METHOD]
     values: dict[tuple[Any, ...], list[float]] = {}
-    for line in [*clean.itertuples(), *worst.itertuples()]:
+    for line in lines_of(clean) + lines_of(worst):
         column = None if line.measure == "clean_accuracy" else tuple(getattr(line, key) for key in keys)
         values.setdefault((*(getattr(line, name) for name in where), column), []).append(line.value)
     lines = []
@@ -374,11 +375,11 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
             lines.append([structure, _label(method), *texts])
     heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
     caption = (
-        "Examples that are classified correctly without attack and under the strongest of a protocol's attacks at "
-        "the given eps, of all images attacked. What a method loses from one column to another is what the weaker "
-        f"protocol hides. {_training_sentence(first)} "
-        f"Seeds {', '.join(map(str, sorted(set(group['seed']))))}; mean ± sample standard deviation where there are "
-        f"several. Hardware: {_hardware(group)}."
+        "Examples that are classified correctly without attack and under the strongest of a protocol's "
+        "attacks at the given eps, of all images attacked. What a method loses from one column to another is "
+        f"what the weaker protocol hides. {_training_sentence(first)} "
+        f"Seeds {', '.join(map(str, sorted(set(group['seed']))))}; mean ± sample standard deviation where "
+        f"there are several. Hardware: {_hardware(group)}."
     )
     return ResultTable(
         f"Robust accuracy by protocol, {first['dataset']}, k = {first['members']}",

@@ -13,8 +13,8 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.structures import STRUCTURES, structure_architecture
 from ncen_tf.report.results import AttackRow, Report
 from ncen_tf.sweep.records import CellRecord, read_records
-from ncen_tf.train.run_directory import TestMetrics
 from ncen_tf.train.config import TrainConfig
+from ncen_tf.train.run_directory import TestMetrics
 
 Line = dict[str, Any]
 Setting = tuple[str, str]
@@ -106,6 +106,11 @@ def is_departure(regularizer: str, setting: str) -> bool:
 def of_adversary(setting: str) -> bool:
     """Return whether a setting is a detail of adversarial training."""
     return setting.startswith(("at_", "trades_"))
+
+
+def lines_of(frame: pd.DataFrame) -> list[Any]:
+    """List the lines of a frame, which have its columns as attributes."""
+    return list(frame.itertuples(index=False))
 
 
 def describe_settings(settings: Iterable[Setting]) -> str:
@@ -210,7 +215,7 @@ def _describe_attack(row: AttackRow) -> str:
 
 
 def _describe_attacks(report: Report) -> str:
-    """Write each attack once, with its settings at all bounds: ``PGD (step_size 0.1/0.15, steps 40); ...``."""
+    """Write each attack once, with its settings at all bounds: ``PGD (step_size 0.1/0.15, steps 40)``."""
     found: dict[str, dict[str, list[str]]] = {}
     for row in report.attacks:
         for name, text in _settings(row) or [("", "")]:
@@ -237,7 +242,7 @@ def _diagnostic_lines(test: TestMetrics) -> Iterator[Line]:
 
 
 def _structure(members: tuple[str, ...]) -> str:
-    """Return ``Ensemble1`` to ``Ensemble4``, or ``resnet8+resnet8`` of members that the paper does not have."""
+    """Return ``Ensemble1`` to ``Ensemble4``, or ``resnet8+resnet8`` of other members than the paper's."""
     if len(members) in (3, 4, 5):
         for name in STRUCTURES:
             if structure_architecture(name, len(members)) == members:
@@ -260,7 +265,7 @@ def _with_paper_cells(frame: pd.DataFrame) -> pd.DataFrame:
             and (line.protocol, line.objective) in _COMPARABLE
             and line.attacked == line.dataset
             and not any(is_departure(line.regularizer, name) for name, _ in line.settings)
-            for line in frame.itertuples()
+            for line in lines_of(frame)
         ]
     )
     named = frame.assign(attack=frame["attack"].where(frame["measure"] != "ACE", "ACE"))
@@ -279,5 +284,5 @@ def paper_cells() -> pd.DataFrame:
     """
     with (resources.files("ncen_tf.tables") / "paper_cells.csv").open(encoding="utf-8") as stream:
         return pd.read_csv(
-            stream, dtype={n: object for n in ("dataset", "structure", "regularizer", "attack")}
+            stream, dtype=dict.fromkeys(("dataset", "structure", "regularizer", "attack"), object)
         )

@@ -53,7 +53,10 @@ def test_points_are_means_over_seeds(tmp_path: Path, records: list[CellRecord]) 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda rng, records: [r for r in records if "0.02 0.04" not in r.name], "have 3 and 2, and 5 points"),
+        (
+            lambda rng, records: [r for r in records if "0.02 0.04" not in r.name],
+            "have 3 and 2, and 5 points",
+        ),
         (lambda rng, records: [r for r in records if " 0.04" in r.name], "have 3 and 1"),
         (lambda rng, records: [*records, point(rng, 0, 0.04, 2, batch_size=9)], "these differ in more"),
         (lambda rng, records: [*records, point(rng, 0, 0.04, 2, epochs=3)], "the same epochs"),

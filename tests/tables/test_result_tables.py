@@ -1,6 +1,7 @@
 """Which results share a table, a column and a row, and the numbers against NumPy over the raw records."""
 
 import csv
+import functools
 import io
 import itertools
 import statistics
@@ -98,9 +99,12 @@ def lines(written: tuple[Path, list[CellRecord]]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(format_tables(read_results(written[0]), "csv"))))
 
 
+flat_settings = functools.cache(TrainConfig.flat)
+
+
 def belongs(line: dict[str, str], one: CellRecord) -> bool:
     """Return whether a run is of the line's column and block, at its scale."""
-    flat = one.config.flat()
+    flat = flat_settings(one.config)
     settings = dict(setting.split() for setting in line["settings"].split(", ") if setting)
     defaults = {"lambda_eq": "10.0", "ce_on": "logits", "nce_form": "paper", "adversarial_training": "none"}
     defaults["lambda_norm"] = {"fashion_mnist": "0.02", "cifar10": "0.04"}[one.config.dataset]
