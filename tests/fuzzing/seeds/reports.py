@@ -30,7 +30,8 @@ class _Target:
 
 
 def suite_result() -> Any:
-    from ncen_tf.attack.results import AttackResult, SuiteResult
+    from ncen_tf.attack.results import SuiteResult
+    from ncen_tf.report.results import AttackResult
 
     labels = np.arange(6, dtype=np.int32) % CLASSES
     sizes, shown = np.full(6, 0.1, np.float32), np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
