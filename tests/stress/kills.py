@@ -25,9 +25,8 @@ WEIGHTS = {"train": 2, "export": 2, "attack": 2, "sweep": 1}
 """Shares of the kills; one start of sweep takes as long as three others."""
 SUITE = Path(__file__).with_name("attack.toml")
 GRID = """
-[train]
 dataset = "fashion_mnist_sample"
-architecture = ["resnet8,resnet8"]
+architecture = "resnet8,resnet8"
 regularizer = "none"
 train_examples = 40
 test_examples = 20
@@ -35,10 +34,10 @@ batch_size = 9
 epochs = 1
 deterministic = true
 [export]
-formats = "onnx"
+formats = ["onnx"]
 [[attack]]
 suite = "quick"
-num_examples = 20
+examples = 20
 """
 COMMANDS = {
     "train": "--dataset=fashion_mnist_sample --architecture=resnet8,resnet8 --regularizer=none --epochs=2 "

@@ -1,6 +1,5 @@
 """The kinds of files that the package reads: valid examples, and the program or function that reads them."""
 
-import importlib
 import io
 import shutil
 import sys
@@ -9,9 +8,13 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import tensorflow_datasets  # noqa: F401  # like all others, before processes are forked
+
 import ncen_tf
+from ncen_tf import program
 from ncen_tf.attack.suites import read_suite
 from ncen_tf.base.errors import InputError
+from ncen_tf.train import __main__ as train
 from tests.conftest import ROOT
 from tests.stress.hostile import write_hostile
 from tests.stress.kills import SUITE
@@ -19,8 +22,8 @@ from tests.stress.pool import Case
 
 Reader = Callable[[Path], Any]
 IMAGES = ncen_tf.load_data("fashion_mnist_sample").test
-for name in ncen_tf.__all__:  # imported before processes are forked
-    getattr(ncen_tf, name)
+for public in ncen_tf.__all__:
+    getattr(ncen_tf, public)
 
 
 class Kind(NamedTuple):
@@ -33,31 +36,24 @@ class Kind(NamedTuple):
     """Valid files: name, and where they are below the folder of a campaign or in the repository."""
 
 
-def program(command: str) -> Reader:
-    """Make a reader that runs a program in this process, which it uses up; {0} is the folder of the case."""
-
-    def read(folder: Path) -> None:
-        name, *arguments = command.format(folder).split()
-        module: Any = importlib.import_module(f"ncen_tf.{name}.__main__")
-        sys.argv = [name, *arguments]
-        code: Any = 0
-        with redirect_stderr(io.StringIO()) as said:
-            try:
-                module.run()
-            except SystemExit as end:
-                code = end.code
-        errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
-        if code == 2 and len(errors) == 1 and "Traceback" not in said.getvalue():
-            raise InputError(errors[0])
-        assert not code, f"exit code {code}: {said.getvalue()[-300:]}"
-
-    return read
-
-
 def attack(name: str, verified: bool = False) -> Reader:
     """Make a reader that attacks the model in a file of the case."""
     settings: Any = {"suite": SUITE, "examples": 20, "allow_unverified": not verified}
     return lambda folder: str(ncen_tf.evaluate(folder / name, IMAGES, out=folder / "out", **settings))
+
+
+def _flagfile(folder: Path) -> None:
+    """Start a program up to its settings, in this process, which is used up."""
+    sys.argv = ["train", f"--flagfile={folder}/flags.cfg"]
+    with redirect_stderr(io.StringIO()) as said:
+        try:
+            program.run(train.Flags, lambda flags: train.default_run_dir(flags.config()) and None)
+        except SystemExit as end:
+            code = end.code
+    errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
+    if code == 2 and len(errors) == 1 and "Traceback" not in said.getvalue():
+        raise InputError(errors[0])
+    assert not code or "--help" in (folder / "flags.cfg").read_text(), f"{code}: {said.getvalue()[-300:]}"
 
 
 def _gate(folder: Path) -> None:
@@ -72,7 +68,14 @@ def _report(folder: Path) -> None:
     report.write(folder / "again.json")
 
 
+def _records(folder: Path) -> None:
+    results = ncen_tf.read_results(folder)
+    for name in ("terminal", "markdown", "latex", "csv"):
+        ncen_tf.format_tables(results, name).encode()
+
+
 RUN, EXPORT = "train/expected/run", "export/expected/export"
+RECORDS = ("config.json", "data.json", "metrics.jsonl", "summary.json")
 ONNX, REPORT = f"{EXPORT}/ensemble.onnx", "attack/expected/report"
 KINDS = {
     "onnx": Kind(20, attack("ensemble.onnx"), {"ensemble.onnx": ONNX}),
@@ -100,6 +103,28 @@ KINDS = {
         8, _gate, {"gate.toml": "exports/reference.gate.toml", "report.json": "exports/reference.strict.json"}
     ),
     "report": Kind(8, _report, {"report.json": f"{REPORT}/report.json"}),
+    "run": Kind(
+        3, lambda folder: ncen_tf.open_run(folder), {n: f"{RUN}/{n}" for n in (*RECORDS, "ensemble.keras")}
+    ),
+    "checkpoint": Kind(
+        4, lambda folder: ncen_tf.open_run(folder), {n: f"{RUN}/{n}" for n in (*RECORDS[:3], "checkpoints")}
+    ),
+    "metrics": Kind(
+        2,
+        lambda folder: ncen_tf.diagnose_runs([folder], folder / "plot.png"),
+        {n: f"{RUN}/{n}" for n in RECORDS},
+    ),
+    "flagfile": Kind(8, _flagfile, {"flags.cfg": "configs/fmnist_robust.cfg"}),
+    "grid": Kind(
+        8, lambda folder: ncen_tf.read_grid(folder / "grid.toml"), {"grid.toml": "configs/grids/smoke.toml"}
+    ),
+    "records": Kind(8, _records, {"record.json": "docs/results/records/fashion_mnist-nce-s0.json"}),
+    # Only the authors of the dataset can make an archive that is accepted.
+    "archive": Kind(
+        1,
+        lambda folder: ncen_tf.load_data("cifar10", data_dir=folder / "out", archive_dir=folder),
+        {"cifar-10-binary.tar.gz": "ncen_tf/data/fashion_mnist_sample/LICENSE"},
+    ),
 }
 
 

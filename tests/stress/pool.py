@@ -57,7 +57,7 @@ class Case(NamedTuple):
         if self.number and not self.hostile:
             random = Random(f"{self.seed} {self.kind} {self.number}")
             file = random.choice(sorted(path for path in folder.rglob("*") if path.is_file()))
-            if random.randrange(25) == 0:
+            if random.randrange(25) == 0 and self.kind != "archive":  # it would be downloaded
                 file.unlink()
             else:
                 file.write_bytes(mutate(random, file.name, file.read_bytes()))
