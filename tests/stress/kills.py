@@ -154,13 +154,13 @@ class Task:
 
 def run_campaign(campaign: Path, kills: int, seed: int) -> list[Task]:
     """Kill all programs, each as often as its weight says; the files of faulty trials stay in the folder."""
-    tasks, left = [], kills
+    tasks, left, weights = [], kills, sum(WEIGHTS.values())
     for program, weight in WEIGHTS.items():
         tasks.append(Task(program, campaign))
         tasks[-1].run_to_end()
-        share = min(left, -(-kills * weight // sum(WEIGHTS.values())))
+        share = round(left * weight / weights)
         tasks[-1].run_with_kills(share, seed)
-        left -= share
+        left, weights = left - share, weights - weight
     return tasks
 
 
