@@ -12,6 +12,7 @@ from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.report import table
 from ncen_tf.report.gate import Gate, GateResult
+from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy
 
 Norm = Literal["Linf", "L2"]
 
@@ -96,15 +97,6 @@ class TargetInfo(Settings):
     gives_logits: bool
     providers: tuple[str, ...]
     """Execution providers that onnxruntime reports; empty elsewhere."""
-
-
-class RecordedAccuracy(Settings):
-    """The clean accuracy that an export's manifest or a run's summary records."""
-
-    value: float
-    examples: int
-    """Number of test images it was measured on."""
-    predictions_sha256: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ncen_tf.sweep.grid import Grid, Section
 
 if TYPE_CHECKING:
     from ncen_tf.attack.attack import Norm
-    from ncen_tf.attack.objectives import ObjectiveName
+    from ncen_tf.attack.losses import ObjectiveName
     from ncen_tf.attack.suites import Suite
 
 # What these stand for would not be in a cell's record, nor noticed when it changes.
@@ -102,10 +102,12 @@ def _planned_suite(name: str, dataset: str, chosen: Mapping[str, str]) -> Suite:
 
     integer = flags.IntegerParser().parse
     suite = load_suite(name, dataset).with_choices(
-        cast("ObjectiveName", chosen.get("objective")),
-        integer(chosen["batch_size"]) if "batch_size" in chosen else None,
-        cast("Norm", chosen.get("norm")),
-        flags.BooleanParser().parse(chosen["check_gradients"]) if "check_gradients" in chosen else None,
+        objective=cast("ObjectiveName", chosen.get("objective")),
+        batch_size=integer(chosen["batch_size"]) if "batch_size" in chosen else None,
+        norm=cast("Norm", chosen.get("norm")),
+        check_gradients=flags.BooleanParser().parse(chosen["check_gradients"])
+        if "check_gradients" in chosen
+        else None,
     )
     if examples := integer(chosen.get("num_examples", "0")):
         images_per_class(examples, len(DATASETS[dataset].class_names))
