@@ -43,7 +43,9 @@ def main() -> None:
     ):
         with strategy.scope():
             ensemble = ncen_tf.Ensemble([member(make()) for _ in range(2)])
-            ensemble.compile(keras.optimizers.SGD(0.01), regularizer, metrics=["sparse_categorical_crossentropy"])
+            ensemble.compile(
+                keras.optimizers.SGD(0.01), regularizer, metrics=["sparse_categorical_crossentropy"]
+            )
         history = ensemble.fit(images, labels, batch_size=4, epochs=2, verbose=0, shuffle=False).history
         measured = ensemble.evaluate(images, labels, batch_size=4, verbose=0)
         bad = sum(not np.isfinite(np.asarray(v)).all() for v in ensemble.variables)
