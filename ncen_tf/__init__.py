@@ -27,6 +27,7 @@ _MODULES = {
     "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
     "load_ensemble": "ncen_tf.export.loading",
+    "measure_transfer": "ncen_tf.transfer.run",
     "open_target": "ncen_tf.targets.opening",
     "verify_export": "ncen_tf.export.export",
 }

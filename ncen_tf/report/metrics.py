@@ -27,43 +27,39 @@ CONFIDENCE = 0.95
 
 
 class AttackOutcome(Protocol):
-    """What one attack did to N images, as :func:`build_report` takes it."""
+    """What one attack did to N images.
+
+    ``settings`` has ``attack``, ``norm``, ``eps`` and more; of what was not ``attacked`` [N], ``predictions``
+    [N] are those of the clean image; ``l2`` and ``linf`` [N] are the sizes of the changes; ``shown`` are the
+    first n adversarial images [n, H, W, C]; passes are for each attacked image.
+    """
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """``attack``, ``norm``, ``eps`` and further settings."""
+    def settings(self) -> Mapping[str, Any]: ...
 
     @property
-    def attacked(self) -> npt.NDArray[np.bool_]:
-        """[N]; what was not attacked counts as its clean image."""
+    def attacked(self) -> npt.NDArray[np.bool_]: ...
 
     @property
-    def predictions(self) -> Labels:
-        """[N], the ensemble's class for each adversarial image."""
+    def predictions(self) -> Labels: ...
 
     @property
-    def l2(self) -> npt.NDArray[np.float32]:
-        """[N], L2 size of each change; images are in [0, 1]."""
+    def l2(self) -> npt.NDArray[np.float32]: ...
 
     @property
-    def linf(self) -> npt.NDArray[np.float32]:
-        """[N], largest change of a pixel."""
+    def linf(self) -> npt.NDArray[np.float32]: ...
 
     @property
-    def shown(self) -> Images:
-        """[n, H, W, C], the first n adversarial images."""
+    def shown(self) -> Images: ...
 
     @property
-    def queries_per_image(self) -> float:
-        """Forward passes for each attacked image."""
+    def queries_per_image(self) -> float: ...
 
     @property
-    def gradients_per_image(self) -> float:
-        """Backward passes for each attacked image."""
+    def gradients_per_image(self) -> float: ...
 
     @property
-    def seconds(self) -> float:
-        """Time that the attack took."""
+    def seconds(self) -> float: ...
 
 
 def proportion(count: int, total: int) -> Proportion:
@@ -128,23 +124,14 @@ def build_report(
 ) -> Report:
     """Build the report of a suite's run.
 
-    In a cumulative suite, the accuracies of an attack are those under it and all before it at the same norm
-    and eps.
-
     Args:
         labels: True classes, int [N].
         clean: Predictions on clean images, int [N].
         attacks: What each attack did, in their order.
-        protocol: Name of the suite.
-        objective: Loss that gradient attacks maximised; ``unknown`` of saved images that do not say.
-        dataset: Name of the dataset that the examples are from.
-        target: What was attacked.
-        seed: Seed of the run.
-        cumulative: Whether each attack was run only on what those before it left correct.
-        recorded: Clean accuracy recorded with the target.
-        masked_gradients: Verdict on the target's gradients.
         images: Clean images, float32 [N, H, W, C] in [0, 1], for the page; ``None`` shows none.
         class_names: Name of each class, for the page.
+
+    All other arguments are fields of :class:`~ncen_tf.report.results.Report`.
     """
     report = Report(
         protocol=protocol,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,14 @@ class KerasTarget(TensorFlowTarget):
 
         digest = sha256 or weights_sha256(model)
         super().__init__(function, image_shape, description, digest, differentiable)
+
+    def split(self) -> Sequence[Target]:
+        if self.members == 1:
+            return [self]
+        return [
+            KerasTarget(member, f"member {i} of {self.description}", self.sha256, self.image_shape)
+            for i, member in enumerate(self.keras_model.members)
+        ]
 
 
 def weights_sha256(model: keras.Model) -> str:

@@ -96,7 +96,7 @@ def test_an_attack_that_did_nothing_passes_no_gate(
 ) -> None:
     idle = outcome("Transfer-members", "Linf", 0.2, CLEAN, queries_per_image=0.0, gradients_per_image=0.0)
     content = f"[[robust_accuracy]]\nattack = '{threshold}'\neps = 0.2\nminimum = 0.1\n"
-    with pytest.raises(InputError, match=r"at eps 0\.2 made no query and no gradient on 10 images"):
+    with pytest.raises(InputError, match="no query and no gradient was made"):
         check(content, make_report([*attacks, idle]), tmp_path)
     nothing_left = outcome(
         "Transfer-members", "Linf", 0.2, CLEAN, attacked=np.zeros(10, bool), queries_per_image=0.0
