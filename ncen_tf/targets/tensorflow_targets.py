@@ -17,8 +17,7 @@ from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import stack_logits
 from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, describe_files
 from ncen_tf.targets.target import Array, Target, no_gradient, read_output
-from ncen_tf.train.run_directory import RunDirectory
-from ncen_tf.train.trained import load_trained
+from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
@@ -161,12 +160,12 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
     Raises:
         InputError: There is no run, nothing is saved yet, or a file is damaged.
     """
-    trained = load_trained(RunDirectory(path))
-    state = "finished" if trained.finished else f"after {trained.epochs_done} epochs"
+    run = training.open_run(path)
+    state = "finished" if run.summary else f"after {run.epochs_trained} epochs"
     return KerasTarget(
-        trained.ensemble,
+        run.ensemble,
         f"run {path}, {state}",
-        trained.weights_sha256(),
+        weights_sha256(run.ensemble),
         batch_statistics=batch_statistics,
         differentiable=differentiable,
     )
