@@ -152,6 +152,22 @@ def test_classes_without_names_are_numbered_and_wrong_names_refused(tmp_path: Pa
         ncen_tf.export_ensemble(own_ensemble(), tmp_path / "named", data=named)
     with pytest.raises(InputError, match="`model` must be an Ensemble or a training run, got a Sequential"):
         ncen_tf.export_ensemble(keras.Sequential(), tmp_path / "named", data=named)
+    with pytest.raises(InputError, match=r"images of shape \(8, 8, 1\); the ensemble takes \(12, 10, 3\)"):
+        ncen_tf.export_ensemble(own_ensemble(), tmp_path / "named", data=own_data(8, 8, 1))
+
+
+class Unregistered(keras.layers.Layer):
+    """A layer that only its author's program knows."""
+
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+def test_own_layers_are_exported_in_float32_and_named_where_they_cannot_be(tmp_path: Path) -> None:
+    ncen_tf.export_ensemble(own_ensemble(Unregistered), tmp_path / "own", data=own_data(), formats=["onnx"])
+    half = own_ensemble(lambda: Unregistered(dtype="float16"))
+    with pytest.raises(InputError, match=r"cannot be rebuilt in float32: register its layers"):
+        ncen_tf.export_ensemble(half, tmp_path / "half", data=own_data())
 
 
 @keras.saving.register_keras_serializable("tests")
