@@ -40,7 +40,7 @@ class ExportFlags(DataFlags):
 def export(flags: ExportFlags, run_path: Path) -> None:
     """Export a run and print what was measured."""
     run = ncen_tf.open_run(run_path)
-    if run.epochs_trained < run.config.epochs:
+    if run.summary is None:
         print(
             f"{run_path} is not finished: exporting after {run.epochs_trained} of {run.config.epochs} epochs."
         )

@@ -199,7 +199,7 @@ def test_an_operation_that_onnx_cannot_express_is_named(
 
 @pytest.mark.parametrize("weight", [1000.0, -1000.0])
 def test_float16_that_overflows_is_refused(weight: float, tmp_path: Path) -> None:
-    """Logits beyond 65504 are infinite in float16; their softmax is NaN, or finite where they are negative."""
+    """Logits beyond 65504 are infinite in float16, and their softmax NaN, or finite if they are negative."""
     ensemble = own_ensemble()
     for member in ensemble.members:
         kernel = np.zeros((360, 4), np.float32)
@@ -324,17 +324,17 @@ def test_parity_sees_a_difference() -> None:
         measure_parity("other", depends_on_the_batch, reference, split)
 
 
-def test_an_unfinished_run_is_exported_from_its_checkpoint_and_damaged_runs_are_refused(
-    tiny_run: Path, tmp_path: Path, run_program: Program, refuse: Callable[..., None]
+def test_an_unfinished_run_is_exported_from_its_checkpoint_and_a_damaged_one_is_refused(
+    tiny_run: Path, tmp_path: Path, run_program: Program
 ) -> None:
-    run = tmp_path / "run"
+    run, out = tmp_path / "run", tmp_path / "export"
     shutil.copytree(tiny_run, run)
     model = run / "ensemble.keras"
     model.write_bytes(model.read_bytes()[:50_000])
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="ensemble.keras cannot be read")
+    with pytest.raises(InputError, match=r"ensemble.keras cannot be read"):
+        ncen_tf.load_ensemble(run)
     (run / "summary.json").unlink()
     model.unlink()
-    out = tmp_path / "export"
     done = run_program("export", f"--run={run}", f"--out={out}", "--formats=onnx")
     assert done.returncode == 0, done.stderr
     assert "is not finished" in done.stdout
@@ -342,10 +342,6 @@ def test_an_unfinished_run_is_exported_from_its_checkpoint_and_damaged_runs_are_
     assert summary is not None
     assert Manifest.read(out).accuracy.clean_accuracy == summary.test.clean_accuracy
     assert sorted(path.name for path in out.iterdir()) == ["ensemble.onnx", "manifest.json"]
-    for data in (run / "checkpoints").glob("step-*/*"):
-        data.write_bytes(data.read_bytes()[:50_000])
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="damaged")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "run"]
 
 
 def test_arguments_that_cannot_be_used_are_refused(tmp_path: Path, refuse: Callable[..., None]) -> None:
