@@ -133,7 +133,7 @@ def build_attacks(
         kind = find_attack(name)
         step = paper.get(name) if step_size is None else step_size
         wanted: dict[str, Any] = {"eps": eps, "steps": steps, "step_size": step}
-        known_fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+        known_fields = {field.name for field in dataclasses.fields(kind)}
         attacks[name] = kind(**{k: v for k, v in wanted.items() if k in known_fields and v is not None})
     return tuple(attacks.values())
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ncen_tf.attack.result_files import BatchFiles, read_result, write_result
 
 import ncen_tf
 from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.result_files import BatchFiles, read_result, write_result
-from ncen_tf.attack.results import AttackedBatch, AttackResult
+from ncen_tf.attack.results import AttackedBatch
+from ncen_tf.report.results import AttackResult
 from tests.attack.conftest import Examples
 from tests.attack.running import FGSM, PGD, first, run
 from tests.attack.stand_in import KerasTarget
