@@ -14,7 +14,7 @@ from ncen_tf.attack.result_files import read_adversarials
 from ncen_tf.attack.results import SavedAdversarials, SuiteResult
 from ncen_tf.attack.runner import replay, run_suite
 from ncen_tf.attack.suites import Suite
-from tests.attack.linear import LinearTarget
+from tests.attack.helpers import LinearTarget
 
 # Pixel 0 decides the class, pixel 1 numbers the examples; the last two are wrong when clean.
 IMAGES = np.zeros((10, 4, 3, 1), np.float32)

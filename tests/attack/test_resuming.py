@@ -11,9 +11,9 @@ import ncen_tf
 from ncen_tf.attack.attack import Attack
 from ncen_tf.attack.result_files import BatchFiles, read_result, write_result
 from ncen_tf.attack.results import AttackedBatch, AttackResult
-from tests.attack.conftest import Examples
-from tests.attack.running import FGSM, PGD, first, run
-from tests.attack.stand_in import KerasTarget
+from tests.attack.helpers import Examples
+from tests.attack.helpers import FGSM, PGD, first, run
+from tests.attack.helpers import KerasTarget
 
 
 def assert_same(one: AttackResult, other: AttackResult) -> None:

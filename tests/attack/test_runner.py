@@ -14,9 +14,9 @@ from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.result_files import read_adversarials
 from ncen_tf.attack.runner import replay
 from ncen_tf.base.errors import InputError
-from tests.attack.conftest import Examples
-from tests.attack.running import FGSM, PGD, SQUARE, first, run
-from tests.attack.stand_in import KerasTarget, small_member
+from tests.attack.helpers import Examples
+from tests.attack.helpers import FGSM, PGD, SQUARE, first, run
+from tests.attack.helpers import KerasTarget, small_member
 
 
 def test_results_are_what_the_target_says(target: KerasTarget, examples: Examples, tmp_path: Path) -> None:
