@@ -19,8 +19,7 @@ from benchmarks.target import open_ensemble, write_onnx
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.export.conversion import save_saved_model
-from ncen_tf.export.export import Predict, ensemble_predictor, file_predictor
+from ncen_tf.export.conversion import Predict, ensemble_predictor, file_predictor, save_saved_model
 
 Side = Callable[[Ensemble, Path], Predict]
 

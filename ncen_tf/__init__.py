@@ -21,13 +21,18 @@ _MODULES = {
     "Report": "ncen_tf.report.results",
     "Split": "ncen_tf.data.dataset",
     "TrainConfig": "ncen_tf.train.config",
+    "TrainedRun": "ncen_tf.train.training",
     "build_ensemble": "ncen_tf.ensembles.ensemble",
+    "diagnose_runs": "ncen_tf.train.diagnostics",
     "evaluate": "ncen_tf.attack.evaluation",
     "evaluate_saved": "ncen_tf.attack.evaluation",
     "export_ensemble": "ncen_tf.export.export",
     "load_data": "ncen_tf.data.dataset",
     "load_ensemble": "ncen_tf.export.loading",
+    "measure_transfer": "ncen_tf.transfer.run",
+    "open_run": "ncen_tf.train.training",
     "open_target": "ncen_tf.targets.opening",
+    "train_ensemble": "ncen_tf.train.training",
     "verify_export": "ncen_tf.export.export",
 }
 

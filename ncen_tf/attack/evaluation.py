@@ -9,10 +9,10 @@ import numpy as np
 
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.losses import ObjectiveName
+from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
 from ncen_tf.attack.suites import Suite, load_suite
-from ncen_tf.attack.verdict import examine
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.report.gate import Gate
@@ -124,7 +124,7 @@ def evaluate(
         dataset=data.name,
         class_names=data.class_names,
     )
-    masked = examine(opened, chosen, result, images, seed) if chosen.check_gradients else None
+    masked = examine_gradients(opened, chosen, result, images, seed) if chosen.check_gradients else None
     return build_report(
         result.labels,
         result.clean_predictions,

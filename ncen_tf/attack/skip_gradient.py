@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Labels, Norm
+from ncen_tf.attack.attack import Array, Labels
 from ncen_tf.attack.iterative import MomentumIterative
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError

@@ -32,7 +32,8 @@ class ExportFlags(DataFlags):
     )
     overwrite: bool = Field(False, description="Replacement of an export in the same folder")
     verify: Path | None = Field(
-        None, description="Export to check instead of writing one; answers are compared where `dataset` is given"
+        None,
+        description="Export to check instead of writing one; answers are compared where `dataset` is given",
     )
 
 

@@ -1,13 +1,14 @@
-"""Convert the members of an ensemble to ONNX files, SavedModels and files of reduced precision."""
+"""Convert the members of an ensemble to ONNX files and SavedModels, and run what was converted."""
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import onnx
 import tensorflow as tf
 import tf2onnx
@@ -21,7 +22,13 @@ from ncen_tf.data.dataset import Split
 from ncen_tf.ensembles.members import all_layers
 from ncen_tf.ensembles.penalties import mean_probabilities, stack_logits
 from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, PROBABILITIES
-from ncen_tf.untrusted.onnx_file import open_session
+from ncen_tf.untrusted.memory import try_model
+from ncen_tf.untrusted.onnx_file import open_session, read_model
+from ncen_tf.untrusted.saved_model import load_saved_model
+
+Array = npt.NDArray[np.float32]
+Predict = Callable[[Array], Array]
+"""images float32 [N, H, W, C] in [0, 1] -> probabilities [N, classes]"""
 
 CALIBRATION_IMAGES, CALIBRATION_BATCH = 512, 64
 
@@ -47,13 +54,9 @@ def in_float32(member: keras.Model) -> keras.Model:
 
 def _with_float32_policies(config: Any) -> Any:
     if isinstance(config, dict):
-        names = (config.get("dtype"), config.get("compile_config"))
-        entries = {key: _with_float32_policies(value) for key, value in config.items()}
-        if names[0] is not None and "int" not in str(names[0]) and "bool" not in str(names[0]):
-            entries["dtype"] = "float32"
-        if names[1] is not None:
-            entries["compile_config"] = None
-        return entries
+        inside = {key: _with_float32_policies(value) for key, value in config.items()}
+        replaced = {"dtype": "float32"} if "float" in str(config.get("dtype")) else {}
+        return inside | replaced | ({"compile_config": None} if "compile_config" in config else {})
     return [_with_float32_policies(entry) for entry in config] if isinstance(config, list | tuple) else config
 
 
@@ -108,7 +111,9 @@ def convert_to_onnx(
         InputError: A layer has an operation that ONNX cannot express; the operation is named.
     """
     serve = serving_function(members, image_shape)
-    model, _ = tf2onnx.convert.from_function(serve, serve.input_signature, opset=opset)
+    model, _ = tf2onnx.convert.from_function(
+        serve, serve.input_signature, opset=opset, custom_op_handlers={"Erfc": (_convert_erfc, [])}
+    )
     for tensor in (*model.graph.input, *model.graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "N"
     used = {node.domain for node in model.graph.node}
@@ -128,6 +133,13 @@ def convert_to_onnx(
     return model
 
 
+def _convert_erfc(graph: Any, node: Any, name: str, _: list[Any]) -> None:
+    """Write the complementary error function of GELU, which tf2onnx does not know, as 1 - Erf(x)."""
+    node.type = "Erf"
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    graph.insert_new_node_on_output("Sub", node.output[0], inputs=[one.output[0], node.output[0]])
+
+
 def check_onnx(model: onnx.ModelProto) -> None:
     """Check a converted model in full, infer its shapes strictly, and open a session on it.
 
@@ -145,7 +157,7 @@ def check_onnx(model: onnx.ModelProto) -> None:
         raise InputError(f"The converted model is not valid ONNX: {reason}") from error
 
 
-def reduce_precision(file: Path, precision: str, calibration: Split | None) -> Path:
+def reduce_precision(file: Path, precision: str, calibration: Split | None = None) -> Path:
     """Write a reduced-precision file beside a float32 ONNX file, with onnxruntime's own tools.
 
     float16 keeps float32 inputs and outputs. int8 quantizes convolutions and matrix products, weights per
@@ -164,6 +176,8 @@ def reduce_precision(file: Path, precision: str, calibration: Split | None) -> P
         converted = OnnxModel(convert_float_to_float16(onnx.load(file), keep_io_types=True))
         converted.topological_sort()  # The converter appends the casts of the input at the end.
         onnx.save(converted.model, target)
+    elif calibration is None:
+        raise InputError("int8 needs training images as `calibration`.")
     else:
         quantize_static(
             str(file),
@@ -191,3 +205,46 @@ class _Calibration:
     def _read(split: Split) -> Iterator[dict[str, Any]]:
         for start in range(0, min(len(split), CALIBRATION_IMAGES), CALIBRATION_BATCH):
             yield {IMAGE: split[start : start + CALIBRATION_BATCH].float_images()}
+
+
+def ensemble_predictor(members: Sequence[keras.Model], image_shape: Sequence[int]) -> Predict:
+    """Make a function that computes the probabilities of an ensemble in Keras."""
+    return _predictor("The ensemble", serving_function(members, image_shape))
+
+
+def file_predictor(path: Path) -> Predict:
+    """Make a function that computes the probabilities of an exported ``.onnx`` file or SavedModel folder.
+
+    Raises:
+        InputError: The file cannot be loaded.
+    """
+    try:
+        if path.suffix == ".onnx":
+            session = open_session(read_model(path).SerializeToString())
+            return lambda images: _finite(
+                path.name, *session.run([PROBABILITIES, MEMBER_LOGITS], {IMAGE: images})
+            )
+        serve: Any = load_saved_model(path).signatures["serving_default"]
+        (image,) = serve.structured_input_signature[1].values()
+        predict = _predictor(path.name, serve)
+        try_model(path, image.shape[1:], predict)
+    except InputError:
+        raise
+    except Exception as error:  # onnxruntime and TensorFlow have no common base class of errors.
+        raise InputError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+    return predict
+
+
+def _predictor(name: str, serve: Any) -> Predict:
+    def predict(images: Array) -> Array:
+        outputs = serve(image=tf.constant(images))
+        return _finite(name, outputs[PROBABILITIES].numpy(), outputs[MEMBER_LOGITS].numpy())
+
+    return predict
+
+
+def _finite(name: str, probabilities: Array, logits: Array) -> Array:
+    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+        reason = "values exceed the range of float16" if "float16" in name else "check the weights"
+        raise InputError(f"{name} gives NaN or infinite logits on the test images: {reason}.")
+    return probabilities

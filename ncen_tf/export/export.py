@@ -1,13 +1,12 @@
 """Export an ensemble to files that are measured to be the same ensemble, and verify them later."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import onnx
 import tensorflow as tf
 
@@ -17,19 +16,19 @@ from ncen_tf.base.files import replacing_directory
 from ncen_tf.data.dataset import Dataset, Split
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.export.conversion import (
+    Array,
+    Predict,
     convert_to_onnx,
+    ensemble_predictor,
+    file_predictor,
     in_float32,
     reduce_precision,
     save_saved_model,
-    serving_function,
 )
 from ncen_tf.export.manifest import (
-    IMAGE,
     MANIFEST,
-    MEMBER_LOGITS,
     MEMBERS,
     ONNX_FILE,
-    PROBABILITIES,
     SAVED_MODEL,
     Accuracy,
     ImageInput,
@@ -38,16 +37,9 @@ from ncen_tf.export.manifest import (
     ReducedPrecision,
     describe_files,
 )
-from ncen_tf.untrusted.memory import try_model
-from ncen_tf.untrusted.onnx_file import open_session, read_model
-from ncen_tf.untrusted.saved_model import load_saved_model
 
 if TYPE_CHECKING:
     from ncen_tf.train.training import TrainedRun
-
-Probabilities = npt.NDArray[np.float32]
-Predict = Callable[[npt.NDArray[np.float32]], Probabilities]
-"""images float32 [N, H, W, C] in [0, 1] -> probabilities [N, classes]"""
 
 FORMATS, PRECISIONS, OPSETS = ("onnx", "saved_model"), ("float16", "int8"), range(11, 19)
 """What can be exported; the opsets are those that tf2onnx writes and the gradient builder differentiates."""
@@ -200,9 +192,7 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
         raise InputError(f"{folder} has neither {ONNX_FILE} nor {SAVED_MODEL}.")
     first = next(iter(predictors))
     reference = predict_all(predictors[first], split)
-    parity = {
-        name: measure_parity(name, predict, reference, split) for name, predict in predictors.items()
-    }
+    parity = {name: measure_parity(name, predict, reference, split) for name, predict in predictors.items()}
     if predictions_sha256(reference) != manifest.accuracy.predictions_sha256:
         raise InputError(f"{folder / first} does not predict the classes that the manifest records.")
     reduced = {}
@@ -217,63 +207,25 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
     return manifest.model_copy(update={"parity": parity, "reduced_precision": reduced})
 
 
-def ensemble_predictor(members: Sequence[keras.Model], image_shape: Sequence[int]) -> Predict:
-    """Make a function that computes the probabilities of an ensemble in Keras."""
-    serve = serving_function(members, image_shape)
-
-    def predict(images: npt.NDArray[np.float32]) -> Probabilities:
-        outputs = serve(tf.constant(images))
-        return _finite("The ensemble", outputs[PROBABILITIES].numpy(), outputs[MEMBER_LOGITS].numpy())
-
-    return predict
-
-
-def file_predictor(path: Path) -> Predict:
-    """Make a function that computes the probabilities of an exported ``.onnx`` file or SavedModel folder.
-
-    Raises:
-        InputError: The file cannot be loaded.
-    """
-    try:
-        if path.suffix == ".onnx":
-            session = open_session(read_model(path).SerializeToString())
-            return lambda images: _finite(
-                path.name, *session.run([PROBABILITIES, MEMBER_LOGITS], {IMAGE: images})
-            )
-        serve: Any = load_saved_model(path).signatures["serving_default"]
-        (image,) = serve.structured_input_signature[1].values()
-
-        def predict(images: npt.NDArray[np.float32]) -> Probabilities:
-            outputs = serve(image=tf.constant(images))
-            return _finite(path.name, outputs[PROBABILITIES].numpy(), outputs[MEMBER_LOGITS].numpy())
-
-        try_model(path, image.shape[1:], predict)
-    except InputError:
-        raise
-    except Exception as error:  # onnxruntime and TensorFlow have no common base class of errors.
-        raise InputError(f"{path} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
-    return predict
-
-
 def whole_ensembles(folder: Path) -> dict[str, Predict]:
     """Open everything in an export that must be the whole ensemble; members by the mean of their answers."""
     names = [name for name in (SAVED_MODEL, ONNX_FILE) if (folder / name).exists()]
     predictors = {name: file_predictor(folder / name) for name in names}
     members = [file_predictor(file) for file in sorted((folder / MEMBERS).glob("*.onnx"))]
 
-    def mean(images: npt.NDArray[np.float32]) -> Probabilities:
+    def mean(images: Array) -> Array:
         return np.mean([predict(images) for predict in members], axis=0)
 
     return predictors | ({MEMBERS: mean} if members else {})
 
 
-def predict_all(predict: Predict, split: Split, batch_size: int = 256) -> Probabilities:
+def predict_all(predict: Predict, split: Split, batch_size: int = 256) -> Array:
     """Compute the probabilities [N, classes] of all images of a split."""
     starts = range(0, len(split), batch_size)
     return np.concatenate([predict(split[i : i + batch_size].float_images()) for i in starts])
 
 
-def measure_parity(name: str, predict: Predict, reference: Probabilities, split: Split) -> Parity:
+def measure_parity(name: str, predict: Predict, reference: Array, split: Split) -> Parity:
     """Compare answers with the reference on a split, and answers in batches of several sizes.
 
     Raises:
@@ -299,27 +251,20 @@ def measure_parity(name: str, predict: Predict, reference: Probabilities, split:
     return parity
 
 
-def measure_agreement(probabilities: Probabilities, reference: Probabilities, split: Split) -> ReducedPrecision:
+def measure_agreement(probabilities: Array, reference: Array, split: Split) -> ReducedPrecision:
     """Compute the accuracy of a file of reduced precision, and its agreement with the ensemble."""
     same = float((probabilities.argmax(1) == reference.argmax(1)).mean())
     return ReducedPrecision(clean_accuracy=accuracy(probabilities, split), agreement_with_float32=same)
 
 
-def accuracy(probabilities: Probabilities, split: Split) -> float:
+def accuracy(probabilities: Array, split: Split) -> float:
     """Compute the share of correct predictions, in [0, 1]."""
     return float((probabilities.argmax(1) == split.labels).mean())
 
 
-def predictions_sha256(probabilities: Probabilities) -> str:
+def predictions_sha256(probabilities: Array) -> str:
     """Hash the predicted classes, so that a file's predictions can be checked without storing them."""
     return hashlib.sha256(probabilities.argmax(1).astype(np.uint16).tobytes()).hexdigest()
-
-
-def _finite(name: str, probabilities: Probabilities, logits: npt.NDArray[np.float32]) -> Probabilities:
-    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
-        reason = "values exceed the range of float16" if "float16" in name else "check the weights"
-        raise InputError(f"{name} gives NaN or infinite logits on the test images: {reason}.")
-    return probabilities
 
 
 def _check_arguments(
@@ -352,23 +297,20 @@ def _test_images(data: Split | Dataset) -> tuple[Split, str | None]:
 
 
 def _class_names(split: Split, classes: int) -> tuple[str, ...]:
-    if len(split.class_names) == classes:
-        return split.class_names
-    numbers = tuple(map(str, range(max(classes, len(split.class_names)))))
-    if len(split.class_names) < classes and split.class_names == numbers[: len(split.class_names)]:
-        return numbers  # Names that a split without class names has by default.
-    raise InputError(f"`data` has {len(split.class_names)} classes, and the ensemble gives {classes} logits.")
+    names, numbers = split.class_names, tuple(map(str, range(classes)))
+    if len(names) == classes:
+        return names
+    if len(names) < classes and names == numbers[: len(names)]:
+        return numbers  # A split without class names numbers the classes that its images have.
+    raise InputError(f"`data` has {len(names)} classes, and the ensemble gives {classes} logits.")
 
 
 def _origin(model: "Ensemble | TrainedRun") -> dict[str, Any]:
     if isinstance(model, Ensemble):
         names = tuple(member.name for member in model.members)
         return {"members": names, "training": None, "epochs_trained": None}
-    return {
-        "members": model.config.members,
-        "training": model.config,
-        "epochs_trained": len(model.history),
-    }
+    config = model.config
+    return {"members": config.members, "training": config, "epochs_trained": len(model.history)}
 
 
 def _weights_sha256(members: Sequence[keras.Model]) -> str:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.train.run_directory import RunDirectory
-from ncen_tf.train.trained import load_trained
+from ncen_tf.train.training import open_run
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import try_model
 
@@ -17,7 +16,7 @@ def load_ensemble(path: Path | str) -> Ensemble:
     file justifies. Layers that are not part of Keras must be registered before.
 
     Args:
-        path: A ``.keras`` file that ``Ensemble.save`` wrote, or the directory of a training run, finished or not.
+        path: A ``.keras`` file that ``Ensemble.save`` wrote, or the directory of a training run.
 
     Returns:
         The ensemble, in float32 where it comes from a run; compile it to train on.
@@ -33,7 +32,7 @@ def load_ensemble(path: Path | str) -> Ensemble:
     """
     path = Path(path)
     if path.is_dir():
-        return load_trained(RunDirectory(path)).ensemble
+        return open_run(path).ensemble
     model = load_keras_model(path)
     if not isinstance(model, Ensemble):
         raise InputError(f"{path} has a {type(model).__name__} in it, not an ensemble of ncen_tf.")

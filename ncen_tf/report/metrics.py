@@ -1,7 +1,6 @@
 """Accuracies of a classifier under attack, and the report that is made of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ from scipy.stats import binomtest
 
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.report.results import (
+    AttackResult,
     AttackRow,
     MaskedGradients,
     Norm,
@@ -24,46 +24,6 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 CONFIDENCE = 0.95
-
-
-class AttackOutcome(Protocol):
-    """What one attack did to N images, as :func:`build_report` takes it."""
-
-    @property
-    def settings(self) -> Mapping[str, Any]:
-        """``attack``, ``norm``, ``eps`` and further settings."""
-
-    @property
-    def attacked(self) -> npt.NDArray[np.bool_]:
-        """[N]; what was not attacked counts as its clean image."""
-
-    @property
-    def predictions(self) -> Labels:
-        """[N], the ensemble's class for each adversarial image."""
-
-    @property
-    def l2(self) -> npt.NDArray[np.float32]:
-        """[N], L2 size of each change; images are in [0, 1]."""
-
-    @property
-    def linf(self) -> npt.NDArray[np.float32]:
-        """[N], largest change of a pixel."""
-
-    @property
-    def shown(self) -> Images:
-        """[n, H, W, C], the first n adversarial images."""
-
-    @property
-    def queries_per_image(self) -> float:
-        """Forward passes for each attacked image."""
-
-    @property
-    def gradients_per_image(self) -> float:
-        """Backward passes for each attacked image."""
-
-    @property
-    def seconds(self) -> float:
-        """Time that the attack took."""
 
 
 def proportion(count: int, total: int) -> Proportion:
@@ -113,7 +73,7 @@ def mean_over_broken(
 def build_report(
     labels: Labels,
     clean: Labels,
-    attacks: Sequence[AttackOutcome],
+    attacks: Sequence[AttackResult],
     *,
     protocol: str,
     objective: str,
@@ -128,23 +88,14 @@ def build_report(
 ) -> Report:
     """Build the report of a suite's run.
 
-    In a cumulative suite, the accuracies of an attack are those under it and all before it at the same norm
-    and eps.
-
     Args:
         labels: True classes, int [N].
         clean: Predictions on clean images, int [N].
         attacks: What each attack did, in their order.
-        protocol: Name of the suite.
-        objective: Loss that gradient attacks maximised; ``unknown`` of saved images that do not say.
-        dataset: Name of the dataset that the examples are from.
-        target: What was attacked.
-        seed: Seed of the run.
-        cumulative: Whether each attack was run only on what those before it left correct.
-        recorded: Clean accuracy recorded with the target.
-        masked_gradients: Verdict on the target's gradients.
         images: Clean images, float32 [N, H, W, C] in [0, 1], for the page; ``None`` shows none.
         class_names: Name of each class, for the page.
+
+    All other arguments are fields of :class:`~ncen_tf.report.results.Report`.
     """
     report = Report(
         protocol=protocol,
@@ -170,7 +121,7 @@ def build_report(
 
 
 def _attack_row(
-    labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome], cumulative: bool
+    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], cumulative: bool
 ) -> AttackRow:
     """The row of the last of the attacks."""
     attack = attacks[-1]
@@ -195,9 +146,9 @@ def _attack_row(
     )
 
 
-def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome]) -> tuple[WorstCase, ...]:
+def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackResult]) -> tuple[WorstCase, ...]:
     """Per-example worst case over the attacks of the same norm and eps."""
-    groups: dict[tuple[Norm, float], list[AttackOutcome]] = {}
+    groups: dict[tuple[Norm, float], list[AttackResult]] = {}
     for attack in attacks:
         groups.setdefault(_threat(attack), []).append(attack)
     return tuple(
@@ -212,12 +163,12 @@ def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome]
     )
 
 
-def _threat(attack: AttackOutcome) -> tuple[Norm, float]:
+def _threat(attack: AttackResult) -> tuple[Norm, float]:
     return attack.settings["norm"], attack.settings["eps"]
 
 
 def _shown(
-    labels: Labels, clean: Labels, attack: AttackOutcome, images: Images, class_names: Sequence[str]
+    labels: Labels, clean: Labels, attack: AttackResult, images: Images, class_names: Sequence[str]
 ) -> ShownImages:
     shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
     # A model of another origin may know more classes than the dataset.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from ncen_tf.report import table
 
 if TYPE_CHECKING:
-    from ncen_tf.report.results import Proportion, Report, ShownImages
+    from ncen_tf.report.results import AttackRow, Report, ShownImages
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -65,7 +63,6 @@ img { max-width: 100%; }
 def render_page(report: Report) -> str:
     """Render the table, the accuracy curves, and the clean and adversarial images that the report keeps."""
     norms = list(dict.fromkeys(row.norm for row in report.attacks))
-    draw = _accuracy_steps if report.cumulative else _accuracy_curve
     heading = "Accuracy after each attack" if report.cumulative else "Robust accuracy against eps"
     examples = [
         (f"{row.attack}, {row.norm} eps {row.eps:g}", _png(_example_grid(shown)))
@@ -81,44 +78,36 @@ def render_page(report: Report) -> str:
         rows=table.rows(report),
         notes=table.notes(report),
         verdict=table.verdict_lines(report),
-        curves=[(f"{heading}, {norm}", _png(draw(report, norm))) for norm in norms],
+        curves=[(f"{heading}, {norm}", _png(_accuracy_plot(report, norm))) for norm in norms],
         examples=examples,
         environment=(environment | report.environment).items(),
     )
 
 
-def _accuracy_curve(report: Report, norm: str) -> Figure:
-    """Robust accuracy against eps, a line for each attack of a norm, with 95 % intervals."""
+def _accuracy_plot(report: Report, norm: str) -> Figure:
+    """Robust accuracy with 95 % intervals: after each attack of a cumulative suite, else against eps."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    attacks = [row for row in report.attacks if row.norm == norm]
-    for name in dict.fromkeys(row.attack for row in attacks):
-        rows = sorted((row for row in attacks if row.attack == name), key=lambda row: row.eps)
-        values, errors = _with_errors([report.clean_accuracy, *(row.robust_accuracy for row in rows)])
-        radii = [0.0, *(row.eps for row in rows)]
-        axes.errorbar(radii, values, yerr=errors, label=name, marker="o", ms=4, capsize=2)
-    axes.set(xlabel=f"eps ({norm}, images in [0, 1])", ylabel="robust accuracy", ylim=(0, 1), xlim=(0, None))
+    lines: dict[str, list[AttackRow]] = {}
+    for row in sorted(report.attacks, key=lambda row: 0 if report.cumulative else row.eps):
+        if row.norm == norm:
+            lines.setdefault(f"eps {row.eps:.4g}" if report.cumulative else row.attack, []).append(row)
+    for label, rows in lines.items():
+        positions = ["clean", *(r.attack for r in rows)] if report.cumulative else [0, *(r.eps for r in rows)]
+        measured = [report.clean_accuracy, *(row.robust_accuracy for row in rows)]
+        values = np.array([proportion.value or 0.0 for proportion in measured])
+        low, high = np.transpose([proportion.interval for proportion in measured])
+        # At 0 and 1 the value itself may lie a rounding error outside its interval.
+        errors = np.maximum([values - low, high - values], 0)
+        axes.errorbar(positions, values, yerr=errors, label=label, marker="o", ms=4, capsize=2)
+    axes.set(ylabel=f"robust accuracy ({norm})", ylim=(0, 1))
+    if report.cumulative:
+        axes.tick_params(axis="x", labelrotation=30, labelsize=8)
+    else:
+        axes.set(xlabel=f"eps ({norm}, images in [0, 1])", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(loc="upper right", fontsize=8)
     axes.set_title(f"protocol {report.protocol}, objective {report.objective}", fontsize=10)
-    return figure
-
-
-def _accuracy_steps(report: Report, norm: str) -> Figure:
-    """Robust accuracy after each attack of a cumulative suite, in their order, with 95 % intervals."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    attacks = [row for row in report.attacks if row.norm == norm]
-    for eps in dict.fromkeys(row.eps for row in attacks):
-        rows = [row for row in attacks if row.eps == eps]
-        values, errors = _with_errors([report.clean_accuracy, *(row.robust_accuracy for row in rows)])
-        names = ["clean", *(row.attack for row in rows)]
-        axes.errorbar(names, values, yerr=errors, label=f"eps {eps:.4g}", marker="o", ms=4, capsize=2)
-    axes.set(ylabel=f"robust accuracy ({norm})", ylim=(0, 1))
-    axes.tick_params(axis="x", labelrotation=30, labelsize=8)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", fontsize=8)
-    axes.set_title(f"protocol {report.protocol}: accuracy after each attack", fontsize=10)
     return figure
 
 
@@ -140,15 +129,6 @@ def _example_grid(shown: ShownImages) -> Figure:
             axes[row, column].set_title(title, fontsize=7, color="firebrick" if wrong else "black")
             axes[row, column].axis("off")
     return figure
-
-
-def _with_errors(measured: Sequence[Proportion]) -> tuple[list[float], npt.NDArray[np.float64]]:
-    """Values of proportions and, [2, n], how far their intervals reach below and above."""
-    values = [proportion.value or 0.0 for proportion in measured]
-    intervals = [proportion.interval for proportion in measured]
-    # At 0 and 1 the value itself may lie a rounding error outside its interval.
-    errors = [[max(0, v - lo), max(0, hi - v)] for v, (lo, hi) in zip(values, intervals, strict=True)]
-    return values, np.transpose(errors)
 
 
 def _png(figure: Figure) -> str:

@@ -1,7 +1,7 @@
 """What attacks and reports need to know of a classifier."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,6 +80,42 @@ class Target(abc.ABC):
     def gradient(self, images: Array, cotangent: Array) -> Array:
         """Multiply a cotangent [N, members, classes] with the Jacobian at images: float32 [N, H, W, C]."""
         return self.linearize(images)[1](cotangent)
+
+    def split(self) -> Sequence["Target"]:
+        """Return each member as a target of its own."""
+        return [self] if self.members == 1 else [MemberTarget(self, i) for i in range(self.members)]
+
+
+class MemberTarget(Target):
+    """One member of a target that runs its members together.
+
+    Args:
+        target: The ensemble.
+        index: Number of the member, in [0, target.members).
+    """
+
+    members = 1
+
+    def __init__(self, target: Target, index: int) -> None:
+        self._target, self._index = target, index
+        self.description = f"member {index} of {target.description}"
+        self.sha256, self.providers = target.sha256, target.providers
+        self.image_shape, self.classes = target.image_shape, target.classes
+        self.gives_logits, self.has_gradient = target.gives_logits, target.has_gradient
+        self.batch_statistics = target.batch_statistics
+
+    def logits(self, images: Array) -> Array:
+        return self._target.logits(images)[:, self._index : self._index + 1]
+
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        logits, pull_back = self._target.linearize(images)
+
+        def of_member(cotangent: Array) -> Array:
+            of_all = np.zeros_like(logits)
+            of_all[:, self._index : self._index + 1] = cotangent
+            return pull_back(of_all)
+
+        return logits[:, self._index : self._index + 1], of_member
 
 
 class OnnxInterface(Settings):

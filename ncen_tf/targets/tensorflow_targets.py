@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import stack_logits
 from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, describe_files
 from ncen_tf.targets.target import Array, Target, no_gradient, read_output
-from ncen_tf.train.run_directory import RunDirectory
-from ncen_tf.train.trained import load_trained
+from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
@@ -138,6 +137,14 @@ class KerasTarget(TensorFlowTarget):
         digest = sha256 or weights_sha256(model)
         super().__init__(function, image_shape, description, digest, differentiable)
 
+    def split(self) -> Sequence[Target]:
+        if self.members == 1:
+            return [self]
+        return [
+            KerasTarget(member, f"member {i} of {self.description}", self.sha256, self.image_shape)
+            for i, member in enumerate(self.keras_model.members)
+        ]
+
 
 def weights_sha256(model: keras.Model) -> str:
     """Hash all weights, in the model's order."""
@@ -153,12 +160,12 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
     Raises:
         InputError: There is no run, nothing is saved yet, or a file is damaged.
     """
-    trained = load_trained(RunDirectory(path))
-    state = "finished" if trained.finished else f"after {trained.epochs_done} epochs"
+    run = training.open_run(path)
+    state = "finished" if run.summary else f"after {run.epochs_trained} epochs"
     return KerasTarget(
-        trained.ensemble,
+        run.ensemble,
         f"run {path}, {state}",
-        trained.weights_sha256(),
+        weights_sha256(run.ensemble),
         batch_statistics=batch_statistics,
         differentiable=differentiable,
     )

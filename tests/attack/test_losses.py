@@ -1,4 +1,4 @@
-"""Losses and their hand-written gradients: definitions, finite differences in float64, TensorFlow, 300 digits."""
+"""Losses and gradients against definitions, finite differences in float64, TensorFlow, and 300 digits."""
 
 import math
 from collections.abc import Callable

@@ -3,7 +3,8 @@
 import numpy as np
 
 import ncen_tf
-from ncen_tf.export.export import file_predictor, predict_all
+from ncen_tf.export.conversion import file_predictor
+from ncen_tf.export.export import predict_all
 from ncen_tf.targets.opening import open_target
 from tests.conftest import ROOT
 

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import onnx
 import pytest
 import tensorflow as tf
+from ncen_tf.attack.basic_iterative import BasicIterative
+from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from onnx import TensorProto
 
-from ncen_tf.attack.basic_iterative import BasicIterative
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.suites import Suite
-from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target

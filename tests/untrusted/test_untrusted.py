@@ -28,9 +28,8 @@ from ncen_tf.untrusted.zip import check_zip
 
 
 def member(*layers: keras.layers.Layer, classes: int = 4) -> keras.Model:
-    return keras.Sequential(
-        [keras.Input((8, 8, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(classes)]
-    )
+    last = [keras.layers.LeakyReLU(), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(classes)]
+    return keras.Sequential([keras.Input((8, 8, 1)), *layers, *last])
 
 
 def saved(folder: Path, *members: keras.Model) -> Path:
@@ -75,7 +74,9 @@ def test_members_that_were_compiled_are_loaded(make: Callable[[], keras.Model], 
 def test_models_that_are_not_ensembles_are_loaded_only_as_keras_models(tmp_path: Path) -> None:
     model = member()
     model.save(tmp_path / "single.keras")
-    np.testing.assert_array_equal(load_keras_model(tmp_path / "single.keras").get_weights()[0], model.get_weights()[0])
+    np.testing.assert_array_equal(
+        load_keras_model(tmp_path / "single.keras").get_weights()[0], model.get_weights()[0]
+    )
     with pytest.raises(InputError, match="has a Sequential in it, not an ensemble"):
         ncen_tf.load_ensemble(tmp_path / "single.keras")
 
@@ -101,13 +102,13 @@ def test_a_layer_that_is_not_loaded_is_named(layer: Callable[[], Any], reason: s
 
 
 def other_layer(name: str, **config: Any) -> Callable[[bytes], bytes]:
-    """Replace the first member's Flatten layer."""
+    """Replace the first member's activation."""
 
     def change(content: bytes) -> bytes:
         model = json.loads(content)
         layers = model["config"]["members"][0]["config"]["layers"]
-        flatten = next(layer for layer in layers if layer["class_name"] == "Flatten")
-        flatten.update({"class_name": name, "config": {"name": "changed"} | config})
+        activation = next(layer for layer in layers if layer["class_name"] == "LeakyReLU")
+        activation.update({"class_name": name, "config": {"name": "changed"} | config})
         return json.dumps(model).encode()
 
     return change
@@ -119,7 +120,9 @@ def weights(change: Callable[[h5py.File, str], None]) -> Callable[[bytes], bytes
     def rewritten(content: bytes) -> bytes:
         stream, names = io.BytesIO(content), []
         with h5py.File(stream, "r+") as store:
-            store.visititems(lambda name, entry: names.append(name) if isinstance(entry, h5py.Dataset) else None)
+            store.visititems(
+                lambda name, entry: names.append(name) if isinstance(entry, h5py.Dataset) else None
+            )
             change(store, min(names))
         return stream.getvalue()
 
@@ -148,9 +151,15 @@ def compressed_zeros(store: h5py.File, name: str) -> None:
         ({"model": weights(in_another_file)}, "not plain numbers"),
         ({"model": weights(compressed_zeros)}, "does not store them"),
         ({"model": lambda content: content[:1000]}, "truncated"),
-        ({"config": other_layer("Dense", units=2**27)}, "does not store them"),
+        (
+            {"config": other_layer("DepthwiseConv2D", kernel_size=2**13, padding="same")},
+            "does not store them",
+        ),
         ({"config": other_layer("UpSampling2D", size=[20_000, 20_000])}, "memory|does not store them"),
-        ({"config": other_layer("Rescaling", scale={"class_name": "__numpy__", "config": {}})}, "arrays in its"),
+        (
+            {"config": other_layer("Rescaling", scale={"class_name": "__numpy__", "config": {}})},
+            "arrays in its",
+        ),
         ({"config": lambda content: b"{"}, "cannot be loaded"),
     ],
 )
@@ -222,7 +231,9 @@ def endless(model: onnx.ModelProto) -> None:
     """Ten functions, each of which calls the next one ten times."""
     opsets = [helper.make_opsetid("", 11), helper.make_opsetid("own", 1)]
     for level in range(10):
-        call = helper.make_node(f"F{level + 1}" if level < 9 else "Relu", ["x"], ["y"], domain="own" if level < 9 else "")
+        call = helper.make_node(
+            f"F{level + 1}" if level < 9 else "Relu", ["x"], ["y"], domain="own" if level < 9 else ""
+        )
         body = [call] * 10
         model.functions.append(helper.make_function("own", f"F{level}", ["x"], ["y"], body, opsets))
     model.opset_import.append(opsets[1])
@@ -242,7 +253,7 @@ def large(model: onnx.ModelProto) -> None:
         (external_weights, "has its weights in other files"),
         (endless, "more than 100000 nodes"),
         (large, "takes more than 1,073,741,824 bytes"),
-        (lambda model: model.graph.input.pop(), "'b'|invalid|not a valid"),
+        (lambda model: model.graph.initializer.pop(), "has 2 inputs"),
         (lambda model: model.graph.input[0].type.tensor_type.shape.dim[0].Clear(), None),
     ],
 )

@@ -31,7 +31,7 @@ def onnx(folder: Path) -> None:
 
 def onnx_parity(folder: Path) -> None:
     """As ``ncen_tf.export --verify`` opens files."""
-    from ncen_tf.export.export import file_predictor
+    from ncen_tf.export.conversion import file_predictor
 
     file_predictor(folder / MODEL)
 

@@ -36,10 +36,9 @@ def report(folder: Path) -> None:
 
 def transfer(folder: Path) -> None:
     """A transfer.json for the terminal."""
-    from ncen_tf.transfer.record import read_transfer
-    from ncen_tf.transfer.table import format_transfer
+    from ncen_tf.transfer.record import Transfer
 
-    format_transfer(read_transfer(folder / "transfer.json")).encode()
+    str(Transfer.read(folder / "transfer.json")).encode()
 
 
 def cell(folder: Path) -> None:

@@ -30,7 +30,8 @@ class _Target:
 
 
 def suite_result() -> Any:
-    from ncen_tf.attack.results import AttackResult, SuiteResult
+    from ncen_tf.attack.results import SuiteResult
+    from ncen_tf.report.results import AttackResult
 
     labels = np.arange(6, dtype=np.int32) % CLASSES
     sizes, shown = np.full(6, 0.1, np.float32), np.full((2, *IMAGE_SHAPE), 0.5, np.float32)
@@ -63,18 +64,24 @@ def report() -> bytes:
 
 
 def transfer() -> bytes:
-    from ncen_tf.attack.fast_gradient import FastGradient
-    from ncen_tf.transfer.record import build_transfer
-    from ncen_tf.transfer.run import TransferResult
+    from ncen_tf.report.metrics import clean_accuracy
+    from ncen_tf.transfer.record import MemberInfo, Transfer, count_transfer
 
     labels = np.arange(6, dtype=np.int32) % CLASSES
-    result = TransferResult(labels, np.stack([labels] * 2), [np.zeros((2, 2, 6), np.int32)], 0)
-    members: Any = [_Target(), _Target()]
-    return as_json(
-        build_transfer(
-            members, [FastGradient(eps=0.1)], result, dataset="fashion_mnist", seed=0, batch_size=6
-        )
+    settings = {"attack": "FGSM", "norm": "Linf", "eps": 0.1}
+    row = count_transfer(settings, labels, np.stack([labels] * 2), np.zeros((2, 2, 6), np.int32))
+    accuracy = clean_accuracy(labels, labels)
+    member = MemberInfo(description="x", sha256="0" * 64, providers=(), clean_accuracy=accuracy)
+    content = Transfer(
+        dataset="fashion_mnist",
+        examples=6,
+        seed=0,
+        batch_size=6,
+        members=(member, member),
+        attacks=(row,),
+        environment={},
     )
+    return content.model_dump_json().encode()
 
 
 def manifest(model: bytes) -> bytes:
