@@ -232,9 +232,7 @@ def test_the_images_on_the_page_are_those_that_were_attacked(
     cumulative: Report, attacks: list[AttackResult]
 ) -> None:
     square = cumulative._images[1]
-    np.testing.assert_array_equal(
-        square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]]
-    )
+    np.testing.assert_array_equal(square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]])
     assert square.classes[0] == ("T-shirt/top", "T-shirt/top", "<Bag>")
     # A model of another origin may know more classes than the dataset.
     unknown = make_report([dataclasses.replace(attacks[0], predictions=np.full(10, 11, np.int32))])

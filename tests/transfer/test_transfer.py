@@ -200,7 +200,7 @@ def test_an_interrupted_run_continues_with_the_next_attack(
     def interrupt(self: Attack, objective: Objective, *args: Any) -> Any:
         if objective.target is linear.members[1]:
             raise KeyboardInterrupt
-        return original(self, objective, *args)  # type: ignore[arg-type]
+        return original(self, objective, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(kind, "__call__", interrupt)
