@@ -53,7 +53,7 @@ def main(flags: Flags) -> None:
     """Train, and print the accuracy and the next command."""
     config = flags.config()
     for name, reason in config.without_effect(flags.given).items():
-        logger.warning("--%s has no effect with %s", name, reason)
+        logger.warning("--%s has no effect with --%s", name, reason)
     path = flags.run_dir or default_run_dir(config)
     run = ncen_tf.train_ensemble(
         config,

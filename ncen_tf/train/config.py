@@ -166,7 +166,7 @@ class TrainConfig(Settings):
         return {name: value for name, value in values.items() if not _is_idle(name, values)}
 
     def without_effect(self, given: Iterable[str]) -> dict[str, str]:
-        """List the given flags that have no effect, each with the setting that is the reason.
+        """List the given flags that have no effect, with the reasons, such as regularizer=gal.
 
         Args:
             given: Names of flags.
@@ -175,7 +175,7 @@ class TrainConfig(Settings):
         for name in given:
             owner = _OWNERS.get(name)
             if owner and name not in values:
-                reasons[name] = f"`{owner}` {values[owner]}"
+                reasons[name] = f"{owner}={values[owner]}"
         return reasons
 
 
