@@ -46,46 +46,48 @@ class AdversarialTraining:
     6.0
     """
 
-    form: Literal["pgd", "trades"] = Field("pgd", description="How the adversarial images are trained on")
+    form: Literal["pgd", "trades"] = Field(
+        default="pgd", description="How the adversarial images are trained on"
+    )
     eps: float = Field(
-        0.1,
+        default=0.1,
         gt=0,
         le=1,
         description="Linf perturbation bound of adversarial training, for images in [0, 1]",
         json_schema_extra={"flag": "at_eps"},
     )
     steps: int = Field(
-        10,
+        default=10,
         ge=1,
         description="Number of attack steps of adversarial training",
         json_schema_extra={"flag": "at_steps"},
     )
     step_size: float | None = Field(
-        None,
+        default=None,
         gt=0,
         le=LARGEST,
         description="Size of an attack step (default: 1.25 eps for one step, 2.5 eps / steps for more)",
         json_schema_extra={"flag": "at_step_size"},
     )
     random_start: bool = Field(
-        True,
+        default=True,
         description="Whether the attack starts at a random point within eps",
         json_schema_extra={"flag": "at_random_start"},
     )
     loss: Literal["ensemble", "members"] = Field(
-        "ensemble",
+        default="ensemble",
         description="Whether to attack the ensemble's prediction, or each member with its own image",
         json_schema_extra={"flag": "at_loss"},
     )
     fraction: float = Field(
-        1.0,
+        default=1.0,
         gt=0,
         le=1,
         description="Share of each batch that is attacked",
         json_schema_extra={"flag": "at_fraction"},
     )
     beta: float = Field(
-        6.0,
+        default=6.0,
         gt=0,
         le=LARGEST,
         description="Weight of the divergence of TRADES",

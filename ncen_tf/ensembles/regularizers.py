@@ -67,13 +67,13 @@ class NCE(GradientRegularizer):
     """
 
     lambda_cos: float = Field(
-        0.02, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of NCE"
+        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of NCE"
     )
     lambda_norm: float = Field(
-        0.02, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of NCE"
+        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of NCE"
     )
     form: Literal["paper", "released"] = Field(
-        "paper",
+        default="paper",
         description="Formulas of the paper, or of the authors' released code",
         json_schema_extra={"flag": "nce_form"},
     )
@@ -99,7 +99,7 @@ class GAL(GradientRegularizer):
     """
 
     coefficient: float = Field(
-        0.5,
+        default=0.5,
         ge=-LARGEST,
         le=LARGEST,
         description="Weight of GAL",
@@ -129,10 +129,10 @@ class GPMR(GradientRegularizer):
     """
 
     lambda_div: float = Field(
-        0.1, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of GPMR"
+        default=0.1, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of GPMR"
     )
     lambda_eq: float = Field(
-        10.0, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of GPMR"
+        default=10.0, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of GPMR"
     )
     name: Literal["gpmr"] = "gpmr"
 
@@ -144,8 +144,8 @@ class ADP(PredictionRegularizer):
     """Adaptive diversity promoting: -alpha * H(mean probabilities) - beta * log det(M^T M).
 
     Pang et al., 2019, "Improving Adversarial Robustness via Promoting Ensemble Diversity", Eq. 5. They add it
-    to the sum of the members' cross-entropies; here, as every regularizer, it is added to their mean. It needs
-    fewer members than classes.
+    to the sum of the members' cross-entropies; here it is added to their mean, as every regularizer is. It
+    needs fewer members than classes.
 
     Args:
         alpha: Weight of the entropy of the mean probabilities.
@@ -159,14 +159,14 @@ class ADP(PredictionRegularizer):
     """
 
     alpha: float = Field(
-        2.0,
+        default=2.0,
         ge=-LARGEST,
         le=LARGEST,
         description="Weight of the entropy term of ADP",
         json_schema_extra={"flag": "adp_alpha"},
     )
     beta: float = Field(
-        0.5,
+        default=0.5,
         ge=-LARGEST,
         le=LARGEST,
         description="Weight of the diversity term of ADP",
