@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of, flatten, unflatten
 from ncen_tf.base.settings import LARGEST, Settings
+from ncen_tf.data.dataset import DatasetName
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
@@ -46,7 +47,7 @@ class TrainConfig(Settings):
     }
     """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
 
-    dataset: str = Field(default="fashion_mnist", description="Name of the dataset to train on")
+    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
     train_examples: int | None = Field(
         default=None, ge=1, description="Size of the class-balanced part of the training images that is used"
     )
@@ -188,6 +189,3 @@ def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
     return (name == "decay_every" and values["schedule"] != "steps") or (
         name == "trades_beta" and values["adversarial_training"] != "trades"
     )
-
-
-from ncen_tf.train.old_config import COEFFICIENTS, TrainingConfig, default_at_step_size  # noqa: E402,F401
