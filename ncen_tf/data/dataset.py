@@ -84,7 +84,7 @@ class Split:
 
     def float_images(self) -> npt.NDArray[np.float32]:
         """Return the images as float32 in [0, 1]."""
-        return self.images / np.float32(255)
+        return self.images.astype(np.float32) / np.float32(255)
 
     def balanced_prefix(self, examples: int) -> Self:
         """Return the first ``examples / classes`` images of every class, in the order of the split.
@@ -208,9 +208,13 @@ def load_data(
 class DataFlags(Settings):
     """Settings of every program that reads a dataset."""
 
-    dataset: DatasetName = Field("fashion_mnist", description="Name of the dataset")
-    data_dir: Path | None = Field(None, description="Folder of tensorflow-datasets (default: its own)")
-    archive_dir: Path | None = Field(None, description="Folder with the original archives of the dataset")
+    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
+    data_dir: Path | None = Field(
+        default=None, description="Folder of tensorflow-datasets (default: its own)"
+    )
+    archive_dir: Path | None = Field(
+        default=None, description="Folder with the original archives of the dataset"
+    )
 
     def load(self, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
         """Read the dataset with :func:`load_data`."""

@@ -144,8 +144,8 @@ class ADP(PredictionRegularizer):
     """Adaptive diversity promoting: -alpha * H(mean probabilities) - beta * log det(M^T M).
 
     Pang et al., 2019, "Improving Adversarial Robustness via Promoting Ensemble Diversity", Eq. 5. They add it
-    to the sum of the members' cross-entropies; here, as every regularizer, it is added to their mean. It needs
-    fewer members than classes.
+    to the sum of the members' cross-entropies; here it is added to their mean, as every regularizer is. It
+    needs fewer members than classes.
 
     Args:
         alpha: Weight of the entropy of the mean probabilities.

@@ -38,15 +38,15 @@ def parameter_map(
     attacked = attacked[(attacked["measure"] == "AAE") & (attacked["attack"] != WORST_CASE)]
     if attacked.empty:
         raise InputError(f"No record has a report of protocol {protocol!r}.")
+    for name in (x, y):
+        if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
+            raise InputError(f"{name} is not a training setting with a number in all records.")
     for key in GROUP_KEYS:
         if attacked[key].nunique() > 1:
             raise InputError(f"The runs of a map must have the same {key}; these have several.")
     others = attacked["config"].map(lambda c: str({k: v for k, v in c.items() if k not in (x, y, "seed")}))
     if others.nunique() > 1:
         raise InputError(f"The runs of a map may differ in {x}, {y} and the seed only; these differ in more.")
-    for name in (x, y):
-        if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
-            raise InputError(f"{name} is not a training setting with a number in all records.")
     clean = results[results["measure"] == "clean_accuracy"].set_index("record")["value"]
     points = {name: attacked["config"].map(lambda config, name=name: float(config[name])) for name in (x, y)}
     runs = attacked.assign(**points).groupby([y, x, "record"])["value"].mean().reset_index("record")
