@@ -1,46 +1,39 @@
 """Show how members' gradients relate: python -m ncen_tf.diagnose --runs=runs/a,runs/b --out=compared.png"""
 
 from pathlib import Path
-from typing import Any
 
-from absl import flags
+from pydantic import Field
 
+import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-
-RUNS = flags.DEFINE_list("runs", None, "run directories, finished or not")
-OUT = flags.DEFINE_string("out", None, "PNG file (default, for a single run: diagnostics.png in it)")
+from ncen_tf.base.settings import Settings
 
 
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """The finished epochs of a run.
+class Flags(Settings):
+    """What to show, and where."""
 
-    Raises:
-        InputError: no run, or a damaged one.
-    """
-    from ncen_tf.train.config import TrainingConfig
-    from ncen_tf.train.run_directory import RunDirectory
-
-    run = RunDirectory(path)
-    return run.read_metrics(TrainingConfig.from_flags(run.read_flags()).epochs)
+    runs: tuple[Path, ...] = Field(default=(), description="Run directories, finished or not")
+    out: Path | None = Field(
+        default=None, description="PNG file (default, for a single run: diagnostics.png in it)"
+    )
 
 
-def main() -> None:
-    if not RUNS.value:
-        raise InputError("--runs names the run directories to show.")
-    paths = [Path(name) for name in RUNS.value]
-    if len(paths) > 1 and not OUT.value:
-        raise InputError("--out names the PNG file for several runs.")
-    from ncen_tf.train.diagnostics import diagnostics_table, write_diagnostics
-    from ncen_tf.train.run_directory import RunDirectory
-
-    histories = {str(path): read_history(path) for path in paths}
-    out = Path(OUT.value) if OUT.value else RunDirectory(paths[0]).plot_file
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_diagnostics(out, histories)
-    print(diagnostics_table(histories))
+def main(flags: Flags) -> None:
+    """Print the last epoch of each run and plot all epochs."""
+    if not flags.runs:
+        raise InputError("`runs` must name the run directories to show.")
+    if len(flags.runs) > 1 and not flags.out:
+        raise InputError("`out` must name the PNG file for several runs.")
+    out = flags.out or flags.runs[0] / "diagnostics.png"
+    print(ncen_tf.diagnose_runs(flags.runs, out))
     print(f"\nPlot: {out}")
 
 
+def run() -> None:
+    """Run the program."""
+    program.run(Flags, main)
+
+
 if __name__ == "__main__":
-    program.run(main)
+    run()

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from absl import app, flags
 from absl import logging as absl_logging
 
-from ncen_tf.base.errors import InputError, one_line
+from ncen_tf.base.errors import InputError, LostWorkerError, one_line
 from ncen_tf.base.flags import FlagField, flags_of, parse_number, unflatten
 from ncen_tf.base.settings import Settings
 
@@ -25,14 +25,15 @@ S = TypeVar("S", bound=Settings)
 PROGRAMS = ("train", "export", "attack", "sweep", "tables", "transfer", "diagnose")
 INTERRUPTED = 130
 _COULD_NOT_RUN = 2
+_WORKER_LOST = 75
 _NOT_READ = 141
 
 
 def run(settings: type[S], main: Callable[[S], int | None]) -> None:
     """Parse the command line, call ``main``, and exit with what it returns (``None`` means 0).
 
-    Unusable input ends with one sentence on stderr and exit code 2, Ctrl-C with 130, and a closed pipe as
-    standard output (``| head``) with 141.
+    Unusable input ends with one sentence on stderr and exit code 2, a lost worker with 75, Ctrl-C with 130,
+    and a closed pipe as standard output (``| head``) with 141.
 
     Args:
         settings: Class whose fields are the flags.
@@ -58,6 +59,10 @@ def run(settings: type[S], main: Callable[[S], int | None]) -> None:
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
             return _fail(f"{error.strerror or error}{where}.")
+        except LostWorkerError as error:
+            _fail(str(error))
+            sys.stdout.flush()
+            os._exit(_WORKER_LOST)  # an orderly end of TensorFlow would wait for the lost worker
         except KeyboardInterrupt as error:
             print(f"Interrupted. {error}", file=sys.stderr)
             return INTERRUPTED

@@ -33,7 +33,7 @@ def test_report_gate_and_replay(
     arguments = (target, *QUICK, objective, f"--out={out}", "--save_adversarials", f"--junit={junit}")
     done = run_program("attack", *arguments, f"--gate={gate_file(0.0)}")
     assert done.returncode == 0, done.stderr
-    assert "gate passed: 2 thresholds" in done.stdout
+    assert "gate passed: 2 of 2" in done.stdout
     report = json.loads((out / "report.json").read_text())
     assert report["examples"] == 50
     assert [row["attack"] for row in report["attacks"]] == ["FGSM", "PGD"]

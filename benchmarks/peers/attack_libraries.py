@@ -8,7 +8,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from benchmarks.timing import Run
-from ncen_tf.ensembles.ensemble import Ensemble, log_mean_probabilities
+from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.penalties import log_mean_probabilities
 
 Images = npt.NDArray[np.float32]
 
@@ -94,8 +95,7 @@ def torchattacks(task: Task) -> Run:
     """torchattacks on the same weights in PyTorch."""
     import torchattacks as ta
 
-    from benchmarks.peers.devices import nchw, to_torch, torch_device
-    from benchmarks.peers.torch_resnet import TorchEnsemble, copy_member
+    from benchmarks.peers.torch_resnet import TorchEnsemble, copy_member, nchw, to_torch, torch_device
 
     members = [copy_member(member) for member in task.ensemble.members]
     model = TorchEnsemble(members).to(torch_device()).eval()

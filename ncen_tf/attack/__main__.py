@@ -1,197 +1,127 @@
 """Attack a model: python -m ncen_tf.attack --target=exports/reference/ensemble.onnx --suite=paper"""
 
-from __future__ import annotations
-
-import dataclasses
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Literal
 
-from absl import flags
+from pydantic import Field
 
+import ncen_tf
 from ncen_tf import program
-from ncen_tf.data import location_flags
-from ncen_tf.data.datasets import DATASETS
 from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    from ncen_tf.attack.attack import Norm
-    from ncen_tf.attack.objectives import ObjectiveName
-    from ncen_tf.attack.suites import Suite
-    from ncen_tf.report.gate import Gate
-    from ncen_tf.targets.target import Target
+from ncen_tf.data.dataset import DataFlags
+from ncen_tf.targets.target import OnnxInterface
 
 GATE_FAILED = 3
 
-TARGET = flags.DEFINE_string("target", None, "run directory, .keras, SavedModel, .onnx or export")
-DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
-NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples",
-    None,
-    "class-balanced test images; 0 for all (default: 1000; of the suite strict, all)",
-    lower_bound=0,
-)
-SUITE = flags.DEFINE_string("suite", "paper", "paper, released, strict, blackbox, quick, or a .toml file")
-OBJECTIVE = flags.DEFINE_enum(
-    "objective",
-    None,
-    ["member_average", "ensemble"],
-    "loss that gradient attacks maximise, where the suite leaves it open: the members' mean (the paper's, "
-    "the default), or the ensemble's own",
-)
-BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", None, "images attacked at a time (default: the suite's, or 100)", lower_bound=1
-)
-NORM = flags.DEFINE_enum(
-    "norm", None, ["Linf", "L2"], "only the suite's attacks in this norm (default: all of them)"
-)
-SEED = flags.DEFINE_integer("seed", 0, "of random starts and random attacks", lower_bound=0)
-flags.adopt_module_key_flags(location_flags)
 
-INPUT_LAYOUT = flags.DEFINE_enum("input_layout", "NHWC", ["NHWC", "NCHW"], "of a foreign ONNX model")
-OUTPUT = flags.DEFINE_enum("output", "logits", ["logits", "probabilities"], "what an ONNX model gives")
-OUTPUT_NAME = flags.DEFINE_string("output_name", None, "output of an ONNX model with several")
-MEAN = flags.DEFINE_list("mean", ["0"], "subtracted from images in [0, 1] before an ONNX model")
-STD = flags.DEFINE_list("std", ["1"], "divides images before an ONNX model")
-PROVIDERS = flags.DEFINE_list("providers", ["CPUExecutionProvider"], "onnxruntime execution providers")
-ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files that are not the exported ones")
+class AttackFlags(DataFlags, OnnxInterface):
+    """Flags of the program."""
 
-OUT = flags.DEFINE_string("out", None, "folder of the report (default: reports/TARGET-SUITE)")
-SAVE_ADVERSARIALS = flags.DEFINE_bool("save_adversarials", False, "keep adversarial images as npz")
-REPLAY = flags.DEFINE_string("replay", None, "evaluate the target on saved images, made from --dataset's")
-CHECK_GRADIENTS = flags.DEFINE_bool(
-    "check_gradients", None, "look for masked gradients (default: with the suite strict)"
-)
-GATE = flags.DEFINE_string("gate", None, "TOML file of thresholds; exit code 3 if one is missed")
-JUNIT = flags.DEFINE_string("junit", None, "JUnit XML file of the gate's checks")
-
-
-def main() -> int | None:
-    if not TARGET.value:
-        raise InputError("--target names what to attack: a run directory, .keras, SavedModel or .onnx file.")
-    if JUNIT.value and not GATE.value:
-        raise InputError("--junit reports the checks of a --gate.")
-    from ncen_tf.attack.suites import load_suite
-    from ncen_tf.report.gate import read_gate, require_measured
-
-    gate = read_gate(Path(GATE.value)) if GATE.value else None
-    suite = load_suite(SUITE.value, DATASET.value).with_choices(
-        cast("ObjectiveName | None", OBJECTIVE.value),
-        BATCH_SIZE.value,
-        cast("Norm | None", NORM.value),
-        CHECK_GRADIENTS.value,
+    target: Path = Field(
+        description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export"
     )
-
-    from ncen_tf.targets.onnx_target import OnnxInterface
-    from ncen_tf.targets.opening import open_target
-
-    interface = OnnxInterface(
-        INPUT_LAYOUT.value,
-        OUTPUT.value,
-        OUTPUT_NAME.value,
-        _floats("mean", MEAN.value),
-        _floats("std", STD.value),
+    suite: str = Field(
+        "paper", description="Name of a suite: paper, released, strict, blackbox, quick; or a .toml file"
     )
-    opened = open_target(
-        Path(TARGET.value),
-        interface=interface,
-        providers=tuple(PROVIDERS.value),
-        allow_unverified=ALLOW_UNVERIFIED.value,
-        differentiable=not (REPLAY.value or all(attack.gradient_free for attack in suite.attacks)),
-        batch_statistics=suite.batch_statistics,
+    norm: Literal["Linf", "L2"] | None = Field(
+        None, description="Norm of the attacks that are run (default: all of the suite's)"
     )
-    if not opened.target.gives_logits:
-        print("The target gives probabilities only: attacks maximise losses of their logarithms.")
-    if gate and not REPLAY.value:  # what a replay measures is known only then
-        planned = [(each.name, each.eps) for each in suite.attacks]
-        require_measured(gate, planned, opened.recorded_ace, suite.check_gradients)
-    report = attack(Path(TARGET.value), opened.target, suite)
-    return check(gate, report, opened.recorded_ace) if gate else None
+    num_examples: int | None = Field(
+        None,
+        ge=0,
+        description="Number of test images, balanced over classes; 0 for all (default: the suite's)",
+    )
+    objective: Literal["member_average", "ensemble"] | None = Field(
+        None, description="Loss that gradient attacks maximise (default: the suite's)"
+    )
+    batch_size: int | None = Field(
+        None, ge=1, description="Number of images attacked at a time (default: the suite's)"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed of random starts and random attacks")
+    check_gradients: bool | None = Field(
+        None, description="Whether to look for masked gradients (default: the suite's)"
+    )
+    providers: tuple[str, ...] = Field(
+        ("CPUExecutionProvider",), description="Execution providers of onnxruntime"
+    )
+    allow_unverified: bool = Field(
+        False, description="Whether to attack files whose hash differs from their manifest's"
+    )
+    out: Path | None = Field(None, description="Folder of the report (default: reports/TARGET-SUITE)")
+    save_adversarials: bool = Field(False, description="Whether to keep adversarial images as npz files")
+    replay: Path | None = Field(
+        None, description="File of saved adversarial images that the target is evaluated on instead"
+    )
+    gate: Path | None = Field(
+        None, description="TOML file of thresholds; the exit code is 3 if one is missed"
+    )
+    junit: Path | None = Field(None, description="JUnit XML file that the gate's checks are written to")
 
 
-def attack(path: Path, target: Target, suite: Suite) -> dict[str, Any]:
-    """Run the suite, or replay saved images, and leave report.json and report.html."""
-    from ncen_tf.attack.result_files import read_adversarials
-    from ncen_tf.attack.runner import replay, run_suite
-    from ncen_tf.attack.verdict import examine
-    from ncen_tf.report.html_page import write_html_page
-    from ncen_tf.report.report import build_report, write_report
-    from ncen_tf.report.table import format_table
-
-    if REPLAY.value:
-        suite = dataclasses.replace(
-            suite, name=f"replay of {Path(REPLAY.value).name}", attacks=(), cumulative=False
-        )
-    out = Path(OUT.value) if OUT.value else default_out(path, suite)
-    objective: str = suite.objective
-    if REPLAY.value:
-        saved = read_adversarials(Path(REPLAY.value))
-        result = replay(target, saved, suite.batch_size)
-        images, objective = saved.images, saved.objective
+def main(flags: AttackFlags) -> int | None:
+    if flags.junit and not flags.gate:
+        raise InputError("`junit` reports the checks of a `gate`.")
+    protocol = f"replay of {flags.replay.name}" if flags.replay else flags.suite
+    out = flags.out or _default_out(flags.target, protocol)
+    for folder in (out, flags.junit.parent if flags.junit else out):
+        _require_writable(folder)
+    opening = {
+        "interface": OnnxInterface(**{name: getattr(flags, name) for name in OnnxInterface.model_fields}),
+        "providers": flags.providers,
+        "allow_unverified": flags.allow_unverified,
+    }
+    gate = ncen_tf.Gate.read(flags.gate) if flags.gate else None
+    if flags.replay:
+        report = ncen_tf.evaluate_saved(flags.target, flags.replay, **opening)
     else:
-        count = suite.examples if NUM_EXAMPLES.value is None else NUM_EXAMPLES.value
-        test = location_flags.load_from_flags(DATASET.value, test_examples=count or None).test
-        images = (test.images / 255).astype("float32")
-        result = run_suite(
-            target,
-            images,
-            test.labels,
-            suite,
-            suite.objective,
-            batch_size=suite.batch_size,
-            seed=SEED.value,
-            state_dir=out / "finished_attacks",
-            save_adversarials=out / "adversarials" if SAVE_ADVERSARIALS.value else None,
+        report = ncen_tf.evaluate(
+            flags.target,
+            flags.load().test,
+            suite=flags.suite,
+            norm=flags.norm,
+            examples=flags.num_examples,
+            seed=flags.seed,
+            objective=flags.objective,
+            batch_size=flags.batch_size,
+            check_gradients=flags.check_gradients,
+            gate=gate,
+            out=out,
+            save_adversarials=flags.save_adversarials,
+            **opening,
         )
-    report = build_report(
-        target,
-        suite,
-        result,
-        objective=objective,
-        dataset=DATASET.value,
-        seed=SEED.value,
-    )
-    if not REPLAY.value and suite.check_gradients:
-        report["masked_gradients"] = examine(target, suite, result, images, SEED.value)
-    out.mkdir(parents=True, exist_ok=True)
-    write_report(out / "report.json", report)
-    write_html_page(out / "report.html", report, result, images, DATASETS[DATASET.value].class_names)
-    print(format_table(report))
+    report.save(out)
+    print(report)
     print(f"\nReport: {out / 'report.json'}, {out / 'report.html'}")
-    return report
+    if gate is None:
+        return None
+    result = report.check(gate)
+    print(result)
+    if flags.junit:
+        flags.junit.parent.mkdir(parents=True, exist_ok=True)
+        result.write_junit(flags.junit)
+    return None if result.passed else GATE_FAILED
 
 
-def check(gate: Gate, report: dict[str, Any], recorded_ace: float | None) -> int | None:
-    """Compare a report with a gate, write the JUnit file, and return the exit code."""
-    from ncen_tf.report.gate import check_gate
-    from ncen_tf.report.junit import write_junit
-
-    checks = check_gate(gate, report, recorded_ace)
-    missed = [entry for entry in checks if not entry.passed]
-    for entry in missed:
-        print(f"gate missed: {entry.message}")
-    if JUNIT.value:
-        Path(JUNIT.value).parent.mkdir(parents=True, exist_ok=True)
-        write_junit(Path(JUNIT.value), checks)
-    if missed:
-        return GATE_FAILED
-    print(f"gate passed: {len(checks)} thresholds of {gate.file}.")
-    return None
-
-
-def default_out(path: Path, suite: Suite) -> Path:
-    """reports/TARGET-SUITE; a file inside an export is named after the export too."""
+def _default_out(path: Path, protocol: str) -> Path:
+    """Return reports/TARGET-SUITE; a file inside an export is named after the export too."""
     path = path.resolve()
     parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
-    words = "".join(letter if letter.isalnum() else "-" for letter in suite.name).strip("-")
+    suite = f"custom ({Path(protocol).name})" if protocol.endswith(".toml") else protocol
+    words = "".join(letter if letter.isalnum() else "-" for letter in suite).strip("-")
     return Path("reports") / "-".join([*parts, words])
 
 
-def _floats(name: str, texts: list[str]) -> tuple[float, ...]:
-    try:
-        return tuple(float(text) for text in texts)
-    except ValueError as error:
-        raise InputError(f"--{name} takes numbers, one a channel; got {','.join(texts)!r}.") from error
+def _require_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be written to: best before hours of attacks."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"{folder} cannot be written to: {existing} is not a writable folder.")
+
+
+def run() -> None:
+    program.run(AttackFlags, main)
 
 
 if __name__ == "__main__":
-    program.run(main)
+    run()

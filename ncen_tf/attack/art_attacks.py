@@ -2,65 +2,50 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from art.attacks import evasion
+from art.estimators.classification import BlackBoxClassifierNeuralNetwork
+from pydantic import Field
 
-from ncen_tf.attack.minimal_perturbation import Array, MinimalPerturbation
-from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.attack import Array, Labels, MinimalPerturbation
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.base.settings import settings
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ArtAttack(MinimalPerturbation):
-    """An attack of ART that only queries the ensemble's log-probabilities, whatever the objective.
-
-    Args:
-        iterations: most iterations for an image.
-    """
+class _ArtAttack(MinimalPerturbation):
+    """An attack of ART that only queries the ensemble's log-probabilities, whatever the objective."""
 
     gradient_free: ClassVar[bool] = True
-    iterations: int
 
-    def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> Array:
-        try:
-            from art.attacks import evasion
-            from art.estimators.classification import BlackBoxClassifierNeuralNetwork
-        except ImportError as error:
-            raise InputError(
-                f"{self.name} needs the Adversarial Robustness Toolbox ({error}): pip install ncen-tf[art]."
-            ) from error
-
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         def predict(batch: Array) -> Array:
-            return np.asarray(objective.answer(batch.astype(np.float32)))
+            return objective.log_probabilities(batch.astype(np.float32))
 
         target = objective.target
         classifier = BlackBoxClassifierNeuralNetwork(
             predict, target.image_shape, target.classes, channels_first=False, clip_values=(0.0, 1.0)
         )
         np.random.seed(seed)  # noqa: NPY002 - the generator that ART draws from
-        clean, classes = np.asarray(images), np.asarray(labels)
-        found = self.build(evasion, classifier).generate(
-            clean, np.eye(target.classes)[classes], x_adv_init=_starts(clean, predict(clean).argmax(axis=1))
+        found = self.build(classifier).generate(
+            images,
+            np.eye(target.classes)[labels],
+            x_adv_init=_starts(images, predict(images).argmax(axis=1)),
         )
-        return self.within_eps(clean, found.astype(np.float32))
+        return self.within_eps(images, found.astype(np.float32))
 
-    def build(self, evasion: Any, classifier: Any) -> Any:
-        """The attack, from ART's module of evasion attacks."""
+    def build(self, classifier: Any) -> Any:
+        """Build ART's attack."""
         raise NotImplementedError
 
 
 def _starts(images: Array, predictions: npt.NDArray[np.intp]) -> Array:
-    """For each image, the nearest of the batch that is predicted as another class.
+    """Find for each image the nearest of the batch that is predicted as another class.
 
-    Without a start, ART's decision-based attacks draw noise from a generator that cannot be seeded; it does
-    so still where the whole batch is predicted as one class.
+    Without a start, ART's decision-based attacks draw noise from a generator that cannot be seeded. They still
+    do where the whole batch is predicted as one class.
     """
     flat = images.reshape(len(images), -1)
     distances = np.stack([np.linalg.norm(flat - image, axis=1) for image in flat])
@@ -68,21 +53,23 @@ def _starts(images: Array, predictions: npt.NDArray[np.intp]) -> Array:
     return images[distances.argmin(axis=1)]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Zoo(ArtAttack):
+@settings
+class Zoo(_ArtAttack):
     """Zeroth-order optimisation of log-probabilities, L2 (Chen et al., 2017, arXiv:1708.03999).
 
     Args:
-        step_size: of Adam on the pixels.
-        parallel: pixels changed in each iteration.
+        eps: Perturbation bound in L2.
+        iterations: Most iterations for an image.
+        step_size: Of Adam on the pixels.
+        parallel: Number of pixels changed in each iteration.
     """
 
     name: ClassVar[str] = "ZOO"
-    iterations: int = 200
-    step_size: float = 0.01
-    parallel: int = 128
+    iterations: int = Field(200, gt=0, description="Most iterations for an image")
+    step_size: float = Field(0.01, gt=0, description="Learning rate of Adam on the pixels")
+    parallel: int = Field(128, gt=0, description="Number of pixels changed in each iteration")
 
-    def build(self, evasion: Any, classifier: Any) -> Any:
+    def build(self, classifier: Any) -> Any:
         return evasion.ZooAttack(
             classifier,
             learning_rate=self.step_size,
@@ -94,30 +81,32 @@ class Zoo(ArtAttack):
         )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Boundary(ArtAttack):
+@settings
+class Boundary(_ArtAttack):
     """Boundary attack, L2 (Brendel et al., 2018, arXiv:1712.04248)."""
 
     name: ClassVar[str] = "Boundary"
-    iterations: int = 5000
+    iterations: int = Field(5000, gt=0, description="Most iterations for an image")
 
-    def build(self, evasion: Any, classifier: Any) -> Any:
+    def build(self, classifier: Any) -> Any:
         return evasion.BoundaryAttack(classifier, targeted=False, max_iter=self.iterations, verbose=False)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HopSkipJump(ArtAttack):
+@settings
+class HopSkipJump(_ArtAttack):
     """HopSkipJump, L2 (Chen et al., 2020, arXiv:1904.02144).
 
     Args:
-        evaluations: most queries for one estimate of a gradient.
+        eps: Perturbation bound in L2.
+        iterations: Most iterations for an image.
+        evaluations: Most queries for one estimate of a gradient.
     """
 
     name: ClassVar[str] = "HopSkipJump"
-    iterations: int = 50
-    evaluations: int = 10_000
+    iterations: int = Field(50, gt=0, description="Most iterations for an image")
+    evaluations: int = Field(10_000, gt=0, description="Most queries for one estimate of a gradient")
 
-    def build(self, evasion: Any, classifier: Any) -> Any:
+    def build(self, classifier: Any) -> Any:
         return evasion.HopSkipJump(
             classifier,
             max_iter=self.iterations,

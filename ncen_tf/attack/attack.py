@@ -1,71 +1,134 @@
-"""What all attacks have in common."""
+"""What all attacks have in common, and every attack by its name."""
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+import importlib
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import settings
 
-if TYPE_CHECKING:  # suites are read without TensorFlow
-    import tensorflow as tf
-
+if TYPE_CHECKING:
     from ncen_tf.attack.objectives import Objective
 
 Norm = Literal["Linf", "L2"]
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+
+ATTACKS = {
+    "FGSM": "cleverhans_attacks:FastGradient",
+    "MI-FGSM": "cleverhans_attacks:MomentumIterative",
+    "PGD": "cleverhans_attacks:ProjectedGradientDescent",
+    "BIM": "cleverhans_attacks:BasicIterative",
+    "DIM": "iterative:DiverseInput",
+    "SGM": "skip_gradient:SkipGradient",
+    "PGD-restarts": "iterative:RestartedPgd",
+    "APGD-CE": "auto_pgd:AutoPgdCrossEntropy",
+    "APGD-DLR": "auto_pgd:AutoPgdLogitRatio",
+    "APGD-T": "auto_pgd:AutoPgdTargeted",
+    "Transfer-mean-logit": "auto_pgd:MeanLogitTransfer",
+    "Transfer-members": "auto_pgd:MemberTransfer",
+    "Square": "square:Square",
+    "DeepFool": "foolbox_attacks:DeepFool",
+    "CW": "foolbox_attacks:CarliniWagner",
+    "ZOO": "art_attacks:Zoo",
+    "Boundary": "art_attacks:Boundary",
+    "HopSkipJump": "art_attacks:HopSkipJump",
+}
+"""Every attack by the name that suites, gates and reports use: its module and class."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@settings
 class Attack(abc.ABC):
     """Settings of an attack; calling it attacks a batch.
 
     Args:
-        eps: radius of the ball around each image, in the attack's norm; images are in [0, 1].
+        eps: Perturbation bound in the attack's norm; images are in [0, 1].
+        norm: ``Linf`` or ``L2``, one of the attack's ``norms``.
 
     Raises:
-        InputError: a setting that is not a finite number above zero, or an unknown norm.
+        InputError: A setting is out of range.
     """
 
     name: ClassVar[str]
     gradient_free: ClassVar[bool] = False
     """Whether it works on targets that cannot be differentiated."""
-    norm: Norm = dataclasses.field(init=False, default="Linf")
-    """Attacks that know both norms make it a setting."""
-    eps: float
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
+    """The norms that the attack knows."""
+    eps: float = Field(gt=0, description="Perturbation bound for images in [0, 1]")
+    norm: Norm = Field("Linf", description="Norm of the perturbation")
 
     def __post_init__(self) -> None:
-        if self.norm not in get_args(Norm):
-            raise InputError(f"{self.name}: norm is {' or '.join(get_args(Norm))}; got {self.norm!r}.")
-        for field, value in dataclasses.asdict(self).items():
-            if field != "norm" and not (math.isfinite(value) and value > 0):
-                raise InputError(f"{self.name}: {field} is a finite number above 0; got {value}.")
+        if self.norm not in self.norms:
+            raise InputError(f"{self.name}: `norm` must be {self.norms[0]}, got {self.norm}.")
+        if self.norm == "Linf" and self.eps > 1:
+            raise InputError(
+                f"{self.name}: `eps` must be at most 1 in Linf, got {self.eps:g}: images are in [0, 1], so "
+                f"write {self.eps:g}/255 = {self.eps / 255:.4g} for {self.eps:g} steps of 8-bit pixels."
+            )
 
     @abc.abstractmethod
-    def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> tf.Tensor:
-        """Adversarial images for a batch.
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
+        """Make adversarial images of a batch.
 
         Args:
-            objective: the target, and what is maximised.
+            objective: The target, and what is maximised.
             images: float32 [N, H, W, C] in [0, 1].
             labels: int32 [N], the true classes.
-            seed: of everything random, in [0, 2^31).
+            seed: Of everything random, in [0, 2^31).
 
         Returns:
             float32 [N, H, W, C] in [0, 1], each image within ``eps`` of its original.
         """
 
     @property
-    def ball(self) -> tuple[Norm, float]:
-        """Norm and radius: what attacks must share for their outcomes to be compared."""
+    def threat_model(self) -> tuple[Norm, float]:
+        """Norm and eps: what attacks must share for their outcomes to be compared."""
         return self.norm, self.eps
 
     @property
     def label(self) -> str:
-        """Name and radius, for people."""
+        """Name, norm and eps in one string, such as ``PGD Linf 0.1``."""
         return f"{self.name} {self.norm} {self.eps:g}"
 
     def settings(self) -> dict[str, Any]:
-        """Name, norm and every setting, for a report."""
-        return {"attack": self.name, "norm": self.norm, **dataclasses.asdict(self)}
+        """Return name, norm and every setting, for a report."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {"attack": self.name, "norm": self.norm} | values
+
+
+@settings
+class MinimalPerturbation(Attack):
+    """Base of L2 attacks that look for the nearest adversarial image: it counts if it is within eps."""
+
+    norms: ClassVar[tuple[Norm, ...]] = ("L2",)
+    norm: Norm = "L2"
+
+    def within_eps(self, images: Array, adversarials: Array) -> Array:
+        """Return the adversarial images within eps of their originals; the others are the originals."""
+        distances = np.linalg.norm((adversarials - images).reshape(len(images), -1), axis=1)
+        near = distances <= self.eps  # False for a NaN
+        return np.where(near[:, np.newaxis, np.newaxis, np.newaxis], adversarials, images)
+
+
+def find_attack(name: str) -> type[Attack]:
+    """Import the class of an attack.
+
+    Raises:
+        InputError: The name is unknown, or the attack needs an optional package that is not installed.
+    """
+    if name not in ATTACKS:
+        raise InputError(f"`name` must be one of {', '.join(ATTACKS)}, got {name!r}.")
+    module, class_name = ATTACKS[name].split(":")
+    try:
+        found: type[Attack] = getattr(importlib.import_module(f"ncen_tf.attack.{module}"), class_name)
+    except ImportError as error:
+        extra = {"foolbox_attacks": "ncen-tf[foolbox]", "art_attacks": "ncen-tf[art]"}.get(module, "ncen-tf")
+        raise InputError(f"{name} needs a package that is missing ({error}): pip install {extra}.") from error
+    return found

@@ -5,95 +5,212 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from ncen_tf.attack.attack import Attack, Norm
-from ncen_tf.attack.balls import direction, project, random_start
+from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.iterative import direction, project, random_start
+from ncen_tf.attack.losses import (
+    Array64,
+    LossAndGradient,
+    ensemble_log_odds,
+    log_odds,
+    logit_ratio,
+    of_ensemble,
+    targeted_logit_ratio,
+)
+from ncen_tf.attack.objectives import Loss, Mask, Objective, RemainingExamples, Rows
 from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from ncen_tf.attack.objectives import Objective
-    from ncen_tf.attack.standing import Loss, Standing
-
-Array = npt.NDArray[np.float32]
-Losses = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from ncen_tf.base.settings import settings
 
 _MOMENTUM = 0.75  # share of the new step, alpha of Eq. 2
 _RHO = 0.75  # share of rising steps below which a step size is halved, condition 1
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@settings
 class AutoPgd(Attack):
     """Auto-PGD (Croce & Hein, 2020, arXiv:2003.01690, section 3), on losses that a subclass names.
 
-    Steps start at 2 eps. At checkpoints, the step of an example whose loss rose too seldom or reached
-    nothing new is halved, and it goes on from its best image. Where paper and the authors' implementation
+    Steps start at 2 eps. At checkpoints, the step of an example whose loss rose too seldom or reached no
+    new maximum is halved, and it goes on from its best image. Where paper and the authors' implementation
     differ, this follows the implementation: an example that has just been compared for the first time is
     not halved for want of a new best, and rises are counted along the images that were visited.
     An example is dropped at the first image that breaks it.
 
     Args:
+        eps: Perturbation bound.
         norm: ``Linf`` or ``L2``.
-        steps: gradient steps of a run.
-        restarts: runs for each loss, each from a new random start.
+        steps: Number of gradient steps of a run.
+        restarts: Number of runs for each loss, each from a new random start.
     """
 
-    norm: Norm = "Linf"
-    steps: int = 100
-    restarts: int = 1
-
+    norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     least_classes: ClassVar[int] = 2
-    """That the losses are defined for."""
+    """Number of classes from which on the losses are defined."""
+    steps: int = Field(100, gt=0, description="Number of gradient steps of a run")
+    restarts: int = Field(1, gt=0, description="Number of runs for each loss")
 
-    def __call__(self, objective: Objective, images: tf.Tensor, labels: tf.Tensor, seed: int) -> Array:
-        from ncen_tf.attack.standing import Standing
-
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         if objective.target.classes < self.least_classes:
             raise InputError(
                 f"{self.name} needs at least {self.least_classes} classes; {objective.target.description} "
                 f"has {objective.target.classes}."
             )
         generator = np.random.default_rng(seed)
-        standing = Standing(objective, images, labels)
-        for loss in self.losses(standing):
+        remaining = RemainingExamples(objective, images, labels)
+        for loss in self.losses(remaining):
             for _ in range(self.restarts):
-                if len(standing.rows):
-                    self._climb(standing, loss, generator)
-        return standing.adversarials
+                if len(remaining.rows):
+                    self._climb(remaining, loss, generator)
+        return remaining.adversarials
 
     @abc.abstractmethod
-    def losses(self, standing: Standing) -> Iterable[Loss]:
-        """What is raised, one after the other, by the examples that still stand."""
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        """List the losses that are maximised one after the other, by the examples that remain."""
 
-    def _climb(self, standing: Standing, loss: Loss, generator: np.random.Generator) -> None:
-        clean = standing.clean[standing.rows]
+    def _climb(self, remaining: RemainingExamples, loss: Loss, generator: np.random.Generator) -> None:
+        clean = remaining.clean[remaining.rows]
         x = random_start(generator, clean, self.eps, self.norm)
-        losses, gradients, kept = standing.differentiate(x, loss)
+        losses, gradients, kept = remaining.ascend(x, loss)
         climb = _Climb.begin(clean[kept], x[kept], losses, gradients, 2 * self.eps)
         checked = 0
         for step in range(1, self.steps):
-            if not len(standing.rows):
+            if not len(remaining.rows):
                 return
             climb.move(self.eps, self.norm, 1.0 if step == 1 else _MOMENTUM)
-            losses, gradients, kept = standing.differentiate(climb.x, loss)
+            losses, gradients, kept = remaining.ascend(climb.x, loss)
             climb.keep(kept)
             climb.observe(losses, gradients)
             if step in checkpoints(self.steps):
                 climb.halve_steps(step - checked)
                 checked = step
         climb.move(self.eps, self.norm, 1.0 if self.steps == 1 else _MOMENTUM)
-        climb.keep(standing.query(climb.x))
-        standing.leave(climb.best)
+        climb.keep(remaining.query(climb.x))
+        remaining.keep(climb.best)
+
+
+@settings
+class AutoPgdCrossEntropy(AutoPgd):
+    """APGD-CE: on the ensemble's cross-entropy, by way of its log-odds, whatever the objective."""
+
+    name: ClassVar[str] = "APGD-CE"
+
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        yield lambda logits, rows: ensemble_log_odds(logits, remaining.labels[rows])
+
+
+@settings
+class AutoPgdLogitRatio(AutoPgd):
+    """APGD-DLR: on the difference of logits ratio of the ensemble's log-probabilities."""
+
+    name: ClassVar[str] = "APGD-DLR"
+    least_classes: ClassVar[int] = 3
+
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        def loss(logits: Array64, rows: Rows) -> LossAndGradient:
+            return of_ensemble(lambda scores: logit_ratio(scores, remaining.labels[rows]))(logits)
+
+        yield loss
+
+
+@settings
+class AutoPgdTargeted(AutoPgd):
+    """APGD-T: on the targeted DLR of one wrong class after the other, the likeliest on the clean image first.
+
+    Args:
+        eps: Perturbation bound.
+        norm: ``Linf`` or ``L2``.
+        steps: Number of gradient steps of a run.
+        restarts: Number of runs for each class.
+        targets: Number of wrong classes that are tried; all if there are fewer.
+    """
+
+    name: ClassVar[str] = "APGD-T"
+    least_classes: ClassVar[int] = 4
+    targets: int = Field(9, gt=0, description="Number of wrong classes that are tried")
+
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        def towards(targets: Labels) -> Loss:
+            def loss(logits: Array64, rows: Rows) -> LossAndGradient:
+                return of_ensemble(
+                    lambda scores: targeted_logit_ratio(scores, remaining.labels[rows], targets[rows])
+                )(logits)
+
+            return loss
+
+        scores = remaining.objective.log_probabilities(remaining.clean)
+        for classes in likeliest_wrong_classes(scores, remaining.labels)[:, : self.targets].T:
+            yield towards(classes)
+
+
+class _SurrogateTransfer(AutoPgd):
+    """Auto-PGD on surrogates for the ensemble; every image is shown to the ensemble itself."""
+
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        target = remaining.objective.target
+        if target.members == 1:
+            raise InputError(
+                f"{self.name} attacks an ensemble through its members; {target.description} is a single "
+                "classifier: leave the attack out."
+            )
+        return self.surrogates(remaining)
+
+    @abc.abstractmethod
+    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        """List the surrogates' losses."""
+
+
+@settings
+class MeanLogitTransfer(_SurrogateTransfer):
+    """APGD-CE on the classifier whose logits are the mean of the members' logits.
+
+    Where one member's certainty hides what the others would give away, the mean of logits still has a
+    slope. Refuses a single classifier, which would be its own surrogate.
+    """
+
+    name: ClassVar[str] = "Transfer-mean-logit"
+
+    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        def loss(logits: Array64, rows: Rows) -> LossAndGradient:
+            losses, slopes = log_odds(logits.mean(axis=1), remaining.labels[rows])
+            members = logits.shape[1]
+            return losses, np.repeat(slopes[:, np.newaxis] / members, members, axis=1)
+
+        yield loss
+
+
+@settings
+class MemberTransfer(_SurrogateTransfer):
+    """APGD-CE on one member after the other; ``steps`` and ``restarts`` are for each member.
+
+    Refuses a single classifier.
+    """
+
+    name: ClassVar[str] = "Transfer-members"
+
+    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        def of(member: int) -> Loss:
+            def loss(logits: Array64, rows: Rows) -> LossAndGradient:
+                slopes = np.zeros_like(logits)
+                losses, slopes[:, member] = log_odds(logits[:, member], remaining.labels[rows])
+                return losses, slopes
+
+            return loss
+
+        return (of(member) for member in range(remaining.objective.target.members))
+
+
+def likeliest_wrong_classes(scores: npt.NDArray[np.float32], labels: Labels) -> Labels:
+    """Rank all classes but the true one by falling score: scores [N, C], labels [N] -> [N, C - 1]."""
+    ranked = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
+    return ranked[ranked != labels[:, np.newaxis]].reshape(len(labels), -1)
 
 
 def checkpoints(steps: int) -> list[int]:
-    """Steps w_j = ceil(p_j N) after which step sizes are reconsidered.
+    """Return the steps w_j = ceil(p_j N) after which step sizes are reconsidered.
 
     p_1 = 0.22 and p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06) (section 3.1 of the paper).
     """
@@ -107,17 +224,17 @@ def checkpoints(steps: int) -> list[int]:
 
 @dataclasses.dataclass
 class _Climb:
-    """Where the standing examples are; the first axis of every array is the example."""
+    """The state of the remaining examples; the first axis of every array is the example."""
 
     clean: Array
     x: Array
     previous: Array
-    loss: Losses
+    loss: Array64
     gradient: Array
     best: Array
-    best_loss: Losses
+    best_loss: Array64
     best_gradient: Array
-    checked_loss: Losses
+    checked_loss: Array64
     """Best loss at the last checkpoint."""
     step_size: Array
     """[n, 1, 1, 1]."""
@@ -127,7 +244,7 @@ class _Climb:
     """Whether the step size was halved at the last checkpoint."""
 
     @classmethod
-    def begin(cls, clean: Array, x: Array, loss: Losses, gradient: Array, step_size: float) -> _Climb:
+    def begin(cls, clean: Array, x: Array, loss: Array64, gradient: Array, step_size: float) -> _Climb:
         count = len(x)
         return cls(
             clean=clean,
@@ -145,18 +262,18 @@ class _Climb:
         )
 
     def keep(self, kept: Mask) -> None:
-        """Forget all other examples."""
+        """Drop all other examples."""
         for field in dataclasses.fields(self):
             setattr(self, field.name, getattr(self, field.name)[kept])
 
     def move(self, eps: float, norm: Norm, share: float) -> None:
-        """One step (Eq. 2 of the paper): ``share`` of it up the gradient, the rest along the last step."""
+        """Make one step (Eq. 2 of the paper): ``share`` of it up the gradient, the rest along the last step."""
         ahead = project(self.x + self.step_size * direction(self.gradient, norm), self.clean, eps, norm)
         moved = self.x + share * (ahead - self.x) + (1 - share) * (self.x - self.previous)
         self.previous, self.x = self.x, project(moved, self.clean, eps, norm)
 
-    def observe(self, loss: Losses, gradient: Array) -> None:
-        """Take in what was found where the last step led."""
+    def observe(self, loss: Array64, gradient: Array) -> None:
+        """Record loss and gradient of the images that the last step led to."""
         self.rises += loss > self.loss
         self.loss, self.gradient = loss, gradient
         better = loss > self.best_loss
@@ -164,7 +281,7 @@ class _Climb:
         self.best_loss[better] = loss[better]
 
     def halve_steps(self, since: int) -> None:
-        """At a checkpoint, ``since`` steps after the last: conditions 1 and 2 of the paper."""
+        """Apply conditions 1 and 2 of the paper at a checkpoint, ``since`` steps after the last."""
         oscillates = self.rises <= _RHO * since
         stuck = ~self.halved & (self.best_loss <= self.checked_loss)
         self.halved = oscillates | stuck

@@ -2,75 +2,70 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import foolbox
 import numpy as np
+import tensorflow as tf
+from pydantic import Field
 
-from ncen_tf.attack.minimal_perturbation import Array, MinimalPerturbation
-from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    import tensorflow
-
-    from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.attack import Array, Labels, MinimalPerturbation
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.tensorflow_objective import TensorFlowObjective, attack_in_tensorflow
+from ncen_tf.base.settings import settings
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FoolboxAttack(MinimalPerturbation):
+class _FoolboxAttack(MinimalPerturbation):
     """An attack of Foolbox on the ensemble's log-probabilities, whatever the objective."""
 
-    def __call__(
-        self, objective: Objective, images: tensorflow.Tensor, labels: tensorflow.Tensor, seed: int
-    ) -> Array:
-        import tensorflow
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
+        def attack(compiled: TensorFlowObjective) -> Any:
+            x = tf.constant(images)
+            model = foolbox.TensorFlowModel(compiled.log_probabilities, bounds=(0, 1), device=x.device)
+            # int64 like the argmax they are compared with: Foolbox's own cast needs NumPy 1
+            criterion = foolbox.criteria.Misclassification(tf.constant(labels, tf.int64))
+            return self.build().run(model, x, criterion)
 
-        try:
-            import foolbox
-        except ImportError as error:
-            raise InputError(f"{self.name} needs Foolbox ({error}): pip install ncen-tf[foolbox].") from error
-        model = foolbox.TensorFlowModel(objective.log_probabilities, bounds=(0, 1), device=images.device)
-        # int64 like the argmax they are compared with: Foolbox's own cast needs NumPy 1
-        criterion = foolbox.criteria.Misclassification(tensorflow.cast(labels, tensorflow.int64))
-        found = self.build(foolbox.attacks).run(model, images, criterion)
-        return self.within_eps(np.asarray(images), np.asarray(found))
+        return self.within_eps(images, np.asarray(attack_in_tensorflow(objective, attack)))
 
-    def build(self, attacks: Any) -> Any:
-        """The attack, from Foolbox's module of attacks."""
+    def build(self) -> Any:
+        """Build Foolbox's attack."""
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DeepFool(FoolboxAttack):
+@settings
+class DeepFool(_FoolboxAttack):
     """DeepFool, L2 (Moosavi-Dezfooli et al., 2016, arXiv:1511.04599).
 
     Args:
-        steps: most linearisations.
+        eps: Perturbation bound in L2.
+        steps: Most linearisations.
     """
 
     name: ClassVar[str] = "DeepFool"
-    steps: int = 50
+    steps: int = Field(50, gt=0, description="Most linearisations")
 
-    def build(self, attacks: Any) -> Any:
-        return attacks.L2DeepFoolAttack(steps=self.steps)
+    def build(self) -> Any:
+        return foolbox.attacks.L2DeepFoolAttack(steps=self.steps)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CarliniWagner(FoolboxAttack):
+@settings
+class CarliniWagner(_FoolboxAttack):
     """Carlini & Wagner, L2 (2017, arXiv:1608.04644).
 
     Args:
-        steps: Adam steps for each constant.
-        binary_search_steps: constants tried.
-        step_size: of Adam, in tanh space.
+        eps: Perturbation bound in L2.
+        steps: Number of Adam steps for each constant.
+        binary_search_steps: Number of constants tried.
+        step_size: Of Adam, in tanh space.
     """
 
     name: ClassVar[str] = "CW"
-    steps: int = 1000
-    binary_search_steps: int = 9
-    step_size: float = 0.01
+    steps: int = Field(1000, gt=0, description="Number of Adam steps for each constant")
+    binary_search_steps: int = Field(9, gt=0, description="Number of constants tried")
+    step_size: float = Field(0.01, gt=0, description="Learning rate of Adam")
 
-    def build(self, attacks: Any) -> Any:
-        return attacks.L2CarliniWagnerAttack(
+    def build(self) -> Any:
+        return foolbox.attacks.L2CarliniWagnerAttack(
             steps=self.steps, binary_search_steps=self.binary_search_steps, stepsize=self.step_size
         )

@@ -1,15 +1,25 @@
-"""Losses that strong attacks raise: one number for each example, computed from scores.
+"""Losses that attacks maximise, with their gradients with respect to the logits, in NumPy and float64.
 
-Scores are logits, or the logarithms of probabilities, which are logits too.
+Each function returns losses [N] and gradients of the shape of its first argument. Scores are logits, or the
+logarithms of probabilities, which are logits too.
 """
 
-import tensorflow as tf
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array64 = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.integer]
+LossAndGradient = tuple[Array64, Array64]
+ObjectiveName = Literal["member_average", "ensemble", "stacked_softmax"]
 
 _NO_DIVISION_BY_ZERO = 1e-12
 
 
-def log_odds(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Log of the odds against the true class: log sum_{c != y} exp(s_c) - s_y.
+def log_odds(scores: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the log of the odds against the true class: log sum_{c != y} exp(s_c) - s_y.
 
     Cross-entropy is softplus of it, so both rise together: attacks that compare values of one example and
     follow the direction of its gradient take the same steps on either. But the cross-entropy of an example
@@ -18,38 +28,42 @@ def log_odds(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     Args:
         scores: [N, C].
         labels: int [N].
-
-    Returns:
-        [N].
     """
-    true = tf.one_hot(labels, tf.shape(scores)[1], on_value=True, off_value=False)
-    others = tf.where(true, tf.constant(float("-inf"), scores.dtype), scores)
-    return tf.reduce_logsumexp(others, axis=1) - tf.gather(scores, labels, batch_dims=1)
+    rows = np.arange(len(scores))
+    others = scores.copy()
+    others[rows, labels] = -np.inf
+    against = log_sum_exp(others)
+    gradient = np.exp(others - against[:, np.newaxis])
+    gradient[rows, labels] = -1
+    return against - scores[rows, labels], gradient
 
 
-def ensemble_log_odds(member_logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Log of the odds against the true class under the mean of the members' probabilities.
+def ensemble_log_odds(logits: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the log of the odds against the true class under the mean of the members' probabilities.
 
-    With member i's log-odds o_i, that is log sum_i sigmoid(o_i) - log sum_i sigmoid(-o_i). Written so, a
+    With member i's log-odds o_i, that is log sum_i sigmoid(o_i) - log sum_i sigmoid(-o_i). In this form a
     member that is sure keeps its part of the gradient, however small: where one member is sure of the true
     class and another of a wrong one, there is no other.
 
     Args:
-        member_logits: [N, k, C].
+        logits: [N, k, C].
         labels: int [N].
-
-    Returns:
-        [N].
     """
-    count, members, classes = tf.unstack(tf.shape(member_logits))
-    odds = log_odds(tf.reshape(member_logits, [count * members, classes]), tf.repeat(labels, members))
-    odds = tf.reshape(odds, [count, members])
-    against = tf.reduce_logsumexp(tf.math.log_sigmoid(odds), axis=1)
-    return against - tf.reduce_logsumexp(tf.math.log_sigmoid(-odds), axis=1)
+    count, members, classes = logits.shape
+    odds, slopes = log_odds(logits.reshape(-1, classes), np.repeat(labels, members))
+    odds = odds.reshape(count, members)
+    # log sigmoid(o) = -log(1 + exp(-o)), and its derivative is sigmoid(-o).
+    against, in_favour = -np.logaddexp(0, -odds), -np.logaddexp(0, odds)
+    total_against, total_in_favour = log_sum_exp(against), log_sum_exp(in_favour)
+    share_against = np.exp(against - total_against[:, np.newaxis])
+    share_in_favour = np.exp(in_favour - total_in_favour[:, np.newaxis])
+    by_odds = share_against * np.exp(in_favour) + share_in_favour * np.exp(against)
+    gradient = slopes.reshape(logits.shape) * by_odds[:, :, np.newaxis]
+    return total_against - total_in_favour, gradient
 
 
-def logit_ratio(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Difference of logits ratio, DLR (Croce & Hein, 2020, arXiv:2003.01690, Eq. 6).
+def logit_ratio(scores: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the difference of logits ratio, DLR (Croce & Hein, 2020, arXiv:2003.01690, Eq. 6).
 
     -(s_y - max_{c != y} s_c) / (s_(1) - s_(3)), where s_(j) is the j-th largest score: neither adding to
     the scores nor multiplying them changes it.
@@ -59,16 +73,15 @@ def logit_ratio(scores: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         labels: int [N].
 
     Returns:
-        [N], above 0 where another class is predicted.
+        Losses are above 0 where another class is predicted.
     """
-    largest, classes = tf.math.top_k(scores, 3)
-    rival = tf.where(classes[:, 0] == tf.cast(labels, classes.dtype), largest[:, 1], largest[:, 0])
-    margin = tf.gather(scores, labels, batch_dims=1) - rival
-    return -margin / (largest[:, 0] - largest[:, 2] + _NO_DIVISION_BY_ZERO)
+    ranked = np.argsort(-scores, axis=1, kind="stable")
+    rivals = np.where(ranked[:, 0] == labels, ranked[:, 1], ranked[:, 0])
+    return _ratio(scores, labels, rivals, [(ranked[:, 0], 1.0), (ranked[:, 2], -1.0)])
 
 
-def targeted_logit_ratio(scores: tf.Tensor, labels: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Targeted DLR (Croce & Hein, 2020, Eq. 7): -(s_y - s_t) / (s_(1) - (s_(3) + s_(4)) / 2).
+def targeted_logit_ratio(scores: Array64, labels: Labels, targets: Labels) -> LossAndGradient:
+    """Compute the targeted DLR (Croce & Hein, 2020, Eq. 7): -(s_y - s_t) / (s_(1) - (s_(3) + s_(4)) / 2).
 
     Args:
         scores: [N, C], C >= 4.
@@ -76,9 +89,118 @@ def targeted_logit_ratio(scores: tf.Tensor, labels: tf.Tensor, targets: tf.Tenso
         targets: int [N], the classes t to reach.
 
     Returns:
-        [N], above 0 where the target scores higher than the true class.
+        Losses are above 0 where the target scores higher than the true class.
     """
-    largest, _ = tf.math.top_k(scores, 4)
-    margin = tf.gather(scores, labels, batch_dims=1) - tf.gather(scores, targets, batch_dims=1)
-    spread = largest[:, 0] - (largest[:, 2] + largest[:, 3]) / 2
-    return -margin / (spread + _NO_DIVISION_BY_ZERO)
+    ranked = np.argsort(-scores, axis=1, kind="stable")
+    spread = [(ranked[:, 0], 1.0), (ranked[:, 2], -0.5), (ranked[:, 3], -0.5)]
+    return _ratio(scores, labels, targets, spread)
+
+
+def _ratio(
+    scores: Array64, labels: Labels, rivals: Labels, spread: list[tuple[Labels, float]]
+) -> LossAndGradient:
+    """Compute (s_rival - s_y) / sum of factor * s_class over ``spread``."""
+    rows = np.arange(len(scores))
+    margin = scores[rows, rivals] - scores[rows, labels]
+    width = sum(factor * scores[rows, classes] for classes, factor in spread) + _NO_DIVISION_BY_ZERO
+    gradient = np.zeros_like(scores)
+    np.add.at(gradient, (rows, rivals), 1 / width)
+    np.add.at(gradient, (rows, labels), -1 / width)
+    for classes, factor in spread:
+        np.add.at(gradient, (rows, classes), -factor * margin / width**2)
+    return margin / width, gradient
+
+
+def of_ensemble(
+    loss: Callable[[Array64], LossAndGradient],
+) -> Callable[[Array64], LossAndGradient]:
+    """Apply a loss of scores [N, C] to the log-probabilities of an ensemble's logits [N, k, C]."""
+
+    def of_logits(logits: Array64) -> LossAndGradient:
+        by_member = log_softmax(logits)
+        scores = log_mean_probabilities(logits)
+        losses, slopes = loss(scores)
+        shares = np.exp(by_member - scores[:, np.newaxis]) / logits.shape[1]
+        upstream = slopes[:, np.newaxis] * shares
+        return losses, upstream - np.exp(by_member) * upstream.sum(axis=2, keepdims=True)
+
+    return of_logits
+
+
+def ensemble_cross_entropy(logits: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the cross-entropy of the ensemble's prediction, the mean of the members' probabilities.
+
+    Args:
+        logits: [N, k, C].
+        labels: int [N].
+    """
+
+    def negative_score(scores: Array64) -> LossAndGradient:
+        rows, slopes = np.arange(len(scores)), np.zeros_like(scores)
+        slopes[rows, labels] = -1
+        return -scores[rows, labels], slopes
+
+    return of_ensemble(negative_score)(logits)
+
+
+def member_average(logits: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the mean of the members' cross-entropies (Luo et al., Eq. 3).
+
+    Args:
+        logits: [N, k, C].
+        labels: int [N].
+    """
+    rows, by_member = np.arange(len(logits)), log_softmax(logits)
+    gradient = np.exp(by_member)
+    gradient[rows, :, labels] -= 1
+    return -by_member[rows, :, labels].mean(axis=1), gradient / logits.shape[1]
+
+
+def stacked_softmax(logits: Array64, labels: Labels) -> LossAndGradient:
+    """Compute the cross-entropy that the released code of Luo et al. attacks.
+
+    It takes the mean of the members' softmax for logits, takes the softmax of it, and once more inside
+    the cross-entropy. Its gradient is a fraction of the gradient on logits: attacks that follow it look
+    weaker than they are.
+
+    Args:
+        logits: [N, k, C].
+        labels: int [N].
+    """
+    rows, first = np.arange(len(logits)), np.exp(log_softmax(logits))
+    second = np.exp(log_softmax(first.mean(axis=1)))
+    third = log_softmax(second)
+    slopes = np.exp(third)
+    slopes[rows, labels] -= 1
+    slopes = _through_softmax(second, slopes)[:, np.newaxis] / logits.shape[1]
+    return -third[rows, labels], _through_softmax(first, np.broadcast_to(slopes, first.shape))
+
+
+CROSS_ENTROPIES: dict[ObjectiveName, Callable[[Array64, Labels], LossAndGradient]] = {
+    "member_average": member_average,
+    "ensemble": ensemble_cross_entropy,
+    "stacked_softmax": stacked_softmax,
+}
+"""The loss of each objective: logits [N, k, C] and labels [N] -> losses and gradients."""
+
+
+def log_mean_probabilities(logits: npt.NDArray[np.floating]) -> Array64:
+    """Compute the log of the mean of the members' softmax: [N, k, C] -> [N, C], accurate however small."""
+    by_member = log_softmax(logits.astype(np.float64))
+    return log_sum_exp(by_member, axis=1) - np.log(logits.shape[1])
+
+
+def log_softmax(scores: Array64) -> Array64:
+    """Compute log-probabilities along the last axis."""
+    return scores - log_sum_exp(scores)[..., np.newaxis]
+
+
+def log_sum_exp(values: Array64, axis: int = -1) -> Array64:
+    """Compute log sum exp along an axis without overflow."""
+    largest = values.max(axis=axis, keepdims=True)
+    summed = np.log(np.exp(values - largest).sum(axis=axis, keepdims=True)) + largest
+    return np.asarray(summed.squeeze(axis))
+
+
+def _through_softmax(probabilities: Array64, upstream: Array64) -> Array64:
+    return probabilities * (upstream - (upstream * probabilities).sum(axis=-1, keepdims=True))

@@ -1,141 +1,193 @@
-"""What attacks see of a target: one callable whose softmax cross-entropy they maximise."""
+"""A target as attacks use it: a loss with its gradient on arrays, and every use counted."""
 
-import functools
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, get_args
 
-import tensorflow as tf
+import numpy as np
+import numpy.typing as npt
 
+from ncen_tf.attack.losses import (
+    CROSS_ENTROPIES,
+    Array64,
+    LossAndGradient,
+    ObjectiveName,
+    log_mean_probabilities,
+)
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.ensemble import log_mean_probabilities, mean_probabilities
 from ncen_tf.targets.target import Target
 
-ObjectiveName = Literal["member_average", "ensemble", "stacked_softmax"]
-
-_LEAST_REST = 1e-12
-
-
-def member_average_columns(member_logits: tf.Tensor) -> tf.Tensor:
-    """Columns whose softmax cross-entropy is the members' averaged cross-entropy (Luo et al., Eq. 3).
-
-    With L = mean_i log_softmax(z_i), the columns are L and log(1 - sum_c exp(L_c)): they sum to one
-    after exp, so the cross-entropy at y is -L_y, whatever loss the attack has built in.
-
-    Args:
-        member_logits: [N, k, C].
-
-    Returns:
-        [N, C + 1].
-    """
-    log_mean = tf.reduce_mean(tf.nn.log_softmax(member_logits), axis=1)
-    rest = 1.0 - tf.reduce_sum(tf.exp(log_mean), axis=1, keepdims=True)
-    # Where members agree, rounding may leave rest <= 0. Only its value is raised: with its derivative
-    # cut off too, confident examples would have no gradient and would look robust.
-    rest += tf.stop_gradient(tf.maximum(rest, _LEAST_REST) - rest)
-    return tf.concat([log_mean, tf.math.log(rest)], axis=1)
-
-
-def stacked_softmax(member_logits: tf.Tensor) -> tf.Tensor:
-    """Softmax of the mean of the members' softmax, which the authors' released code attacks as logits.
-
-    The cross-entropy takes a third softmax of these columns. All of them lie in [0, 1], so its gradient is
-    a fraction of what it would be on logits: attacks that follow it look weaker than they are.
-
-    Args:
-        member_logits: [N, k, C].
-
-    Returns:
-        [N, C].
-    """
-    return tf.nn.softmax(mean_probabilities(member_logits))
-
-
-_COLUMNS: dict[ObjectiveName, Callable[[tf.Tensor], tf.Tensor]] = {
-    "member_average": member_average_columns,
-    "ensemble": log_mean_probabilities,
-    "stacked_softmax": stacked_softmax,
-}
+Array = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
+Loss = Callable[[Array64, Rows], LossAndGradient]
+"""Logits [n, k, C], and which n examples of the batch they are of -> losses [n], gradients [n, k, C]."""
 
 
 class Objective:
-    """A target as attacks use it, compiled once, its uses counted.
+    """A target and the cross-entropy that gradient attacks maximise on it.
 
-    ``objective(images)`` are the columns that gradient attacks maximise the cross-entropy of:
     ``member_average`` is the paper's, the mean of the members' losses; ``ensemble`` is the loss of the
-    ensemble's own prediction; ``stacked_softmax`` is what the authors' code attacks.
-    ``log_probabilities`` is the ensemble's prediction, the same for all.
-    Shape: images float32 [N, H, W, C] in [0, 1]; the target is traced once for all N.
+    ensemble's own prediction; ``stacked_softmax`` is what the authors' released code attacks.
 
     Args:
-        target: what is attacked.
+        target: What is attacked.
         name: ``member_average``, ``ensemble`` or ``stacked_softmax``.
 
+    Attributes:
+        queries: Forward passes so far, one for each image.
+        gradients: Backward passes so far, one for each image.
+
     Raises:
-        InputError: an unknown name.
+        InputError: The name is unknown.
     """
 
     def __init__(self, target: Target, name: ObjectiveName) -> None:
         if name not in get_args(ObjectiveName):
-            raise InputError(f"An objective is one of {', '.join(get_args(ObjectiveName))}; got {name!r}.")
-        self.target = target
-        self.name = name
-        self._queries = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._gradients = tf.Variable(0, trainable=False, dtype=tf.int64)
-        images = tf.TensorSpec([None, *target.image_shape], tf.float32)
-        self._member_logits = tf.function(self._counted_member_logits, input_signature=[images])
-        self._answers = self._member_logits
-        if hasattr(target, "answer"):  # what a target can do faster when no gradient will be asked for
-            answer = functools.partial(self._counted_answer, target.answer)
-            self._answers = tf.function(answer, input_signature=[images])
+            known = ", ".join(get_args(ObjectiveName))
+            raise InputError(f"`objective` must be one of {known}, got {name!r}.")
+        self.target, self.name = target, name
+        self.queries = self.gradients = 0
+        self.compiled: Any = None
+        """What attacks that are written in TensorFlow compile for this objective."""
+        self.decayed_targets: dict[float, Target] = {}
+        """What the skip gradient method compiles for this objective, by gamma."""
 
-    @property
-    def queries(self) -> int:
-        """Forward passes so far, one for each image."""
-        return int(self._queries)
+    def logits(self, images: Array) -> Array:
+        """Compute the members' logits: float32 [N, H, W, C] in [0, 1] -> float32 [N, k, classes]."""
+        self.queries += len(images)
+        return self.target.logits(images)
 
-    @property
-    def gradients(self) -> int:
-        """Backward passes so far, one for each image."""
-        return int(self._gradients)
+    def log_probabilities(self, images: Array) -> Array:
+        """Compute the ensemble's log-probabilities: float32 [N, classes]."""
+        return log_mean_probabilities(self.logits(images)).astype(np.float32)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Columns to maximise the cross-entropy of: [N, C + 1] for ``member_average``, else [N, C]."""
-        return _COLUMNS[self.name](self._member_logits(images))
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """Compute the logits and a function that differentiates them; see :meth:`Target.linearize`."""
+        logits, pull_back = self.target.linearize(images)
+        self.queries += len(images)
 
-    def member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """Logits of each member, for attacks that compute a loss of their own: [N, k, C]."""
-        return self._member_logits(images)
+        def counted(cotangent: Array) -> Array:
+            self.gradients += len(cotangent)
+            return pull_back(cotangent)
 
-    def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """The ensemble's prediction: log-probabilities [N, C]."""
-        return log_mean_probabilities(self._member_logits(images))
+        return logits, counted
 
-    def answer(self, images: tf.Tensor) -> tf.Tensor:
-        """The same, faster on some targets, where no gradient is asked for."""
-        return log_mean_probabilities(self._answers(images))
+    def loss_and_gradient(self, images: Array, labels: Labels) -> tuple[Array64, Array]:
+        """Compute the objective's cross-entropy [N] and its gradient [N, H, W, C]."""
+        logits, pull_back = self.linearize(images)
+        losses, slopes = CROSS_ENTROPIES[self.name](logits.astype(np.float64), labels)
+        return losses, pull_back(slopes.astype(np.float32))
+
+    def ascend(
+        self, images: Array, loss: Callable[[Array64], LossAndGradient]
+    ) -> tuple[Array, Array64, Array]:
+        """Compute logits, losses and directions in which the losses rise.
+
+        Each gradient is scaled so that it enters the target with a largest component of 1: the target
+        computes in float32, where gradients of examples that it is sure of would vanish.
+
+        Args:
+            images: float32 [N, H, W, C] in [0, 1].
+            loss: Logits [N, k, classes] in float64 -> losses [N] and gradients of the logits' shape.
+
+        Returns:
+            Logits, losses, and gradients [N, H, W, C], each up to a positive factor.
+
+        Raises:
+            InputError: A logit or a gradient is NaN.
+        """
+        logits, pull_back = self.linearize(images)
+        if np.isnan(logits).any():
+            raise self._undefined("answer")
+        losses, slopes = loss(logits.astype(np.float64))
+        largest = np.abs(slopes).max(axis=(1, 2), keepdims=True)
+        scaled = np.divide(slopes, largest, out=np.zeros_like(slopes), where=largest != 0)
+        gradients = pull_back(scaled.astype(np.float32))
+        if np.isnan(gradients).any():  # infinity still has a sign
+            raise self._undefined("gradient")
+        return logits, losses, gradients
+
+    def predict(self, logits: Array) -> npt.NDArray[np.intp]:
+        """Return the classes [N] that the ensemble predicts, of the members' logits.
+
+        Raises:
+            InputError: A logit is NaN.
+        """
+        if np.isnan(logits).any():  # the largest of which would be class 0
+            raise self._undefined("answer")
+        return log_mean_probabilities(logits).argmax(axis=1)
 
     def count(self, queries: int, gradients: int) -> None:
-        """Add passes that were made through another callable on behalf of this one."""
-        self._queries.assign_add(queries)
-        self._gradients.assign_add(gradients)
+        """Add passes that were made without this object's methods."""
+        self.queries += queries
+        self.gradients += gradients
 
-    def _counted_answer(self, answer: Callable[[tf.Tensor], tf.Tensor], images: tf.Tensor) -> tf.Tensor:
-        self._queries.assign_add(tf.shape(images, out_type=tf.int64)[0])
-        logits = answer(images)
-        return tf.ensure_shape(logits, [None, self.target.members, self.target.classes])
+    def _undefined(self, what: str) -> InputError:
+        return InputError(
+            f"{self.target.description} gives NaN as its {what} at an image within the perturbation bound: "
+            "nothing can be measured on it."
+        )
 
-    def _counted_member_logits(self, images: tf.Tensor) -> tf.Tensor:
-        count = tf.shape(images, out_type=tf.int64)[0]
-        self._queries.assign_add(count)
 
-        @tf.custom_gradient
-        def counted(x: tf.Tensor) -> tuple[tf.Tensor, object]:
-            def backward(upstream: tf.Tensor) -> tf.Tensor:
-                # An eager tape drops what its result does not depend on.
-                with tf.control_dependencies([self._gradients.assign_add(count)]):
-                    return tf.identity(upstream)
+class RemainingExamples:
+    """The examples of a batch that are still classified correctly.
 
-            return tf.identity(x), backward
+    One adversarial image is enough: an example is dropped at the first one that the ensemble gets wrong.
 
-        logits = self.target.member_logits(counted(images))
-        return tf.ensure_shape(logits, [None, self.target.members, self.target.classes])
+    Args:
+        objective: Whose target is attacked; which loss it stands for does not matter.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int [N].
+
+    Attributes:
+        adversarials: [N, H, W, C]; of each dropped example the image that broke it, of the others what
+            :meth:`keep` was given.
+        rows: int [n], the examples that remain.
+    """
+
+    def __init__(self, objective: Objective, images: Array, labels: Labels) -> None:
+        self.objective, self.clean, self.labels = objective, images, labels
+        self.adversarials = images.copy()
+        self.rows: Rows = np.arange(len(images))
+
+    def query(self, x: Array) -> Mask:
+        """Show images of the remaining examples to the ensemble and drop those that it gets wrong.
+
+        Args:
+            x: float32 [n, H, W, C].
+
+        Returns:
+            bool [n], which of them remain.
+
+        Raises:
+            InputError: A logit is NaN.
+        """
+        return self._drop_broken(x, self.objective.logits(x)) if len(x) else np.ones(0, bool)
+
+    def ascend(self, x: Array, loss: Loss) -> tuple[Array64, Array, Mask]:
+        """Do the same, and compute losses and gradients by one forward and one backward pass.
+
+        Returns:
+            Losses [m] and directions of gradients [m, H, W, C] of the m examples that remain, and which of
+            the n these are.
+
+        Raises:
+            InputError: A logit or a gradient is NaN.
+        """
+        rows = self.rows
+        logits, losses, gradients = self.objective.ascend(x, lambda logits: loss(logits, rows))
+        remain = self._drop_broken(x, logits)
+        return losses[remain], gradients[remain], remain
+
+    def keep(self, x: Array) -> None:
+        """Keep images that did not break the remaining examples: float32 [n, H, W, C]."""
+        self.adversarials[self.rows] = x
+
+    def _drop_broken(self, x: Array, logits: Array) -> Mask:
+        correct = self.objective.predict(logits) == self.labels[self.rows]
+        self.adversarials[self.rows[~correct]] = x[~correct]
+        self.rows = self.rows[correct]
+        return correct

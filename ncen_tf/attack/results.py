@@ -1,20 +1,47 @@
-"""What attacks make of images."""
+"""What attacks do to images, and the files that keep it: for resuming a suite, and for replay."""
 
 import dataclasses
-from typing import Any
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
+
+import ncen_tf
+from ncen_tf.attack.attack import Array, Attack, Labels
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.files import replacing
+from ncen_tf.base.settings import Settings
+from ncen_tf.report.results import AttackResult
+from ncen_tf.targets.target import Target
+from ncen_tf.untrusted.zip import check_zip
+
+S = TypeVar("S", bound=Settings)
 
 SHOWN = 8
-"""Adversarial images that a result keeps, for pages."""
+"""Number of adversarial images that a result keeps for pages."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SuiteResult:
+    """What attacks did to a target, beside its predictions on clean images."""
+
+    labels: Labels
+    clean_predictions: Labels
+    """[N], the ensemble's class for each clean image."""
+    attacks: list[AttackResult]
+    resumed: int
+    """Number of attacks that an earlier run had finished."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AttackedBatch:
     """One attack on one batch, and what it cost."""
 
-    adversarials: npt.NDArray[np.float32]
+    adversarials: Array
     """[N, H, W, C]."""
     queries: int
     """Forward passes, one for each image."""
@@ -22,62 +49,161 @@ class AttackedBatch:
     seconds: float
 
 
-@dataclasses.dataclass(frozen=True)
-class AttackResult:
-    """One attack on all or some of N images.
-
-    ``shown`` are the first adversarial images; all of them are only in the saved file, if asked for.
-    """
+class SavedInfo(Settings):
+    """Where saved adversarial images come from."""
 
     settings: dict[str, Any]
-    attacked: npt.NDArray[np.bool_]
-    """[N]; what was not attacked counts as its clean image."""
-    predictions: npt.NDArray[np.int32]
-    """[N], the ensemble's class for each adversarial image."""
-    l2: npt.NDArray[np.float32]
-    """[N], Euclidean size of each change; images are in [0, 1]."""
-    linf: npt.NDArray[np.float32]
-    """[N], largest change of a pixel."""
-    shown: npt.NDArray[np.float32]
-    """[at most 8, H, W, C], of the first that were attacked."""
-    queries_per_image: float
-    """Of those that were attacked."""
-    gradients_per_image: float
-    seconds: float
-
-    def among(self, attacked: npt.NDArray[np.bool_], clean: npt.NDArray[np.int32]) -> "AttackResult":
-        """The result with a place for images that were not attacked.
-
-        Args:
-            attacked: bool [N], which of all the images these are.
-            clean: int [N], the ensemble's class for each clean image.
-        """
-        predictions = clean.copy()
-        l2, linf = np.zeros((2, len(clean)), np.float32)
-        predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
-        return dataclasses.replace(self, attacked=attacked, predictions=predictions, l2=l2, linf=linf)
-
-
-@dataclasses.dataclass(frozen=True)
-class SuiteResult:
-    """What attacks did to a target, beside its predictions on clean images."""
-
-    labels: npt.NDArray[np.int32]
-    clean_predictions: npt.NDArray[np.int32]
-    """[N], the ensemble's class for each clean image."""
-    attacks: list[AttackResult]
-    resumed: int
-    """Attacks that were finished by an earlier run."""
+    """Of the attack, with ``attack``, ``norm`` and ``eps``."""
+    objective: str
+    dataset: str
+    class_names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class SavedAdversarials:
-    """Adversarial images and the clean ones they came from."""
+    """Adversarial images, the clean ones they came from, and the true classes."""
 
-    images: npt.NDArray[np.float32]
-    adversarials: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int32]
+    images: Array
+    adversarials: Array
+    labels: Labels
+    info: SavedInfo
+
+
+class _ResultInfo(Settings):
+    key: str
     settings: dict[str, Any]
-    """Of the attack."""
-    objective: str
-    """What the attack maximised."""
+    queries_per_image: float
+    gradients_per_image: float
+    seconds: float
+
+
+class _BatchInfo(Settings):
+    key: str
+    queries: int
+    gradients: int
+    seconds: float
+
+
+class AttackFiles:
+    """What an interrupted suite keeps of one attack: finished batches, then the result.
+
+    Args:
+        folder: Of the suite; ``None`` keeps nothing.
+        attack: The attack.
+        key: Digest of all that its outcome depends on, from :func:`result_key`.
+    """
+
+    def __init__(self, folder: Path | None, attack: Attack, key: str) -> None:
+        self._file = folder / result_file_name(attack, key) if folder else None
+        self._batches = self._file.with_suffix(".batches") if self._file else None
+        self._key = key
+
+    def read_result(self) -> AttackResult | None:
+        """Read the finished attack; ``None`` if there is none or its file is damaged."""
+        try:
+            arrays, info = _read(self._file, _ResultInfo)
+        except InputError:
+            return None
+        settings = info.model_dump()
+        return AttackResult(**arrays, **settings) if settings.pop("key") == self._key else None
+
+    def write_result(self, result: AttackResult) -> None:
+        """Write the finished attack and remove its batches."""
+        if self._file is not None and self._batches is not None:
+            arrays = {name: v for name, v in vars(result).items() if isinstance(v, np.ndarray)}
+            rest = {name: v for name, v in vars(result).items() if name not in arrays}
+            _write(self._file, _ResultInfo(key=self._key, **rest), arrays)
+            shutil.rmtree(self._batches, ignore_errors=True)
+
+    def read_batches(self) -> list[AttackedBatch]:
+        """Read the batches from the first to the last before one that is missing or damaged."""
+        batches: list[AttackedBatch] = []
+        while self._batches is not None:
+            try:
+                arrays, info = _read(self._batches / f"{len(batches)}.npz", _BatchInfo)
+            except InputError:
+                break
+            if info.key != self._key:
+                break
+            batches.append(AttackedBatch(**arrays, **info.model_dump(exclude={"key"})))
+        return batches
+
+    def write_batch(self, number: int, batch: AttackedBatch) -> None:
+        """Write a batch; the first has number 0."""
+        if self._batches is not None:
+            self._batches.mkdir(parents=True, exist_ok=True)
+            info = _BatchInfo(
+                key=self._key, queries=batch.queries, gradients=batch.gradients, seconds=batch.seconds
+            )
+            _write(self._batches / f"{number}.npz", info, {"adversarials": batch.adversarials})
+
+    def remove_batches(self) -> None:
+        """Remove the batches of an attack whose images are kept elsewhere."""
+        if self._batches is not None:
+            shutil.rmtree(self._batches, ignore_errors=True)
+
+
+def result_key(attack: Attack, target: Target, context: Sequence[str | int]) -> str:
+    """Hash what an outcome depends on: attack, target, this package's version, and the context."""
+    attacked = [target.description, target.sha256, *target.providers]
+    parts = [attack.settings(), attacked, ncen_tf.__version__, list(context)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def result_file_name(attack: Attack, key: str) -> str:
+    """Name an attack's file: ``PGD-Linf-0.1-<key>.npz``."""
+    return f"{attack.label.replace(' ', '-')}-{key[:12]}.npz"
+
+
+def write_adversarials(file: Path, saved: SavedAdversarials) -> None:
+    """Write adversarial images with their clean images, labels and origin."""
+    arrays = {"images": saved.images, "adversarials": saved.adversarials, "labels": saved.labels}
+    _write(file, saved.info, arrays, compress=True)
+
+
+def read_adversarials(file: Path) -> SavedAdversarials:
+    """Read adversarial images that :func:`write_adversarials` wrote.
+
+    Raises:
+        InputError: The file is not such a file.
+    """
+    arrays, info = _read(file, SavedInfo)
+    found = {name: (array.dtype.type, array.ndim) for name, array in arrays.items()}
+    if found != {"images": (np.float32, 4), "adversarials": (np.float32, 4), "labels": (np.int32, 1)}:
+        raise InputError(f"{file} does not hold float32 images and adversarials and int32 labels.")
+    images, adversarials = arrays["images"], arrays["adversarials"]
+    if adversarials.shape != images.shape or len(arrays["labels"]) != len(images):
+        raise InputError(f"{file}: images, adversarials and labels differ in number or shape.")
+    if not ((adversarials >= 0) & (adversarials <= 1)).all():  # False for a NaN
+        raise InputError(f"{file}: adversarial images must be in [0, 1]; some are outside or NaN.")
+    if not {"attack", "norm", "eps"} <= info.settings.keys():
+        raise InputError(f"{file} does not say which attack made the images.")
+    return SavedAdversarials(**arrays, info=info)
+
+
+def read_kept_images(file: Path | None, shape: tuple[int, ...]) -> Array | None:
+    """Read adversarial images of an earlier run; ``None`` if there are none of this shape."""
+    try:
+        adversarials = read_adversarials(file).adversarials if file else None
+    except InputError:
+        return None
+    return adversarials if adversarials is not None and adversarials.shape == shape else None
+
+
+def _write(file: Path, info: Settings, arrays: Mapping[str, Any], compress: bool = False) -> None:
+    with replacing(file) as temporary:
+        save = np.savez_compressed if compress else np.savez
+        save(temporary, info=np.array(info.model_dump_json()), **arrays)
+
+
+def _read(file: Path | None, kind: type[S]) -> tuple[dict[str, Any], S]:
+    if file is None:
+        raise InputError("There is no file.")
+    check_zip(file)
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+        text = str(arrays.pop("info"))
+    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
+        raise InputError(f"{file} cannot be read: {error}.") from error
+    return arrays, kind.from_json(text, str(file))

@@ -1,136 +1,298 @@
-"""Runs a suite on a target, or shows it saved adversarial images."""
+"""Runs a suite on a target batch by batch, or shows it saved adversarial images."""
 
 import hashlib
 import logging
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
-from ncen_tf.attack.batchwise import Images, Labels, even_batch_size, measured, predict, run_attack
-from ncen_tf.attack.checks import check_examples
-from ncen_tf.attack.objectives import Objective, ObjectiveName
-from ncen_tf.attack.result_files import (
-    BatchFiles,
+from ncen_tf.attack.attack import Array, Attack, Labels
+from ncen_tf.attack.losses import log_mean_probabilities
+from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.results import (
+    SHOWN,
+    AttackedBatch,
+    AttackFiles,
+    SavedAdversarials,
+    SavedInfo,
+    SuiteResult,
     read_kept_images,
-    read_result,
     result_file_name,
     result_key,
     write_adversarials,
-    write_result,
 )
-from ncen_tf.attack.results import SavedAdversarials, SuiteResult
 from ncen_tf.attack.suites import Suite
+from ncen_tf.base.errors import InputError
+from ncen_tf.report.results import AttackResult
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
 
+# Rounding of image + eps in float32, and of a sum of squares.
+_ROUNDING = {"Linf": 1e-6, "L2": 1e-4}
+
 
 def run_suite(
     target: Target,
-    images: Images,
+    images: Array,
     labels: Labels,
     suite: Suite,
-    objective: ObjectiveName,
     *,
-    batch_size: int = 64,
     seed: int = 0,
     state_dir: Path | None = None,
     save_adversarials: Path | None = None,
+    dataset: str = "arrays",
+    class_names: Sequence[str] = (),
 ) -> SuiteResult:
     """Run every attack of a suite.
 
-    In a cumulative suite an attack meets only the examples that are right when clean and under the attacks
-    before it, at the same norm and eps.
+    In a cumulative suite an attack is run only on the examples that are classified correctly when clean and
+    under the attacks before it, at the same norm and eps.
 
     A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, and so
-    are the finished batches of one that is under way: the same call after an interruption goes on with the
+    are the finished batches of an unfinished one: the same call after an interruption goes on with the
     next batch, and any other call starts afresh.
 
     Args:
-        target: what is attacked.
+        target: What is attacked.
         images: float32 [N, H, W, C] in [0, 1].
         labels: int32 [N] in [0, classes).
-        suite: the attacks.
-        objective: what gradient attacks maximise: ``member_average`` or ``ensemble``.
-        batch_size: images attacked at once; the last batch is padded to it. The most of a cumulative suite,
-            whose batches are equally full.
-        seed: of all random starts and searches, in [0, 2^31).
-        state_dir: folder for finished attacks and batches; ``None`` keeps none.
-        save_adversarials: folder for what each attack leaves of every image, one file an attack: in a
-            cumulative suite, images that it did not meet are as the attacks before it left them. ``None``
+        suite: The attacks, what they maximise, and how many images are attacked at a time.
+        seed: Of all random starts and searches, in [0, 2^31).
+        state_dir: Folder for finished attacks and batches; ``None`` keeps none.
+        save_adversarials: Folder for what each attack leaves of every image, one file an attack. In a
+            cumulative suite, images that it was not run on are as the attacks before it left them. ``None``
             saves none.
+        dataset: Name of the images' dataset, stored with saved images.
+        class_names: Names of its classes, stored with saved images.
 
     Raises:
-        InputError: images, labels or logits that cannot be used, or an attack that this target or
-            installation does not allow.
-        RuntimeError: an attack left its ball or [0, 1]; its numbers would be wrong.
+        InputError: Images, labels or logits cannot be used, or the target or installation does not allow an
+            attack.
+        RuntimeError: An attack left its perturbation bound or [0, 1]; its numbers would be wrong.
     """
-    check_examples(target, images, labels, batch_size)
-    attacked = Objective(target, objective)
-    clean = predict(attacked, images, batch_size, "clean images")
+    check_examples(target, images, labels)
+    objective = Objective(target, suite.objective)
+    clean = predict(objective, images, suite.batch_size, "clean images")
     context: list[str | int] = [
         hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
-        attacked.name,
-        batch_size,
+        suite.objective,
+        suite.batch_size,
         seed,
     ]
     for folder in (state_dir, save_adversarials):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     results, resumed = [], 0
-    standing: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
-    left: dict[tuple[str, float], Images] = {}
+    correct: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
+    left: dict[tuple[str, float], Array] = {}
     for attack in suite.attacks:
-        met = standing.get(attack.ball, clean == labels) if suite.cumulative else np.ones(len(images), bool)
-        key = result_key(attack, target, [*context, hashlib.sha256(met.tobytes()).hexdigest()])
-        name = result_file_name(attack, key)
-        saved = save_adversarials / name if save_adversarials else None
-        batches = BatchFiles((state_dir / name).with_suffix(".batches"), key) if state_dir else None
-        result = read_result(state_dir / name, key) if state_dir else None
-        kept = read_kept_images(saved, images.shape) if result is not None and saved else None
+        chosen = correct.get(attack.threat_model, clean == labels)
+        if not suite.cumulative:
+            chosen = np.ones(len(images), bool)
+        key = result_key(attack, target, [*context, hashlib.sha256(chosen.tobytes()).hexdigest()])
+        saved = save_adversarials / result_file_name(attack, key) if save_adversarials else None
+        files = AttackFiles(state_dir, attack, key)
+        result = files.read_result()
+        kept = read_kept_images(saved, images.shape) if result is not None else None
         if result is not None and (saved is None or kept is not None):
             logger.info("%s: finished by an earlier run", attack.label)
             resumed += 1
         else:
-            shown = images[met], labels[met]
-            size = even_batch_size(len(shown[1]), batch_size) if suite.cumulative else batch_size
-            adversarials, among_met = run_attack(attack, attacked, *shown, size, seed, batches)
-            result = among_met.among(met, clean)
+            size = suite.batch_size
+            if suite.cumulative and chosen.any():  # as few batches as possible, all of about one size
+                size = -(-int(chosen.sum()) // -(-int(chosen.sum()) // size))
+            adversarials, result = run_attack(
+                attack, objective, images[chosen], labels[chosen], size, seed, files
+            )
+            result = result.among(chosen, clean)
             if saved is not None:
-                kept = left.get(attack.ball, images).copy()
-                kept[met] = adversarials
-                write_adversarials(
-                    saved, SavedAdversarials(images, kept, labels, result.settings, attacked.name)
+                kept = left.get(attack.threat_model, images).copy()
+                kept[chosen] = adversarials
+                info = SavedInfo(
+                    settings=result.settings,
+                    objective=suite.objective,
+                    dataset=dataset,
+                    class_names=tuple(class_names),
                 )
-            if state_dir is not None:
-                write_result(state_dir / name, key, result)
-        if batches is not None:
-            batches.remove()
-        standing[attack.ball] = met & (result.predictions == labels)
+                write_adversarials(saved, SavedAdversarials(images, kept, labels, info))
+            files.write_result(result)
+        correct[attack.threat_model] = chosen & (result.predictions == labels)
         if kept is not None:
-            left[attack.ball] = kept
+            left[attack.threat_model] = kept
         results.append(result)
     return SuiteResult(labels, clean, results, resumed)
 
 
-def replay(target: Target, saved: SavedAdversarials, batch_size: int = 64) -> SuiteResult:
+def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> SuiteResult:
     """Evaluate saved adversarial examples on another target: how far an attack transfers.
 
     Args:
-        target: what they are shown to.
-        saved: images that :func:`run_suite` saved.
-        batch_size: images at once.
+        target: What they are shown to.
+        saved: Images that :func:`run_suite` saved.
+        batch_size: Number of images at a time.
 
     Raises:
-        InputError: images that the target does not take.
+        InputError: The target does not take the images.
     """
-    check_examples(target, saved.images, saved.labels, batch_size)
+    check_examples(target, saved.images, saved.labels)
     started = time.perf_counter()
-    shown_to = Objective(target, "ensemble")
-    clean = predict(shown_to, saved.images, batch_size, "clean images")
-    predictions = predict(shown_to, saved.adversarials, batch_size, "adversarial images")
+    objective = Objective(target, "ensemble")
+    clean = predict(objective, saved.images, batch_size, "clean images")
+    predictions = predict(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
-    result = measured(saved.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
+    result = _measure(saved.info.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
     return SuiteResult(saved.labels, clean, [result], 0)
+
+
+def run_attack(
+    attack: Attack,
+    objective: Objective,
+    images: Array,
+    labels: Labels,
+    batch_size: int,
+    seed: int,
+    files: AttackFiles | None = None,
+) -> tuple[Array, AttackResult]:
+    """Make adversarial images batch by batch, with a progress bar, and measure what they do.
+
+    Args:
+        attack: What makes them.
+        objective: What it attacks.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
+        batch_size: Number of images at a time.
+        seed: Of the attack's random choices, with the batch's number.
+        files: Where batches that an earlier run finished are, and those of this one go; ``None`` keeps none.
+
+    Returns:
+        Adversarial images like ``images``, and the result.
+
+    Raises:
+        InputError: Images or answers are not finite.
+        RuntimeError: Images leave the attack's perturbation bound or [0, 1].
+    """
+    done = files.read_batches() if files else []
+    parts = list(_batches(len(images), batch_size, objective.target.batch_statistics))
+    finished = min(len(done) * batch_size, len(images))
+    if finished:
+        logger.info("%s: %d images were attacked by an earlier run", attack.label, finished)
+    with tqdm(total=len(images), initial=finished, desc=attack.label, unit="image", disable=None) as progress:
+        for number in range(len(done), len(parts)):
+            count, indices = parts[number]
+            batch_seed = int(np.random.default_rng([seed, number]).integers(2**31))
+            started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
+            batch = AttackedBatch(
+                attack(objective, images[indices], labels[indices], batch_seed),
+                objective.queries - queries,
+                objective.gradients - gradients,
+                time.perf_counter() - started,
+            )
+            done.append(batch)
+            if files:
+                files.write_batch(number, batch)
+            progress.update(count)
+    adversarials = np.concatenate([images[:0], *(batch.adversarials for batch in done)])[: len(images)]
+    _check_adversarials(attack, images, adversarials)
+    started = time.perf_counter()
+    predictions = predict(objective, adversarials, batch_size, attack.label)
+    seconds = time.perf_counter() - started + sum(batch.seconds for batch in done)
+    attacked = max(1, sum(len(indices) for _, indices in parts))
+    passes = (
+        sum(batch.queries for batch in done) / attacked,
+        sum(batch.gradients for batch in done) / attacked,
+    )
+    return adversarials, _measure(attack.settings(), images, adversarials, predictions, passes, seconds)
+
+
+def predict(objective: Objective, images: Array, batch_size: int, what: str) -> Labels:
+    """Predict the ensemble's classes: float32 [N, H, W, C] -> int32 [N].
+
+    Raises:
+        InputError: A logit is not finite; ``what`` names the images in the message.
+    """
+    predictions = np.empty(len(images), np.int32)
+    for start, (count, indices) in zip(
+        range(0, len(images), batch_size),
+        _batches(len(images), batch_size, objective.target.batch_statistics),
+        strict=True,
+    ):
+        scores = log_mean_probabilities(objective.logits(images[indices]))
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"{objective.target.description} gives NaN or infinite outputs on {what}: "
+                "nothing can be measured on it."
+            )
+        predictions[start : start + count] = scores.argmax(axis=1)[:count]
+    return predictions
+
+
+def check_examples(target: Target, images: Array, labels: Labels) -> None:
+    """Refuse images and labels that an attack cannot start from.
+
+    Raises:
+        InputError: They have a wrong shape, type, range or number.
+    """
+    shape = tuple(target.image_shape)
+    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
+        transposed = shape[1:] + shape[:1] == images.shape[1:]
+        way_out = " If its ONNX file takes channels first, set `input_layout`=NCHW." if transposed else ""
+        raise InputError(
+            f"{target.description} takes float32 images of shape {shape}; "
+            f"got {images.dtype} {images.shape[1:]}.{way_out}"
+        )
+    if not len(images) or labels.shape != (len(images),):
+        raise InputError(f"Attacks need as many labels as images; got {labels.shape} and {images.shape}.")
+    if not (images.min() >= 0 and images.max() <= 1):  # False for a NaN
+        raise InputError("Attacks need images in [0, 1]; some are outside or NaN.")
+    if labels.min() < 0 or labels.max() >= target.classes:
+        raise InputError(
+            f"Labels must be in [0, {target.classes}), the target's classes; got {labels.min()} to "
+            f"{labels.max()}."
+        )
+
+
+def _batches(count: int, size: int, fill: bool) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Cut the examples into batches: how many are new in each, and their indices.
+
+    With ``fill`` the last batch is as large as the others, filled up from the first examples on: a target
+    that normalises with batch statistics needs full batches, and copies within one would distort them.
+    """
+    for start in range(0, count, size):
+        new = min(size, count - start)
+        yield new, np.arange(start, start + (size if fill else new)) % count
+
+
+def _measure(
+    settings: dict[str, object],
+    images: Array,
+    adversarials: Array,
+    predictions: Labels,
+    passes: tuple[float, float],
+    seconds: float,
+) -> AttackResult:
+    change = (adversarials - images).reshape(len(images), int(np.prod(images.shape[1:])))
+    l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
+    attacked = np.ones(len(images), bool)
+    return AttackResult(settings, attacked, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
+
+
+def _check_adversarials(attack: Attack, images: Array, adversarials: Array) -> None:
+    """Refuse what an attack must not return."""
+    if not len(images):
+        return
+    if not np.isfinite(adversarials).all():
+        raise InputError(
+            f"{attack.label} made NaN or infinite images: the target's gradients are not finite."
+        )
+    order = np.inf if attack.norm == "Linf" else 2
+    change = (adversarials - images).reshape(len(images), -1)
+    farthest = np.linalg.norm(change, ord=order, axis=1).max()
+    if farthest > attack.eps + _ROUNDING[attack.norm]:
+        raise RuntimeError(f"{attack.label} moved an image by {farthest:g}: a bug, its numbers are wrong.")
+    if adversarials.min() < 0 or adversarials.max() > 1:
+        raise RuntimeError(f"{attack.label} left [0, 1]: a bug, its numbers are wrong.")

@@ -3,63 +3,75 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from ncen_tf.attack.momentum_iterative import MomentumIterative
+import keras
+import tensorflow as tf
+from pydantic import Field
+
+from ncen_tf.attack.attack import Array, Labels
+from ncen_tf.attack.iterative import MomentumIterative
+from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    import keras
-    import tensorflow
-
-    from ncen_tf.attack.objectives import Objective
-    from ncen_tf.targets.target import Target
+from ncen_tf.base.settings import settings
+from ncen_tf.targets.target import Target
+from ncen_tf.targets.tensorflow_targets import TensorFlowTarget
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@settings
 class SkipGradient(MomentumIterative):
     """Skip gradient method (Wu et al., 2020, arXiv:2002.05990) on MI-FGSM, for transfer to other models.
 
-    Needs a target with a ``keras_model``: a functional model, or an ensemble with ``members`` that are.
+    Needs a Keras target: a functional model, or an ensemble whose members are functional models.
 
     Args:
-        gamma: factor on the gradient through each residual branch, in (0, 1]; 1 is MI-FGSM.
+        eps: Perturbation bound.
+        norm: ``Linf`` or ``L2``.
+        steps: Number of gradient steps.
+        step_size: Size of each step, in that norm.
+        decay: Share of the accumulated gradient that the next step keeps.
+        gamma: Factor on the gradient through each residual branch, in (0, 1]; 1 is MI-FGSM.
 
     Raises:
-        InputError: ``gamma`` above 1; when called, a target without residual Keras layers.
+        InputError: When called: the target has no residual Keras layers.
     """
 
     name: ClassVar[str] = "SGM"
-    gamma: float = 0.2
+    gamma: float = Field(0.2, gt=0, le=1, description="Factor on the gradient through residual branches")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.gamma > 1:
-            raise InputError(f"{self.name}: gamma is at most 1; got {self.gamma:g}.")
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
+        decayed = Objective(self._decayed(objective), objective.name)
+        adversarials = super().__call__(decayed, images, labels, seed)
+        objective.count(decayed.queries, decayed.gradients)
+        return adversarials
 
-    def __call__(
-        self, objective: Objective, images: tensorflow.Tensor, labels: tensorflow.Tensor, seed: int
-    ) -> tensorflow.Tensor:
-        decayed = _decayed_objective(objective, self.gamma)
-        queries, gradients = decayed.queries, decayed.gradients
-        adversarial = super().__call__(decayed, images, labels, seed)
-        objective.count(decayed.queries - queries, decayed.gradients - gradients)
-        return adversarial
+    def _decayed(self, objective: Objective) -> Target:
+        """Return the objective's target with other gradients; batches of one run share what is compiled."""
+        known = objective.decayed_targets
+        if self.gamma not in known:
+            target = objective.target
+            model = getattr(target, "keras_model", None)
+            if model is None:
+                raise InputError(f"SGM needs a Keras model; {target.description} is none.")
+            members = [decay_residual_gradients(m, self.gamma) for m in getattr(model, "members", [model])]
+            known[self.gamma] = TensorFlowTarget(
+                lambda images: tf.stack([member(images, training=False) for member in members], axis=1),
+                target.image_shape,
+                target.description,
+                target.sha256,
+            )
+        return known[self.gamma]
 
 
 def decay_residual_gradients(model: keras.Model, gamma: float) -> keras.Model:
-    """A functional model with the same layers, weights and outputs, but other gradients.
+    """Build a functional model with the same layers, weights and outputs, but other gradients.
 
     Where an ``Add`` joins a skip connection and a residual branch, the gradient into the branch is
     multiplied by ``gamma``. The branch is the input that more layers lead to.
 
     Raises:
-        InputError: the model is not functional or has no such ``Add``.
+        InputError: The model is not functional or has no such ``Add``.
     """
-    import keras
-    import tensorflow as tf
 
     @tf.custom_gradient
     def decay(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
@@ -89,7 +101,7 @@ def decay_residual_gradients(model: keras.Model, gamma: float) -> keras.Model:
 
 
 def _depth(tensor: keras.KerasTensor) -> int:
-    """Layers on the longest path from an input to a symbolic tensor."""
+    """Count the layers on the longest path from an input to a symbolic tensor."""
     known: dict[int, int] = {}
 
     def depth(t: keras.KerasTensor) -> int:
@@ -100,31 +112,3 @@ def _depth(tensor: keras.KerasTensor) -> int:
         return known[id(t)]
 
     return depth(tensor)
-
-
-@functools.lru_cache(maxsize=1)  # batches of one run share the compiled gradient
-def _decayed_objective(objective: Objective, gamma: float) -> Objective:
-    from ncen_tf.attack.objectives import Objective
-
-    model = getattr(objective.target, "keras_model", None)
-    if model is None:
-        raise InputError(f"SGM needs a Keras model; {objective.target.description} is none.")
-    members = [decay_residual_gradients(member, gamma) for member in getattr(model, "members", [model])]
-    return Objective(_DecayedTarget(objective.target, members), objective.name)
-
-
-class _DecayedTarget:
-    """A target's twin with other gradients."""
-
-    gives_logits = True
-
-    def __init__(self, target: Target, members: list[Any]) -> None:
-        self.description, self.sha256 = target.description, target.sha256
-        self.providers = target.providers
-        self.image_shape, self.classes, self.members = target.image_shape, target.classes, len(members)
-        self._models = members
-
-    def member_logits(self, images: tensorflow.Tensor) -> tensorflow.Tensor:
-        import tensorflow as tf
-
-        return tf.stack([model(images, training=False) for model in self._models], axis=1)

@@ -2,103 +2,110 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, Literal
 
-from ncen_tf.attack.attack import Attack, Norm
-from ncen_tf.attack.basic_iterative import BasicIterative
-from ncen_tf.attack.fast_gradient import FastGradient
-from ncen_tf.attack.momentum_iterative import MomentumIterative
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
-from ncen_tf.attack.registry import ATTACKS
+from pydantic import Field, InstanceOf
+
+from ncen_tf.attack.attack import Attack, Norm, find_attack
+from ncen_tf.attack.auto_pgd import (
+    AutoPgdCrossEntropy,
+    AutoPgdLogitRatio,
+    AutoPgdTargeted,
+    MeanLogitTransfer,
+    MemberTransfer,
+)
+from ncen_tf.attack.iterative import MomentumIterative, RestartedPgd
+from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.square import Square
-from ncen_tf.attack.strict import strict_attacks
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml
+from ncen_tf.base.flags import parse_number
+from ncen_tf.base.settings import Settings
 
-if TYPE_CHECKING:  # suites are read without TensorFlow
-    from ncen_tf.attack.objectives import ObjectiveName
 
-
-@dataclasses.dataclass(frozen=True)
-class Suite:
+class Suite(Settings):
     """Attacks that are run and reported together; ``name`` is the protocol in reports."""
 
     name: str
-    attacks: tuple[Attack, ...]
+    attacks: tuple[InstanceOf[Attack], ...]
     objective: ObjectiveName = "member_average"
     """What gradient attacks maximise."""
-    batch_size: int = 100
-    """Images attacked at a time."""
+    batch_size: int = Field(100, gt=0)
+    """Number of images attacked at a time."""
     batch_statistics: bool = False
     """Whether BatchNorm normalises with the statistics of the attacked batch, as in training."""
     cumulative: bool = False
-    """Whether an attack meets only what those before it, at the same norm and eps, left right."""
+    """Whether an attack is only run on what those before it, at the same norm and eps, left correct."""
     check_gradients: bool = False
     """Whether a report has a verdict on masked gradients, unless the user says otherwise."""
-    examples: int = 1000
-    """Test images, unless the user says otherwise; 0 for all."""
-    fixed: frozenset[str] = frozenset()
-    """Which of ``objective`` and ``batch_size`` belong to the protocol and are not the user's choice."""
+    examples: int = Field(1000, ge=0)
+    """Number of test images, unless the user says otherwise; 0 for all."""
+    fixed: frozenset[Literal["objective", "batch_size"]] = frozenset()
+    """What belongs to the protocol and is not the user's choice."""
 
     def with_choices(
         self,
+        *,
         objective: ObjectiveName | None = None,
         batch_size: int | None = None,
         norm: Norm | None = None,
         check_gradients: bool | None = None,
+        members: int = 2,
     ) -> Suite:
-        """The suite with what the user chose; ``None`` keeps the suite's own.
+        """Return the suite with what the user chose; ``None`` keeps the suite's own.
 
         Args:
-            objective: what gradient attacks maximise.
-            batch_size: images attacked at a time.
-            norm: keep only the attacks in this norm.
-            check_gradients: whether a report has a verdict on masked gradients.
+            objective: What gradient attacks maximise.
+            batch_size: Number of images attacked at a time.
+            norm: Keep only the attacks in this norm.
+            check_gradients: Whether a report has a verdict on masked gradients.
+            members: Of the target. Of the suite ``strict``, attacks through members are left out for a
+                single classifier.
 
         Raises:
-            InputError: the protocol fixes it to something else, no attack is left, or ``check_gradients``
-                with neither a :meth:`gradient_check_eps` nor :meth:`comparable_balls`.
+            InputError: The protocol fixes it to something else, no attack is left, or ``check_gradients``
+                with neither a :meth:`gradient_check_eps` nor :meth:`comparable_threat_models`.
         """
         chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
         changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
         for name in changes.keys() & self.fixed:
             raise InputError(
-                f"Suite {self.name!r} is measured with --{name}={getattr(self, name)}: leave the flag out, "
-                "or choose another suite."
+                f"Suite {self.name!r} is measured with `{name}`={getattr(self, name)}: leave it out, or "
+                "choose another suite."
             )
         attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
+        if members == 1 and self.name in SUITES:
+            attacks = tuple(a for a in attacks if not isinstance(a, (MeanLogitTransfer, MemberTransfer)))
         if not attacks:
-            raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave --norm out.")
+            raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave `norm` out.")
         if check_gradients is None:
             check_gradients = self.check_gradients
-        suite = dataclasses.replace(self, attacks=attacks, check_gradients=check_gradients, **changes)
-        if check_gradients and suite.gradient_check_eps() is None and not suite.comparable_balls():
+        values = dict(self) | changes | {"attacks": attacks, "check_gradients": check_gradients}
+        suite = Suite(**values)
+        if check_gradients and suite.gradient_check_eps() is None and not suite.comparable_threat_models():
             raise InputError(
-                "--check_gradients needs a gradient attack in Linf, or attacks with and without gradients at "
+                "`check_gradients` needs a gradient attack in Linf, or attacks with and without gradients at "
                 f"the same norm and eps; suite {self.name!r} has neither."
             )
         return suite
 
     def gradient_check_eps(self) -> float | None:
-        """The radius at which gradients are checked: the smallest of the gradient attacks in Linf, if any."""
+        """Return the eps at which gradients are checked: the smallest of the gradient attacks in Linf."""
         gradient_attacks = [each for each in self.attacks if each.norm == "Linf" and not each.gradient_free]
         return min((attack.eps for attack in gradient_attacks), default=None)
 
-    def comparable_balls(self) -> list[tuple[Norm, float]]:
-        """Norm and eps of attacks both with gradients and without."""
+    def comparable_threat_models(self) -> list[tuple[Norm, float]]:
+        """Return norm and eps wherever there are attacks both with gradients and without."""
         kinds: dict[tuple[Norm, float], set[bool]] = {}
         for attack in self.attacks:
-            kinds.setdefault(attack.ball, set()).add(attack.gradient_free)
-        return [ball for ball, found in kinds.items() if len(found) == 2]
+            kinds.setdefault(attack.threat_model, set()).add(attack.gradient_free)
+        return [threat_model for threat_model, found in kinds.items() if len(found) == 2]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Radii:
-    """Eps for images in [0, 1]."""
+class _Radii(Settings):
+    """Perturbation bounds of a dataset, for images in [0, 1]."""
 
     single_step: tuple[float, ...]
     """The paper's, Linf, for FGSM and MI-FGSM (Luo et al., section IV-A)."""
@@ -108,20 +115,18 @@ class _Radii:
     """One a norm; of CIFAR-10, those of RobustBench (Croce et al., 2021, arXiv:2010.09670)."""
 
 
-_FASHION_MNIST = _Radii((0.1, 0.3), (0.1, 0.15), {"Linf": 0.1, "L2": 1.5})
-_RADII = {
-    "fashion_mnist": _FASHION_MNIST,
-    "fashion_mnist_sample": _FASHION_MNIST,
-    "cifar10": _Radii((0.03, 0.09), (0.01, 0.02), {"Linf": 8 / 255, "L2": 0.5}),
-}
+_FASHION_MNIST = _Radii(single_step=(0.1, 0.3), iterative=(0.1, 0.15), strict={"Linf": 0.1, "L2": 1.5})
+_CIFAR10 = _Radii(single_step=(0.03, 0.09), iterative=(0.01, 0.02), strict={"Linf": 8 / 255, "L2": 0.5})
+_RADII = {"fashion_mnist": _FASHION_MNIST, "fashion_mnist_sample": _FASHION_MNIST, "cifar10": _CIFAR10}
 
 
 def _paper(radii: _Radii) -> tuple[Attack, ...]:
+    fgsm, momentum, pgd, bim = (_builder(name) for name in ("FGSM", "MI-FGSM", "PGD", "BIM"))
     return (
-        *(FastGradient(eps=eps) for eps in radii.single_step),
-        *(MomentumIterative(eps=eps, steps=40, step_size=0.01, decay=1.0) for eps in radii.single_step),
-        *(ProjectedGradientDescent(eps=eps, steps=40, step_size=eps) for eps in radii.iterative),
-        *(BasicIterative(eps=eps, steps=10, step_size=eps) for eps in radii.iterative),
+        *(fgsm(eps=eps) for eps in radii.single_step),
+        *(momentum(eps=eps, steps=40, step_size=0.01, decay=1.0) for eps in radii.single_step),
+        *(pgd(eps=eps, steps=40, step_size=eps) for eps in radii.iterative),
+        *(bim(eps=eps, steps=10, step_size=eps) for eps in radii.iterative),
     )
 
 
@@ -131,11 +136,35 @@ def _blackbox(radii: _Radii) -> tuple[Attack, ...]:
 
 def _quick(radii: _Radii) -> tuple[Attack, ...]:
     eps = radii.iterative[0]
-    return FastGradient(eps=eps), ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)
+    return _builder("FGSM")(eps=eps), _builder("PGD")(eps=eps, steps=10, step_size=eps / 4)
 
 
 def _strict(radii: _Radii) -> tuple[Attack, ...]:
-    return tuple(attack for norm, eps in radii.strict.items() for attack in strict_attacks(eps, norm))
+    """List attacks, at each norm from the cheapest to the most expensive for an example that withstands them.
+
+    Steps and budgets are those of the sources: Dong et al. (2018) for MI-FGSM, 10 steps of eps / 10 with
+    decay 1; Croce & Hein (2020) for Auto-PGD, 100 steps and 9 target classes; Wong et al. (2020) for PGD,
+    50 steps of eps / 4 and 10 restarts; AutoAttack (Croce & Hein, 2020) for Square, 5,000 queries, over which
+    the sizes of its patches are scheduled as Andriushchenko et al. (2020) do.
+    """
+    return tuple(
+        attack
+        for norm, eps in radii.strict.items()
+        for attack in (
+            MomentumIterative(eps=eps, norm=norm, steps=10, step_size=eps / 10, decay=1.0),
+            AutoPgdCrossEntropy(eps=eps, norm=norm),
+            AutoPgdLogitRatio(eps=eps, norm=norm),
+            MeanLogitTransfer(eps=eps, norm=norm),
+            MemberTransfer(eps=eps, norm=norm),
+            RestartedPgd(eps=eps, norm=norm, step_size=eps / 4),
+            AutoPgdTargeted(eps=eps, norm=norm),
+            Square(eps=eps, norm=norm),
+        )
+    )
+
+
+def _builder(name: str) -> Callable[..., Attack]:
+    return find_attack(name)
 
 
 # What differs from the paper's text in what the authors' code measures: same attacks, another model.
@@ -163,30 +192,34 @@ SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
 }
 
 
-def load_suite(name: str, dataset: str) -> Suite:
-    """A named suite with the dataset's radii, or a suite read from a TOML file.
+def load_suite(name: str | Path, dataset: str) -> Suite:
+    """Load a named suite with the dataset's perturbation bounds, or a suite from a TOML file.
 
     Args:
-        name: a key of :data:`SUITES`, or the path of a file that ends in ``.toml``.
-        dataset: a key of ``ncen_tf.data.datasets.DATASETS``; a file states its own radii.
+        name: A key of :data:`SUITES`, or the path of a file that ends in ``.toml``.
+        dataset: Name of a dataset of this package; a file states its own bounds.
 
     Raises:
-        InputError: an unknown suite, or a file that cannot be used; the entry is named.
+        InputError: The suite is unknown, or a file cannot be used; the entry is named.
     """
+    name = str(name)
     if name.endswith(".toml"):
         return read_suite(Path(name))
     if name not in SUITES:
         raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
     if dataset not in _RADII:
-        raise InputError(f"Suite {name!r} has no radii for {dataset!r}; known: {', '.join(_RADII)}.")
-    return Suite(name, SUITES[name](_RADII[dataset]), **_PROTOCOLS.get(name, {}))
+        raise InputError(
+            f"Suite {name!r} has no perturbation bounds for {dataset!r}, only for {', '.join(_RADII)}: write "
+            "a suite file with an eps for each attack (docs/attacks.md)."
+        )
+    return Suite(name=name, attacks=SUITES[name](_RADII[dataset]), **_PROTOCOLS.get(name, {}))
 
 
 def read_suite(file: Path) -> Suite:
-    """A custom suite: ``[[attack]]`` tables with ``name``, ``eps`` and the attack's parameters.
+    """Read a custom suite: ``[[attack]]`` tables with ``name``, ``eps`` and the attack's settings.
 
     Raises:
-        InputError: a file that is missing, no TOML, or has an entry that cannot be used.
+        InputError: The file is missing, is not TOML, or has an entry that cannot be used.
     """
     content = read_toml(file)
     unknown = content.keys() - {"attack"}
@@ -200,33 +233,19 @@ def read_suite(file: Path) -> Suite:
             attacks.append(_build_attack(entry))
         except InputError as error:
             raise InputError(f"{file}, attack {number}: {error}") from error
-    return Suite(f"custom ({file.name})", tuple(attacks))
+    return Suite(name=f"custom ({file.name})", attacks=tuple(attacks))
 
 
 def _build_attack(entry: Any) -> Attack:
-    if not isinstance(entry, dict):
-        raise InputError("an attack is a table with name, eps and parameters.")
-    name = entry.get("name")
-    if not isinstance(name, str) or name not in ATTACKS:
-        raise InputError(f"name is one of {', '.join(ATTACKS)}; got {name!r}.")
-    attack = ATTACKS[name]
-    parameters = inspect.signature(attack).parameters
-    types = get_type_hints(attack)
-    values: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key == "name":
-            continue
-        if key not in parameters:
-            raise InputError(f"{name} has no parameter {key!r}; it has {', '.join(parameters)}.")
-        if types[key] is Norm:  # the attack itself knows which there are
-            values[key] = value
-            continue
-        # TOML's true is a Python int; 1 is as good as 1.0 where a float is wanted.
-        if isinstance(value, bool) or not isinstance(value, (int, types[key])):
-            kind = "an integer" if types[key] is int else "a number"
-            raise InputError(f"{name}: {key} is {kind}; got {value!r}.")
-        values[key] = types[key](value)
-    missing = [key for key, p in parameters.items() if p.default is p.empty and key not in values]
-    if missing:
-        raise InputError(f"{name} needs {', '.join(missing)}.")
-    return attack(**values)
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise InputError("an attack is a table with name, eps and settings.")
+    settings = {key: value for key, value in entry.items() if key != "name"}
+    for key, value in settings.items():
+        if isinstance(value, bool):  # which Python counts as a number
+            raise InputError(f"`{key}` must be a number, got {str(value).lower()}.")
+        if isinstance(value, str) and "/" in value:
+            try:
+                settings[key] = parse_number(value)
+            except ValueError as error:
+                raise InputError(f"`{key}` must be a number or a fraction, got {value!r}.") from error
+    return _builder(entry["name"])(**settings)

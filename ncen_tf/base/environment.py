@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from importlib import metadata
 from typing import Any
 
@@ -16,16 +17,15 @@ def available_cores() -> int:
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions of the package and what it runs on, processor, cores and GPUs."""
-    import tensorflow as tf
-
+    """Describe the versions of the package and what it runs on, processor, cores, and TensorFlow's GPUs."""
     installed = {distribution.name for distribution in metadata.distributions()}
-    gpus = tf.config.list_physical_devices("GPU")
+    tf = sys.modules.get("tensorflow")  # Where it is not in use, its GPUs played no part.
+    gpus = tf.config.list_physical_devices("GPU") if tf else []
     return {
         "ncen_tf": ncen_tf.__version__,
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in PACKAGES if name in installed},
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": available_cores(),
-        "gpus": [tf.config.experimental.get_device_details(g).get("device_name") for g in gpus],
+        "gpus": [tf.config.experimental.get_device_details(g).get("device_name") for g in gpus if tf],
     }

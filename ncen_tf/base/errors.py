@@ -1,4 +1,4 @@
-"""What is raised when something that a user gave does not work."""
+"""Errors with a message for the user."""
 
 LONGEST = 2000
 
@@ -11,6 +11,10 @@ class InputError(ValueError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(one_line(sentence))
+
+
+class LostWorkerError(Exception):
+    """Another worker of a multi-worker training has ended or cannot be reached."""
 
 
 def one_line(text: str) -> str:

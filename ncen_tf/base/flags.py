@@ -134,7 +134,7 @@ def _walk(settings: type[Any], path: tuple[str, ...]) -> Iterator[FlagField]:
                 yield from _walk(kind, (*here, *union))
         else:
             bounds = [
-                f"{words} {getattr(bound, kind.__name__.lower()):g}"
+                f"{words} {getattr(bound, kind.__name__.lower()):.10g}"
                 for kind, words in _BOUNDS.items()
                 for bound in field.metadata
                 if isinstance(bound, kind) and abs(getattr(bound, kind.__name__.lower())) < LARGEST

@@ -1,6 +1,7 @@
 """Settings and results as pydantic models: typed, validated once, written to JSON and read back."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar, dataclass_transform
@@ -9,7 +10,7 @@ import pydantic
 from pydantic import ConfigDict, Field, ValidationError
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import replacing
+from ncen_tf.base.files import read_toml, replacing
 
 T = TypeVar("T")
 
@@ -32,6 +33,9 @@ class Settings(pydantic.BaseModel):
         except ValidationError as error:
             raise InputError(describe(error)) from None
 
+    # Nested objects are then validated as part of the whole, so that an error names the path to the field.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
     @classmethod
     def from_json(cls, text: str | bytes, where: str) -> Self:
         """Read an object from a JSON text.
@@ -49,14 +53,28 @@ class Settings(pydantic.BaseModel):
             raise InputError(f"{where}: {describe(error)}") from None
 
     @classmethod
-    def read(cls, file: Path) -> Self:
+    def from_toml(cls, file: Path | str) -> Self:
+        """Read an object from a TOML file, whose values must have the very types of the fields.
+
+        Raises:
+            InputError: The file cannot be read, is not TOML, or is not of this class.
+        """
+        content = read_toml(Path(file))
+        try:
+            # As JSON, because a table's list may then fill a tuple although types are strict.
+            return cls.model_validate_json(json.dumps(content, default=str), strict=True)
+        except ValidationError as error:
+            raise InputError(f"{file}: {describe(error)}") from None
+
+    @classmethod
+    def read(cls, file: Path | str) -> Self:
         """Read an object from a JSON file.
 
         Raises:
             InputError: The file cannot be read, is not JSON, or is not of this class.
         """
         try:
-            return cls.from_json(file.read_bytes(), str(file))
+            return cls.from_json(Path(file).read_bytes(), str(file))
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror}.") from error
 

@@ -1,91 +1,409 @@
-"""An ensemble: members side by side, predicting the mean of their softmax outputs."""
+"""The ensemble: a Keras model whose training step nests gradient tapes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from ncen_tf.base.errors import InputError
+from ncen_tf.ensembles.adversarial import AdversarialTraining
+from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
+from ncen_tf.ensembles.inputs import (
+    Batch,
+    checked_images,
+    float_images,
+    read_batch,
+    weighted,
+    with_input_errors,
+)
+from ncen_tf.ensembles.members import all_layers, check_members, warn_of_second_derivatives
+from ncen_tf.ensembles.penalties import (
+    CrossEntropyOn,
+    gradient_penalty,
+    input_gradients,
+    mean_probabilities,
+    member_cross_entropies,
+    prediction_penalty,
+    stack_logits,
+)
+from ncen_tf.ensembles.regularizers import GradientRegularizer, PredictionRegularizer, Regularizer
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth, parse_architecture
 
 
 @keras.saving.register_keras_serializable("ncen_tf")
 class Ensemble(keras.Model):
-    """Members that see the same images; trainable by :class:`ncen_tf.train.NCEnsemble`.
+    """Classifiers that are trained together and predict the mean of their softmax outputs.
 
-    Shape: images float [N, H, W, C] in [0, 1] -> member logits float32 [N, k, classes].
+    One optimizer step updates all members (Luo et al., Alg. 3). The loss is the mean of the members'
+    cross-entropies, plus the penalty of a regularizer (Eq. 9), plus the losses that the members carry
+    themselves, such as a ``kernel_regularizer``.
+
+    Calling the model, ``predict`` and ``evaluate`` give probabilities float32 [N, classes] for images
+    [N, H, W, C], which are floats in [0, 1] or uint8.
 
     Args:
-        members: at least two models, each images -> logits [N, classes].
+        members: At least two distinct Keras models, each images [N, H, W, C] -> logits [N, classes].
+        **kwargs: Passed to ``keras.Model``.
+
+    Raises:
+        InputError: The members are fewer than two, not distinct, differ in their shapes, or end in softmax.
+
+    Example:
+
+    >>> import keras, ncen_tf, numpy as np
+    >>> def member():
+    ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
+    ...     return keras.Sequential(layers)
+    >>> ensemble = ncen_tf.Ensemble([member(), member()])
+    >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
+    >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
+    >>> history = ensemble.fit(images, labels, verbose=0)
+    >>> ensemble.predict(images, verbose=0).shape
+    (32, 4)
     """
 
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+
     def __init__(self, members: Sequence[keras.Model], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        check_members(list(members))
+        # The members cast the images themselves, each to its own compute precision.
+        super().__init__(**{"autocast": False} | kwargs)
         self.members = list(members)
         self.built = True
+        self.regularizer: Regularizer | None = None
+        self.ce_on: CrossEntropyOn = "logits"
+        self.adversarial_training: AdversarialTraining | None = None
+        self._trackers: dict[str, keras.metrics.Mean] = {}
 
-    def call(self, images: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        return tf.stack([member(images, training=training) for member in self.members], axis=1)
+    # Prediction
 
-    def predict_probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """The ensemble's class probabilities [N, classes] for images [N, H, W, C] in [0, 1]."""
-        return mean_probabilities(self(images, training=False))
+    def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        return mean_probabilities(self.member_logits(images, training))
+
+    def member_logits(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Compute the logits of each member.
+
+        Args:
+            images: Floats in [0, 1] or uint8, [N, H, W, C].
+            training: Whether the members run in training mode.
+
+        Returns:
+            float32 [N, k, classes].
+        """
+        return stack_logits(self.members, [float_images(images)] * len(self.members), training)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return int(self.members[0].output_shape[-1])
+
+    # Training
+
+    def compile(
+        self,
+        optimizer: keras.optimizers.Optimizer | str = "adam",
+        regularizer: Regularizer | None = None,
+        *,
+        ce_on: CrossEntropyOn = "logits",
+        adversarial_training: AdversarialTraining | None = None,
+        metrics: Sequence[Any] | None = None,
+        weighted_metrics: Sequence[Any] | None = None,
+        seed: int = 0,
+        jit_compile: bool = False,
+        loss: None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Choose what training minimises and reports.
+
+        ``fit`` and ``evaluate`` always report ``loss``, ``ce`` (mean cross-entropy of the members), the terms
+        of the regularizer without their weights, and ``accuracy`` (of the ensemble, on the images that it is
+        given); ``fit`` with TRADES also ``divergence``.
+
+        Args:
+            optimizer: Keras optimizer for all members together.
+            regularizer: Penalty on how the members relate; ``None`` trains on cross-entropy only.
+            ce_on: ``logits``, or ``probabilities`` as in the authors' released code.
+            adversarial_training: Settings of adversarial training; ``None`` trains on clean images.
+            metrics: Keras metrics of the ensemble's probabilities [N, classes] and the labels [N].
+            weighted_metrics: The same, with sample and class weights.
+            seed: Seed of the attack's random starts, in [0, 2^31).
+            jit_compile: Whether to compile loss and gradients with XLA.
+            loss: Must be ``None``: the loss follows from ``regularizer`` and ``adversarial_training``.
+            **kwargs: Passed to ``keras.Model.compile``.
+
+        Raises:
+            InputError: A value cannot be used.
+        """
+        if loss is not None:
+            raise InputError(
+                "`loss` cannot be chosen: an ensemble minimises the mean cross-entropy of its members plus "
+                "the penalty of `regularizer`."
+            )
+        for name, value, kind in (
+            ("regularizer", regularizer, Regularizer),
+            ("adversarial_training", adversarial_training, AdversarialTraining),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise InputError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
+        if ce_on not in ("logits", "probabilities"):
+            raise InputError(f"`ce_on` must be 'logits' or 'probabilities', got {ce_on!r}.")
+        layers = [layer for member in self.members for layer in all_layers(member)]
+        if any(layer.compute_dtype == "float16" for layer in layers):
+            optimizer = keras.optimizers.get(optimizer)
+            if not isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+                optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        # The step as a whole is not compiled with XLA: updates under several replicas have no XLA kernel.
+        super().compile(
+            optimizer, metrics=metrics, weighted_metrics=weighted_metrics, jit_compile=False, **kwargs
+        )
+        if isinstance(regularizer, GradientRegularizer):
+            warn_of_second_derivatives(self.members)
+        self.regularizer = regularizer
+        self.ce_on = ce_on
+        self.adversarial_training = adversarial_training
+        self.seed = seed
+        self._compiled_gradients = (
+            tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
+        )
+        terms = list(regularizer.term_names) if regularizer else []
+        if adversarial_training is not None and adversarial_training.form == "trades":
+            terms.append("divergence")
+        self._trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "ce", *terms, "accuracy")}
+        self._saved_settings = {
+            "optimizer": self.optimizer,
+            "regularizer": regularizer,
+            "ce_on": ce_on,
+            "adversarial_training": adversarial_training,
+            "metrics": metrics,
+            "weighted_metrics": weighted_metrics,
+            "seed": seed,
+            "jit_compile": jit_compile,
+        }
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that :meth:`compile` describes."""
+        own: list[keras.metrics.Metric] = list(self._trackers.values())
+        return own + ([self._compile_metrics] if self._compile_metrics is not None else [])
+
+    def losses_per_example(
+        self, images: Sequence[tf.Tensor], labels: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Compute the loss of each example, its parts, and the members' logits.
+
+        Args:
+            images: Float [N, H, W, C] for each member.
+            labels: Integer [N].
+            training: Whether the members run in training mode.
+
+        Returns:
+            Loss [N]; ``{"ce": [N], term: [N], ...}``; logits [N, k, classes].
+        """
+        regularizer, penalty = self.regularizer, None
+        if isinstance(regularizer, GradientRegularizer):
+            logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
+            penalty = gradient_penalty(regularizer, gradients)
+        else:
+            logits = stack_logits(self.members, images, training)
+            ce = member_cross_entropies(logits, labels, self.ce_on)
+            if isinstance(regularizer, PredictionRegularizer):
+                penalty = prediction_penalty(regularizer, logits, labels)
+        ce = tf.reduce_mean(ce, axis=1)
+        if penalty is None:
+            return ce, {"ce": ce}, logits
+        return ce + penalty.value, {"ce": ce} | penalty.terms, logits
+
+    def loss_and_gradients(
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        weights: tf.Tensor | None,
+        global_batch: tf.Tensor,
+        key: tf.Tensor,
+    ) -> tuple[list[tf.Tensor], tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
+        """Compute what a training step needs before it changes the weights.
+
+        Args:
+            images: Float [N, H, W, C].
+            labels: Integer [N].
+            weights: Weight of each example [N]; ``None`` for 1.
+            global_batch: Number of images over all replicas.
+            key: :meth:`attack_key` of the replica.
+
+        Returns:
+            Gradients of the trainable variables, times the loss scale of the optimizer; loss [N]; its named
+            parts; logits [N, k, classes].
+        """
+        settings = self.adversarial_training
+        trained_on, attacked = self.views(images, labels, key)
+        with tf.GradientTape() as tape:
+            losses, parts, logits = self.losses_per_example(trained_on, labels, training=True)
+            members_own = self._own_losses()
+            if settings is not None and settings.form == "trades":
+                divergence = member_divergence(logits, stack_logits(self.members, attacked, training=True))
+                losses += settings.beta * divergence
+                parts["divergence"] = divergence
+            losses, parts = weighted(losses, parts, weights)
+            # The optimizer sums over replicas, so each contributes its share of the global mean.
+            loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
+            if members_own is not None:
+                loss += members_own / tf.distribute.get_strategy().num_replicas_in_sync
+                losses += members_own
+            loss = self.optimizer.scale_loss(loss)
+        return tape.gradient(loss, self.trainable_variables), losses, parts, logits
+
+    def _own_losses(self) -> tf.Tensor | None:
+        """Sum the losses that the members carry, of their weights and of their last call."""
+        own = [tf.cast(loss, keras.config.floatx()) for loss in self.losses]
+        return tf.add_n(own) if own else None
+
+    def views(
+        self, images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor
+    ) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]:
+        """Make the images that each member is trained on, and the adversarial ones (or the clean ones again).
+
+        Args:
+            images: Float [N, H, W, C].
+            labels: Integer [N].
+            key: :meth:`attack_key` of the replica.
+        """
+        settings, clean = self.adversarial_training, [images] * len(self.members)
+        if settings is None:
+            return clean, clean
+        attacked = adversarial_images(settings, self.members, images, labels, key)
+        return attacked if settings.form == "pgd" else clean, attacked
+
+    def attack_key(self, replica: tf.Tensor | int) -> tf.Tensor:
+        """Return the key of the attack's random starts.
+
+        It depends on seed, step and replica alone, so that a resumed run repeats them.
+        """
+        return tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        batch = self._unpack(data)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        gradients, losses, parts, logits = self._compiled_gradients(
+            batch.images, batch.labels, batch.weights, batch.global_count, self.attack_key(replica)
+        )
+        if gradients:
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        return self._track(losses, parts, logits, batch)
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        batch = self._unpack(data)
+        views = [batch.images] * len(self.members)
+        losses, parts, logits = self.losses_per_example(views, batch.labels, training=False)
+        members_own = self._own_losses()
+        losses, parts = weighted(losses, parts, batch.weights)
+        if members_own is not None:
+            losses += members_own
+        return self._track(losses, parts, logits, batch)
+
+    def predict_step(self, data: Any) -> tf.Tensor:
+        return self(checked_images(keras.utils.unpack_x_y_sample_weight(data)[0]), training=False)
+
+    def _unpack(self, data: Any) -> Batch:
+        images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        if labels is None:
+            raise InputError("An ensemble is trained and evaluated on labelled images: no labels were given.")
+        return read_batch(images, labels, weights, self.classes)
+
+    def _track(
+        self, losses: tf.Tensor, parts: dict[str, tf.Tensor], logits: tf.Tensor, batch: Batch
+    ) -> dict[str, tf.Tensor]:
+        """Update the metrics with the examples that were given."""
+        labels, probabilities = batch.labels[: batch.count], mean_probabilities(logits[: batch.count])
+        predicted = tf.argmax(probabilities, axis=1, output_type=tf.int32)
+        measured = {"loss": losses, "accuracy": tf.cast(predicted == labels, tf.float32)} | parts
+        for name, values in measured.items():
+            self._trackers[name].update_state(values[: batch.count])
+        results = {name: tracker.result() for name, tracker in self._trackers.items() if name in measured}
+        if self._compile_metrics is not None:
+            weights = None if batch.weights is None else batch.weights[: batch.count]
+            self._compile_metrics.update_state(labels, probabilities, sample_weight=weights)
+            results |= self._compile_metrics.result()
+        return results
+
+    def make_train_function(self, force: bool = False) -> None:
+        if force or self.train_function is None:
+            super().make_train_function(force)
+            self.train_function = with_input_errors(self.train_function)
+
+    def make_test_function(self, force: bool = False) -> None:
+        if force or self.test_function is None:
+            super().make_test_function(force)
+            self.test_function = with_input_errors(self.test_function)
+
+    def make_predict_function(self, force: bool = False) -> None:
+        if force or self.predict_function is None:
+            super().make_predict_function(force)
+            self.predict_function = with_input_errors(self.predict_function)
+
+    # Saving
 
     def get_config(self) -> dict[str, Any]:
         members = [keras.saving.serialize_keras_object(member) for member in self.members]
-        return {"name": self.name, "members": members}
+        return {"name": self.name, "trainable": self.trainable, "members": members}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
-        members = [keras.saving.deserialize_keras_object(m) for m in config.pop("members")]
-        return cls(members, **config)
+        members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
+        return cls(members, **{name: value for name, value in config.items() if name != "members"})
 
+    def get_compile_config(self) -> dict[str, Any] | None:
+        if not self.compiled:
+            return None
+        serialize = keras.saving.serialize_keras_object
+        return {name: serialize(value) for name, value in self._saved_settings.items()}
 
-def mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
-    """Mean over members of their softmax: [N, k, classes] -> [N, classes]."""
-    return tf.reduce_mean(tf.nn.softmax(member_logits), axis=1)
-
-
-def log_mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
-    """Logarithm of :func:`mean_probabilities`, accurate however small: [N, k, classes] -> [N, classes]."""
-    log_probabilities = tf.nn.log_softmax(member_logits)
-    return tf.reduce_logsumexp(log_probabilities, axis=1) - math.log(member_logits.shape[1])
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
+        self.optimizer.build(self.trainable_variables)
 
 
 def build_ensemble(
-    architecture: Sequence[str],
+    members: Sequence[str],
     image_shape: tuple[int, int, int],
     classes: int = 10,
     *,
     sync_batch_norm: bool = False,
     seed: int | None = None,
-    ensemble_class: type[Ensemble] = Ensemble,
 ) -> Ensemble:
-    """Ensemble of fresh ResNets.
+    """Build an ensemble of untrained ResNets.
 
     Args:
-        architecture: member names, e.g. ``("resnet20",) * 3``.
-        image_shape: (H, W, C).
-        classes: number of classes.
-        sync_batch_norm: batch statistics over all replicas.
-        seed: each member draws its own initial weights from it.
-        ensemble_class: :class:`Ensemble` or a subclass.
+        members: Names ``resnet<depth>`` with depth 6n+2, at least two.
+        image_shape: (height, width, channels).
+        classes: Number of classes.
+        sync_batch_norm: Whether BatchNorm takes its statistics over all replicas.
+        seed: Seed from which each member draws its own initial weights; ``None`` draws other weights each
+            time.
 
     Raises:
-        InputError: fewer than two members or an unknown name.
+        InputError: There are fewer than two members, or a name is unknown.
+
+    Example:
+
+    >>> import ncen_tf
+    >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
+    >>> [member.name for member in ensemble.members]
+    ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
     """
-    names = parse_architecture(list(architecture))
-    members = [
-        build_resnet(
-            member_depth(name),
-            image_shape,
-            classes,
-            sync_batch_norm=sync_batch_norm,
-            seed=None if seed is None else seed * 1000 + index,
-            name=f"member_{index}_{name}",
-        )
-        for index, name in enumerate(names)
-    ]
-    return ensemble_class(members)
+    return Ensemble(
+        [
+            build_resnet(
+                member_depth(name),
+                image_shape,
+                classes,
+                sync_batch_norm=sync_batch_norm,
+                seed=None if seed is None else seed * 1000 + index,
+                name=f"member_{index}_{name}",
+            )
+            for index, name in enumerate(parse_architecture(list(members)))
+        ]
+    )

@@ -1,45 +1,44 @@
-"""Thresholds that a report must reach."""
+"""Thresholds that a report must reach; ``docs/gate.md`` is the reference of the file."""
 
-import dataclasses
+from __future__ import annotations
+
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Self
+from xml.etree import ElementTree
 
-from ncen_tf.attack.registry import ATTACKS
+from pydantic import Field, PrivateAttr, model_validator
+
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import read_toml
+from ncen_tf.base.files import replacing
+from ncen_tf.base.settings import Settings
+
+if TYPE_CHECKING:
+    from ncen_tf.report.results import RecordedAccuracy, Report
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+WORST_CASE = "worst case"
 
 
-@dataclasses.dataclass(frozen=True)
-class Threshold:
-    """Least robust accuracy, in [0, 1], under an attack at a radius."""
+class Threshold(Settings):
+    """Least robust accuracy under an attack at a radius."""
 
-    attack: str
-    """A name of ``ncen_tf.attack.registry.ATTACKS``, or ``worst case``."""
-    eps: float
-    minimum: float
+    attack: str = Field(description="Name of the attack as in reports, or 'worst case'")
+    eps: float = Field(gt=0, description="Perturbation bound; images are in [0, 1]")
+    minimum: Share = Field(description="Least robust accuracy over all examples")
 
     def is_at(self, eps: float) -> bool:
-        """Whether this is the radius, to three digits: 8/255 has no decimals that a person would write."""
+        """Tell whether this is the radius, to three digits: 8/255 has no short decimal."""
         return f"{eps:.3g}" == f"{self.eps:.3g}" or math.isclose(eps, self.eps, rel_tol=1e-3)
 
-
-@dataclasses.dataclass(frozen=True)
-class Gate:
-    """What a gate file asks for."""
-
-    file: Path
-    clean_accuracy: float | None
-    agreement: float | None
-    """Largest difference between the report's ACE and the one recorded when the model was trained."""
-    robust_accuracy: tuple[Threshold, ...]
-    clean_gradients: bool = False
-    """Whether no sign of masked gradients is tolerated."""
+    def concerns(self, attack: str, eps: float) -> bool:
+        """Tell whether the result of an attack at a radius counts."""
+        return self.attack in (attack, WORST_CASE) and self.is_at(eps)
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
+class GateCheck(Settings):
     """One comparison of a gate."""
 
     name: str
@@ -48,146 +47,159 @@ class Check:
     """What was measured and what was asked for."""
 
 
-WORST_CASE = "worst case"
+class GateResult(Settings):
+    """Outcome of a gate: a check for each threshold."""
+
+    checks: tuple[GateCheck, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every threshold is reached."""
+        return all(check.passed for check in self.checks)
+
+    def __str__(self) -> str:
+        if self.passed:
+            return f"gate passed: {len(self.checks)} of {len(self.checks)} thresholds are reached."
+        return "\n".join(f"gate missed: {check.message}" for check in self.checks if not check.passed)
+
+    def write_junit(self, file: Path | str) -> None:
+        """Write the checks as JUnit XML, which CI servers show; a missed threshold is a failure."""
+        failures = str(sum(not check.passed for check in self.checks))
+        counts = {"name": "ncen_tf.gate", "tests": str(len(self.checks)), "failures": failures, "errors": "0"}
+        suites = ElementTree.Element("testsuites")
+        suite = ElementTree.SubElement(suites, "testsuite", counts)
+        for check in self.checks:
+            case = ElementTree.SubElement(suite, "testcase", classname="ncen_tf.gate", name=check.name)
+            if not check.passed:
+                ElementTree.SubElement(case, "failure", message=check.message).text = check.message
+        ElementTree.indent(suites)
+        with replacing(Path(file)) as temporary:
+            ElementTree.ElementTree(suites).write(temporary, encoding="utf-8", xml_declaration=True)
 
 
-def read_gate(file: Path) -> Gate:
-    """Read a gate file; docs/gate.md is its reference.
+class Gate(Settings):
+    """Thresholds that a report must reach.
 
-    Raises:
-        InputError: a file that is missing, no TOML, empty, or has a key or value that cannot be used.
+    Example:
+        >>> import ncen_tf
+        >>> gate = ncen_tf.Gate.read("exports/reference.gate.toml")
+        >>> gate.clean_accuracy, gate.robust_accuracy[0].minimum
+        (0.87, 0.75)
     """
-    content = read_toml(file)
-    _refuse_unknown(file, "", content, ("clean_accuracy", "agreement", "robust_accuracy", "clean_gradients"))
-    entries = content.get("robust_accuracy", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError(f"{file}: robust_accuracy is written as [[robust_accuracy]] tables.")
-    clean_accuracy, agreement = (
-        _share(file, key, content[key]) if key in content else None for key in ("clean_accuracy", "agreement")
+
+    clean_accuracy: Share | None = Field(default=None, description="Least clean accuracy")
+    agreement: Share | None = Field(
+        default=None, description="Largest difference from the clean accuracy recorded with the model"
     )
-    clean_gradients = content.get("clean_gradients", False)
-    if not isinstance(clean_gradients, bool):
-        raise InputError(f"{file}, clean_gradients is true or false; got {clean_gradients!r}.")
-    thresholds = [_threshold(file, number, entry) for number, entry in enumerate(entries, start=1)]
-    if clean_accuracy is None and agreement is None and not thresholds and not clean_gradients:
-        raise InputError(f"{file}: a gate without thresholds would pass everything; state at least one.")
-    return Gate(file, clean_accuracy, agreement, tuple(thresholds), clean_gradients)
+    robust_accuracy: tuple[Threshold, ...] = ()
+    clean_gradients: bool = Field(
+        default=False, description="Whether every check for masked gradients must pass"
+    )
+    _file: str = PrivateAttr("The gate")
 
+    @model_validator(mode="after")
+    def _require_threshold(self) -> Self:
+        numbers = self.clean_accuracy, self.agreement
+        if numbers == (None, None) and not self.robust_accuracy and not self.clean_gradients:
+            raise ValueError("A gate without thresholds would pass everything: state at least one.")
+        return self
 
-def check_gate(gate: Gate, report: dict[str, Any], recorded_ace: float | None = None) -> list[Check]:
-    """Compare a report with a gate.
+    @classmethod
+    def read(cls, file: Path | str) -> Self:
+        """Read a gate from a TOML file.
 
-    Measured values themselves are compared, not their intervals.
+        Raises:
+            InputError: The file is missing, not TOML, or has a key or value that cannot be used.
+        """
+        gate = cls.from_toml(file)
+        gate._file = str(file)
+        return gate
 
-    Args:
-        gate: what is asked for.
-        report: what was measured.
-        recorded_ace: clean accuracy in [0, 1] in the target's manifest or its run's summary.
+    def check(self, report: Report) -> GateResult:
+        """Compare a report's measured values, not their intervals, with the thresholds.
 
-    Returns:
-        A check for every threshold; the gate is passed if all are.
-
-    Raises:
-        InputError: the report lacks an attack or a verdict on gradients, or no ACE is recorded where
-            agreement with it is asked for.
-    """
-    measured = [(row["attack"], row["eps"]) for row in report["attacks"]]
-    require_measured(gate, measured, recorded_ace, gradients_checked="masked_gradients" in report)
-    ace = report["ace"]["value"]
-    checks = []
-    if gate.clean_accuracy is not None:
-        checks.append(_at_least("clean accuracy", ace, gate.clean_accuracy))
-    if gate.agreement is not None and recorded_ace is not None:
-        difference = abs(ace - recorded_ace)
-        message = (
-            f"clean accuracy {ace:.4f}, recorded {recorded_ace:.4f}: differ by {difference:.4f}, "
-            f"at most {gate.agreement:.4f} is allowed"
+        Raises:
+            InputError: The report does not have what a threshold is about, or an attack made no query.
+        """
+        measured = [(row.attack, row.eps) for row in report.attacks]
+        self.require_measured(
+            measured, report.examples, report.recorded, gradients_checked=report.masked_gradients is not None
         )
-        # The difference of two decimals may be above the decimal that it is, by a rounding error.
-        agrees = difference <= gate.agreement or math.isclose(difference, gate.agreement)
-        checks.append(Check("agreement with recorded ACE", agrees, message))
-    for threshold in gate.robust_accuracy:
-        name = f"robust accuracy, {threshold.attack}, eps {threshold.eps:g}"
-        # The same attack may be there with several settings: the strongest of them counts.
-        weakest = min(_robust_accuracies(threshold, report))
-        checks.append(_at_least(name, weakest, threshold.minimum))
-    if gate.clean_gradients:
-        failed = [check["name"] for check in report["masked_gradients"]["checks"] if not check["passed"]]
-        message = f"masked gradients: {', '.join(failed) or 'no sign of them'}"
-        checks.append(Check("clean gradients", not failed, message))
-    return checks
+        clean = report.clean_accuracy.value or 0.0
+        checks = []
+        if self.clean_accuracy is not None:
+            checks.append(_at_least("clean accuracy", clean, self.clean_accuracy))
+        if self.agreement is not None and report.recorded is not None:
+            checks.append(_agrees(clean, report.recorded.value, self.agreement))
+        for threshold in self.robust_accuracy:
+            attacks = [row for row in report.attacks if threshold.concerns(row.attack, row.eps)]
+            name = f"robust accuracy, {threshold.attack}, eps {threshold.eps:g}"
+            if all(row.attacked and not row.queries and not row.gradients for row in attacks):
+                raise InputError(
+                    f"{self._file}: {name}: no query and no gradient was made, so it says nothing."
+                )
+            rows = report.worst_case if threshold.attack == WORST_CASE else attacks
+            # The same attack may be there with several settings, or in both norms: the lowest result counts.
+            lowest = min(row.robust_accuracy.value or 0.0 for row in rows if threshold.is_at(row.eps))
+            checks.append(_at_least(name, lowest, threshold.minimum))
+        if self.clean_gradients and report.masked_gradients is not None:
+            failed = [check.name for check in report.masked_gradients.checks if not check.passed]
+            message = f"masked gradients: {', '.join(failed) or 'no sign of them'}"
+            checks.append(GateCheck(name="clean gradients", passed=not failed, message=message))
+        return GateResult(checks=tuple(checks))
 
+    def require_measured(
+        self,
+        attacks: Sequence[tuple[str, float]],
+        examples: int,
+        recorded: RecordedAccuracy | None,
+        *,
+        gradients_checked: bool,
+    ) -> None:
+        """Refuse a gate that asks for what a report will not have, best before hours of attacks.
 
-def require_measured(
-    gate: Gate, attacks: Sequence[tuple[str, float]], recorded_ace: float | None, gradients_checked: bool
-) -> None:
-    """Refuse a gate that asks for what a report lacks, or will lack: best before hours of attacks.
+        Args:
+            attacks: Name and eps of each attack that is measured.
+            examples: Number of images that are attacked.
+            recorded: Clean accuracy recorded with the target.
+            gradients_checked: Whether masked gradients are looked for.
 
-    Args:
-        gate: what is asked for.
-        attacks: name and eps of each attack that is measured.
-        recorded_ace: clean accuracy in [0, 1] recorded with the target, if there is one.
-        gradients_checked: whether masked gradients are looked for.
-
-    Raises:
-        InputError: an attack at a radius, a recorded ACE or a verdict on gradients that is not there.
-    """
-    if gate.agreement is not None and recorded_ace is None:
-        raise InputError(f"{gate.file}: agreement needs a target with a recorded ACE; this one has none.")
-    if gate.clean_gradients and not gradients_checked:
-        raise InputError(f"{gate.file}: clean_gradients needs an attack with --check_gradients.")
-    for threshold in gate.robust_accuracy:
-        radii = sorted({eps for name, eps in attacks if threshold.attack in (name, WORST_CASE)})
-        if not any(map(threshold.is_at, radii)):
-            has = "only eps " + ", ".join(f"{eps:g}" for eps in radii) if radii else "no such attack"
+        Raises:
+            InputError: An attack at a radius, a verdict on gradients, or a clean accuracy of as many images
+                is missing.
+        """
+        if self.agreement is not None and recorded is None:
             raise InputError(
-                f"{gate.file}: nothing is measured for {threshold.attack} at eps {threshold.eps:g}; "
-                f"the report has {has}."
+                f"{self._file}: `agreement` needs a target with a recorded clean accuracy; this one has none."
             )
+        if self.agreement is not None and recorded is not None and recorded.examples != examples:
+            raise InputError(
+                f"{self._file}: `agreement` compares accuracies of the same images: the recorded one is of "
+                f"{recorded.examples} images and the report's of {examples}."
+            )
+        if self.clean_gradients and not gradients_checked:
+            raise InputError(f"{self._file}: `clean_gradients` needs a report made with `check_gradients`.")
+        for threshold in self.robust_accuracy:
+            if not any(threshold.concerns(name, eps) for name, eps in attacks):
+                radii = sorted({eps for name, eps in attacks if threshold.attack in (name, WORST_CASE)})
+                has = "only eps " + ", ".join(f"{eps:g}" for eps in radii) if radii else "no such attack"
+                raise InputError(
+                    f"{self._file}: nothing is measured for {threshold.attack!r} at eps {threshold.eps:g}; "
+                    f"the report has {has}."
+                )
 
 
-def _robust_accuracies(threshold: Threshold, report: dict[str, Any]) -> list[float]:
-    rows = (
-        report["worst_case"]
-        if threshold.attack == WORST_CASE
-        else [row for row in report["attacks"] if row["attack"] == threshold.attack]
+def _at_least(name: str, measured: float, minimum: float) -> GateCheck:
+    message = f"{name}: {measured:.4f}, at least {minimum:.4f} is required"
+    return GateCheck(name=name, passed=measured >= minimum, message=message)
+
+
+def _agrees(clean: float, recorded: float, largest: float) -> GateCheck:
+    difference = abs(clean - recorded)
+    message = (
+        f"clean accuracy {clean:.4f}, recorded {recorded:.4f}: differ by {difference:.4f}, "
+        f"at most {largest:.4f} is allowed"
     )
-    return [row["robust_accuracy"]["value"] for row in rows if threshold.is_at(row["eps"])]
-
-
-def _at_least(name: str, measured: float, minimum: float) -> Check:
-    return Check(name, measured >= minimum, f"{name}: {measured:.4f}, at least {minimum:.4f} is required")
-
-
-def _threshold(file: Path, number: int, entry: Mapping[str, Any]) -> Threshold:
-    where = f"robust_accuracy {number}: "
-    _refuse_unknown(file, where, entry, ("attack", "eps", "minimum"))
-    for key in ("attack", "eps", "minimum"):
-        if key not in entry:
-            raise InputError(f"{file}, {where}{key} is missing.")
-    if entry["attack"] not in (*ATTACKS, WORST_CASE):
-        known = ", ".join((*ATTACKS, WORST_CASE))
-        raise InputError(f"{file}, {where}attack is one of {known}; got {entry['attack']!r}.")
-    eps = _number(file, f"{where}eps", entry["eps"])
-    if not eps > 0:
-        raise InputError(f"{file}, {where}eps is above 0; got {eps:g}.")
-    return Threshold(entry["attack"], eps, _share(file, f"{where}minimum", entry["minimum"]))
-
-
-def _share(file: Path, key: str, value: Any) -> float:
-    share = _number(file, key, value)
-    if not 0 <= share <= 1:
-        raise InputError(f"{file}, {key} is in [0, 1]; got {share:g}.")
-    return share
-
-
-def _number(file: Path, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"{file}, {key} is a number; got {value!r}.")
-    return float(value)
-
-
-def _refuse_unknown(file: Path, where: str, content: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    for key in content:
-        if key not in known:
-            raise InputError(f"{file}, {where}unknown key {key!r}; known: {', '.join(known)}.")
+    # The difference of two decimals may be above the decimal that it is, by a rounding error.
+    passed = difference <= largest or math.isclose(difference, largest)
+    return GateCheck(name="agreement with the recorded accuracy", passed=passed, message=message)

@@ -1,73 +1,180 @@
-"""Accuracies of a classifier under attack, with their uncertainty."""
+"""Accuracies of a classifier under attack, and the report that is made of them."""
 
-import dataclasses
-import math
-import statistics
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
+from ncen_tf.base.environment import describe_environment
+from ncen_tf.report.results import (
+    AttackResult,
+    AttackRow,
+    MaskedGradients,
+    Norm,
+    Proportion,
+    RecordedAccuracy,
+    Report,
+    ShownImages,
+    TargetInfo,
+    WorstCase,
+)
+
+Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 CONFIDENCE = 0.95
 
 
-@dataclasses.dataclass(frozen=True)
-class Proportion:
-    """``count`` of ``total`` examples."""
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float | None:
-        """count / total in [0, 1]; ``None`` of nothing."""
-        return self.count / self.total if self.total else None
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % Wilson score interval (Wilson, 1927), within [0, 1]."""
-        if not self.total:
-            return 0.0, 1.0
-        z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-        p, n = self.count / self.total, self.total
-        half = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        high = (p + z**2 / (2 * n) + half) / (1 + z**2 / n)
-        # Both ends are roots of one quadratic; a difference would leave 1e-19 where nothing was counted.
-        low = p**2 / (1 + z**2 / n) / high
-        return low, min(1.0, high)
+def proportion(count: int, total: int) -> Proportion:
+    """Make a share of its counts, with its 95 % Wilson score interval (Wilson, 1927)."""
+    if not total:
+        return Proportion(value=None, count=0, total=0, interval=(0.0, 1.0))
+    low, high = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
+    return Proportion(value=count / total, count=count, total=total, interval=(float(low), float(high)))
 
 
 def clean_accuracy(labels: Labels, clean: Labels) -> Proportion:
-    """ACE: share of clean images that are classified right. Labels and predictions: int [N]."""
-    return Proportion(int((clean == labels).sum()), len(labels))
+    """Compute the share of clean images that are classified correctly. Labels and predictions: int [N]."""
+    return proportion(int((clean == labels).sum()), len(labels))
 
 
 def robust_accuracy(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proportion:
-    """Share of all examples that are classified right clean and under every one of the attacks.
+    """Compute the share of all examples that are classified correctly clean and under every attack.
 
-    A clean mistake counts as broken, for the clean image lies in the ball too. With several attacks this
-    is the per-example worst case.
+    A mistake on the clean image counts as broken, because the clean image is within the perturbation bound.
+    With several attacks this is the per-example worst case.
 
     Args:
-        labels: int [N].
-        clean: predictions on clean images, int [N].
-        adversarial: predictions under each attack, each int [N].
+        labels: True classes, int [N].
+        clean: Predictions on clean images, int [N].
+        adversarial: Predictions under each attack, each int [N].
     """
     right = (clean == labels) & np.all([predicted == labels for predicted in adversarial], axis=0)
-    return Proportion(int(right.sum()), len(labels))
+    return proportion(int(right.sum()), len(labels))
 
 
 def aae(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proportion:
-    """Luo et al.'s accuracy on adversarial examples: robust accuracy among what is right when clean."""
-    survived = robust_accuracy(labels, clean, adversarial)
-    return Proportion(survived.count, clean_accuracy(labels, clean).count)
+    """Compute the paper's accuracy on adversarial examples (Luo et al.).
+
+    It is :func:`robust_accuracy` among the examples that are classified correctly when clean.
+    """
+    return proportion(robust_accuracy(labels, clean, adversarial).count, clean_accuracy(labels, clean).count)
 
 
 def mean_over_broken(
     labels: Labels, clean: Labels, adversarial: Labels, sizes: npt.NDArray[np.float32]
 ) -> float | None:
-    """Mean size of the changes that broke an example; ``None`` if none did. Sizes: float [N]."""
+    """Compute the mean size of the changes that broke an example; ``None`` if none did. Sizes: float [N]."""
     broken = (clean == labels) & (adversarial != labels)
     return float(sizes[broken].mean()) if broken.any() else None
+
+
+def build_report(
+    labels: Labels,
+    clean: Labels,
+    attacks: Sequence[AttackResult],
+    *,
+    protocol: str,
+    objective: str,
+    dataset: str,
+    target: TargetInfo,
+    seed: int,
+    cumulative: bool = False,
+    recorded: RecordedAccuracy | None = None,
+    masked_gradients: MaskedGradients | None = None,
+    images: Images | None = None,
+    class_names: Sequence[str] = (),
+) -> Report:
+    """Build the report of a suite's run.
+
+    Args:
+        labels: True classes, int [N].
+        clean: Predictions on clean images, int [N].
+        attacks: What each attack did, in their order.
+        images: Clean images, float32 [N, H, W, C] in [0, 1], for the page; ``None`` shows none.
+        class_names: Name of each class, for the page.
+
+    All other arguments are fields of :class:`~ncen_tf.report.results.Report`.
+    """
+    report = Report(
+        protocol=protocol,
+        objective=objective,
+        dataset=dataset,
+        examples=len(labels),
+        cumulative=cumulative,
+        seed=seed,
+        target=target,
+        clean_accuracy=clean_accuracy(labels, clean),
+        attacks=tuple(
+            _attack_row(labels, clean, attacks[: number + 1], cumulative) for number in range(len(attacks))
+        ),
+        worst_case=_worst_cases(labels, clean, attacks),
+        masked_gradients=masked_gradients,
+        recorded=recorded,
+        seconds=sum(attack.seconds for attack in attacks),
+        environment=describe_environment(),
+    )
+    if images is not None:
+        report._images = tuple(_shown(labels, clean, attack, images, class_names) for attack in attacks)
+    return report
+
+
+def _attack_row(
+    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], cumulative: bool
+) -> AttackRow:
+    """The row of the last of the attacks."""
+    attack = attacks[-1]
+    predictions, settings = attack.predictions, dict(attack.settings)
+    before = [other for other in attacks[:-1] if cumulative and _threat(other) == _threat(attack)]
+    withstood = [*(other.predictions for other in before), predictions]
+    attacked = int(attack.attacked.sum())
+    return AttackRow(
+        **{key: settings.pop(key) for key in ("attack", "norm", "eps")},
+        settings=settings,
+        robust_accuracy=robust_accuracy(labels, clean, withstood),
+        aae=aae(labels, clean, withstood),
+        mean_l2_broken=mean_over_broken(labels, clean, predictions, attack.l2),
+        mean_linf_broken=mean_over_broken(labels, clean, predictions, attack.linf),
+        attacked=attacked,
+        broken=int(((clean == labels) & (predictions != labels)).sum()),
+        queries=round(attack.queries_per_image * attacked),
+        gradients=round(attack.gradients_per_image * attacked),
+        queries_per_image=attack.queries_per_image,
+        gradients_per_image=attack.gradients_per_image,
+        seconds=attack.seconds,
+    )
+
+
+def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackResult]) -> tuple[WorstCase, ...]:
+    """Per-example worst case over the attacks of the same norm and eps."""
+    groups: dict[tuple[Norm, float], list[AttackResult]] = {}
+    for attack in attacks:
+        groups.setdefault(_threat(attack), []).append(attack)
+    return tuple(
+        WorstCase(
+            attacks=tuple(attack.settings["attack"] for attack in group),
+            norm=norm,
+            eps=eps,
+            robust_accuracy=robust_accuracy(labels, clean, [attack.predictions for attack in group]),
+            aae=aae(labels, clean, [attack.predictions for attack in group]),
+        )
+        for (norm, eps), group in sorted(groups.items())
+    )
+
+
+def _threat(attack: AttackResult) -> tuple[Norm, float]:
+    return attack.settings["norm"], attack.settings["eps"]
+
+
+def _shown(
+    labels: Labels, clean: Labels, attack: AttackResult, images: Images, class_names: Sequence[str]
+) -> ShownImages:
+    shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
+    # A model of another origin may know more classes than the dataset.
+    known = dict(enumerate(class_names))
+    names = [
+        [known.get(int(label), f"class {label}") for label in classes[shown]]
+        for classes in (labels, clean, attack.predictions)
+    ]
+    return ShownImages(images[shown], attack.shown, list(zip(*names, strict=True)))

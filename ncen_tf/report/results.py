@@ -1,8 +1,18 @@
 """What a suite of attacks measured, as typed models that read and write their JSON."""
 
+import dataclasses
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+from pydantic import PrivateAttr
+
+from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
+from ncen_tf.report import table
+from ncen_tf.report.gate import Gate, GateResult
+from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy
 
 Norm = Literal["Linf", "L2"]
 
@@ -23,18 +33,21 @@ class AttackRow(Settings):
     attack: str
     norm: Norm
     eps: float
+    """Perturbation bound in the norm; images are in [0, 1]."""
     settings: dict[str, Any]
     """Further settings of the attack."""
     robust_accuracy: Proportion
     """Over all examples. In a cumulative suite, of this attack and all before it at this norm and eps."""
     aae: Proportion
-    """The paper's measure: the same among the examples that are right when clean."""
+    """The paper's measure: the same among the examples whose clean image is classified correctly."""
     mean_l2_broken: float | None
-    """Mean L2 size of the changes that broke an example; images are in [0, 1]."""
+    """Mean L2 size of the changes that broke an example; ``None`` if none did."""
     mean_linf_broken: float | None
+    """Mean Linf size of the changes that broke an example; ``None`` if none did."""
     attacked: int
     """Examples that the attack was run on."""
     broken: int
+    """Examples that are classified correctly when clean and wrongly under this attack."""
     queries: int
     """Forward passes, one an image."""
     gradients: int
@@ -55,19 +68,23 @@ class WorstCase(Settings):
 
 
 class GradientCheck(Settings):
-    """One check for masked gradients."""
+    """One check for masked gradients; ``docs/masked_gradients.md`` explains each name."""
 
     name: str
     passed: bool
     finding: str
+    """What was measured, for people."""
 
 
 class MaskedGradients(Settings):
     """The verdict on a target's gradients."""
 
     clean: bool
+    """Whether every check passed."""
     examples: int
+    """Examples that the target's gradients were examined on."""
     eps: float | None
+    """Linf radius of the examination; ``None`` if only the suite's own results were judged."""
     checks: tuple[GradientCheck, ...]
 
 
@@ -79,33 +96,117 @@ class TargetInfo(Settings):
     members: int
     gives_logits: bool
     providers: tuple[str, ...]
+    """Execution providers that onnxruntime reports; empty elsewhere."""
 
 
-class RecordedAccuracy(Settings):
-    """The clean accuracy that an export's manifest or a run's summary records."""
+@dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """One attack on all or some of N images."""
 
-    value: float
-    examples: int
-    """Number of test images it was measured on."""
-    predictions_sha256: str | None = None
+    settings: dict[str, Any]
+    attacked: npt.NDArray[np.bool_]
+    """[N]; what was not attacked counts as its clean image."""
+    predictions: npt.NDArray[np.int32]
+    """[N], the ensemble's class for each adversarial image."""
+    l2: npt.NDArray[np.float32]
+    """[N], Euclidean size of each change; images are in [0, 1]."""
+    linf: npt.NDArray[np.float32]
+    """[N], largest change of a pixel."""
+    shown: npt.NDArray[np.float32]
+    """[at most 8, H, W, C], adversarial images of the first that were attacked."""
+    queries_per_image: float
+    """Forward passes for each image that was attacked."""
+    gradients_per_image: float
+    seconds: float
+
+    def among(self, attacked: npt.NDArray[np.bool_], clean: npt.NDArray[np.int32]) -> "AttackResult":
+        """Make room for images that were not attacked.
+
+        Args:
+            attacked: bool [N], which of all the images these are.
+            clean: int [N], the ensemble's class for each clean image.
+        """
+        predictions = clean.copy()
+        l2, linf = np.zeros((2, len(clean)), np.float32)
+        predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
+        return dataclasses.replace(self, attacked=attacked, predictions=predictions, l2=l2, linf=linf)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownImages:
+    """A few images of one attack, for the page of a report."""
+
+    clean: npt.NDArray[np.float32]
+    """[n, H, W, C] in [0, 1]."""
+    adversarial: npt.NDArray[np.float32]
+    """The same after the attack."""
+    classes: list[tuple[str, str, str]]
+    """Names of each image's true class, and of the classes predicted before and after the attack."""
 
 
 class Report(Settings):
-    """What a suite measured on one target."""
+    """What a suite of attacks measured on one classifier.
+
+    ``print(report)`` shows it as a table. ``docs/report.md`` describes every field of its JSON file.
+
+    Example:
+        >>> import ncen_tf
+        >>> report = ncen_tf.Report.read("exports/reference.strict.json")
+        >>> report.clean_accuracy.value, report.worst_case[0].robust_accuracy.value
+        (0.874, 0.76)
+        >>> print(report.check(ncen_tf.Gate(clean_accuracy=0.9)))
+        gate missed: clean accuracy: 0.8740, at least 0.9000 is required
+    """
 
     format: Literal[3] = 3
     protocol: str
     """Name of the suite."""
     objective: str
+    """Loss that gradient attacks maximise."""
     dataset: str
     examples: int
+    """Number of images that were attacked."""
     cumulative: bool
+    """Whether each attack was run only on the examples that the attacks before it left correct."""
     seed: int
     target: TargetInfo
     clean_accuracy: Proportion
     attacks: tuple[AttackRow, ...]
     worst_case: tuple[WorstCase, ...]
     masked_gradients: MaskedGradients | None = None
+    """``None`` if the gradients were not examined."""
     recorded: RecordedAccuracy | None = None
+    """``None`` if no clean accuracy is recorded with the target."""
     seconds: float
+    """Time of all attacks."""
     environment: dict[str, Any]
+    _images: tuple[ShownImages, ...] = PrivateAttr(())
+    """For each attack, images for the page; empty in a report that was read from a file."""
+
+    def __str__(self) -> str:
+        return table.format_report(self)
+
+    def __eq__(self, other: object) -> bool:
+        # Pydantic would compare the private images too, which a file does not hold.
+        return isinstance(other, Report) and self.model_dump() == other.model_dump()
+
+    def save(self, folder: Path | str) -> None:
+        """Write ``report.json`` and ``report.html`` into a folder, which is made if it is missing."""
+        from ncen_tf.report.page import render_page  # Matplotlib takes a second to import.
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write(folder / "report.json")
+        with replacing(folder / "report.html") as temporary:
+            temporary.write_text(render_page(self), encoding="utf-8")
+
+    def check(self, gate: Gate | Path | str) -> GateResult:
+        """Compare the report with the thresholds of a gate.
+
+        Args:
+            gate: The gate, or the TOML file that it is read from (``docs/gate.md``).
+
+        Raises:
+            InputError: The gate cannot be read, or asks for what the report does not have.
+        """
+        return (gate if isinstance(gate, Gate) else Gate.read(gate)).check(self)

@@ -1,125 +1,111 @@
-"""A report as plain text for a terminal."""
+"""A report as a table for the terminal, and the texts that the page shares with it."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tabulate import tabulate
+
+if TYPE_CHECKING:
+    from ncen_tf.report.results import AttackRow, Proportion, Report, WorstCase
 
 _ACCURACIES = ("robust accuracy", "95 % interval", "AAE", "95 % interval")
 _NOTES = (
-    "robust accuracy: right clean and under attack, of all examples.",
-    "AAE: right under attack, of the examples that are right when clean (Luo et al.).",
+    "robust accuracy: classified correctly clean and under attack, of all examples.",
+    "AAE: classified correctly under attack, of the examples that are so when clean (Luo et al.).",
 )
-_EACH_ALONE = "gradients: backward passes for each image."
+_INDEPENDENT = ("gradients: backward passes for each image.",)
 _CUMULATIVE = (
-    "An attack meets only the examples that are right when clean and under the attacks above it,",
-    "at the same norm and eps: its accuracies are what still stands after it.",
-    "gradients, queries: backward and forward passes of the attack, over all images that it met.",
+    "An attack is run only on the examples that are still classified correctly after the attacks above it,",
+    "at the same norm and eps; its accuracies are those after this attack.",
+    "attacked, broken: examples that the attack was run on, and how many of them it broke.",
+    "gradients, queries: backward and forward passes of the attack, over all images that it was run on.",
 )
-_WORST_CASE = "worst case: each example under its strongest attack above."
+_WORST_CASE = "worst case: each example under the strongest of the attacks above."
 
 
-def format_table(report: dict[str, Any]) -> str:
-    """Protocol, objective, target and a row for each attack and worst case.
-
-    Args:
-        report: as :func:`ncen_tf.report.report.build_report` makes it.
-    """
-    return "\n".join(
-        [
-            *describe(report),
-            "",
-            *_aligned([columns(report), *rows(report)]),
-            "",
-            *notes(report),
-            *verdict(report),
-        ]
-    )
+def format_report(report: Report) -> str:
+    """Format protocol, target, a row for each attack and worst case, notes and the verdict on gradients."""
+    lines = [columns(report), *rows(report)]
+    alignment = ["left", "left", *["right"] * (len(lines[0]) - 2)]
+    body = tabulate(lines, tablefmt="plain", colalign=alignment, disable_numparse=True)
+    verdict = verdict_lines(report)
+    return "\n".join([*describe(report), "", body, "", *notes(report), *([""] if verdict else []), *verdict])
 
 
-def describe(report: dict[str, Any]) -> list[str]:
-    """What was measured, on what: the lines above a table."""
-    target = report["target"]
-    providers = f" [{', '.join(target['providers'])}]" if target["providers"] else ""
+def describe(report: Report) -> list[str]:
+    """Say in a few lines what was measured, and on what."""
+    target = report.target
+    providers = f" [{', '.join(target.providers)}]" if target.providers else ""
     return [
-        f"protocol {report['protocol']}, objective {report['objective']}, "
-        f"{report['examples']} examples of {report['dataset']}, seed {report['seed']}",
-        f"target {target['description']}{providers}, members {target['members']}, "
-        f"sha256 {target['sha256'][:12]}",
-        f"clean accuracy (ACE) {percent(report['ace']['value'])} {interval(report['ace'])}",
+        f"protocol {report.protocol}, objective {report.objective}, "
+        f"{report.examples} examples of {report.dataset}, seed {report.seed}",
+        f"target {target.description}{providers}, members {target.members}, sha256 {target.sha256[:12]}",
+        f"clean accuracy {percent(report.clean_accuracy)} {interval(report.clean_accuracy)}",
     ]
 
 
-def columns(report: dict[str, Any]) -> tuple[str, ...]:
-    """Titles of the cells that :func:`rows` gives."""
-    if report["cumulative"]:
-        return ("attack", "norm", "eps", "met", "broke", *_ACCURACIES, "gradients", "queries", "seconds")
+def columns(report: Report) -> tuple[str, ...]:
+    """Return the titles of the cells that :func:`rows` gives."""
+    if report.cumulative:
+        titles = ("attack", "norm", "eps", "attacked", "broken", *_ACCURACIES, "gradients", "queries")
+        return (*titles, "seconds")
     return ("attack", "norm", "eps", *_ACCURACIES, "gradients")
 
 
-def rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Cells: attacks, then worst cases over more than one attack."""
-    attacks = [_attack_row(row, report["cumulative"]) for row in report["attacks"]]
-    gaps = (("", ""), ("", "", "")) if report["cumulative"] else ((), ("",))
+def rows(report: Report) -> list[tuple[str, ...]]:
+    """Return the cells of the attacks, then of the worst cases over more than one attack."""
+    counts, costs = (2, 3) if report.cumulative else (0, 1)
     worst = [
-        ("worst case", *_ball(row), *gaps[0], *_accuracies(row), *gaps[1])
-        for row in report["worst_case"]
-        if len(row["attacks"]) > 1
+        ("worst case", *_threat(row), *[""] * counts, *_accuracies(row), *[""] * costs)
+        for row in report.worst_case
+        if len(row.attacks) > 1
     ]
-    return attacks + worst
+    return [_attack_cells(row, report.cumulative) for row in report.attacks] + worst
 
 
-def verdict(report: dict[str, Any]) -> list[str]:
-    """What was found on masked gradients, a line each; nothing where nobody looked."""
-    if "masked_gradients" not in report:
+def notes(report: Report) -> tuple[str, ...]:
+    """Explain the columns, a line each."""
+    return (*_NOTES, *(_CUMULATIVE if report.cumulative else _INDEPENDENT), _WORST_CASE)
+
+
+def verdict_lines(report: Report) -> list[str]:
+    """Say what the checks for masked gradients found; no line where gradients were not examined."""
+    found = report.masked_gradients
+    if found is None:
         return []
-    found = report["masked_gradients"]
-    failed = [check for check in found["checks"] if not check["passed"]]
-    ball = "" if found["eps"] is None else f", Linf {found['eps']:g}"
-    where = f"{found['examples']} examples{ball}; docs/masked_gradients.md explains"
+    failed = [check for check in found.checks if not check.passed]
+    radius = "" if found.eps is None else f", Linf {found.eps:g}"
+    where = f"{found.examples} examples{radius}; docs/masked_gradients.md explains"
     if not failed:
-        return ["", f"masked gradients: no sign of them ({where})."]
-    lines = [f"  {check['name']}: {check['finding']}" for check in failed]
-    return ["", f"MASKED GRADIENTS SUSPECTED: do not trust these accuracies ({where}).", *lines]
+        return [f"masked gradients: no sign of them ({where})."]
+    lines = [f"  {check.name}: {check.finding}" for check in failed]
+    return [f"MASKED GRADIENTS SUSPECTED: do not trust these accuracies ({where}).", *lines]
 
 
-def notes(report: dict[str, Any]) -> tuple[str, ...]:
-    """What the columns mean: the lines below a table."""
-    return (*_NOTES, *(_CUMULATIVE if report["cumulative"] else (_EACH_ALONE,)), _WORST_CASE)
+def percent(proportion: Proportion) -> str:
+    """Format the value as ``12.34 %``, or ``n/a`` of no examples."""
+    return "n/a" if proportion.value is None else f"{100 * proportion.value:.2f} %"
 
 
-def percent(value: float | None) -> str:
-    """``12.34 %``, or ``n/a`` where nothing was counted."""
-    return "n/a" if value is None else f"{100 * value:.2f} %"
+def interval(proportion: Proportion) -> str:
+    """Format the interval as ``[11.11, 13.57]``, in percent."""
+    low, high = proportion.interval
+    return f"[{100 * low:.2f}, {100 * high:.2f}]" if proportion.total else "n/a"
 
 
-def interval(proportion: dict[str, Any]) -> str:
-    """``[11.11, 13.57]``, in percent."""
-    low, high = proportion["interval"]
-    return f"[{100 * low:.2f}, {100 * high:.2f}]" if proportion["total"] else "n/a"
-
-
-def _attack_row(row: dict[str, Any], cumulative: bool) -> tuple[str, ...]:
+def _attack_cells(row: AttackRow, cumulative: bool) -> tuple[str, ...]:
     if not cumulative:
-        return (row["attack"], *_ball(row), *_accuracies(row), f"{row['gradients_per_image']:.0f}")
-    counts = (f"{row['attacked']}", f"{row['broken']}")
-    cost = (f"{row['gradients']}", f"{row['queries']}", f"{row['seconds']:.0f}")
-    return (row["attack"], *_ball(row), *counts, *_accuracies(row), *cost)
+        return (row.attack, *_threat(row), *_accuracies(row), f"{row.gradients_per_image:.0f}")
+    counts = (f"{row.attacked}", f"{row.broken}")
+    cost = (f"{row.gradients}", f"{row.queries}", f"{row.seconds:.0f}")
+    return (row.attack, *_threat(row), *counts, *_accuracies(row), *cost)
 
 
-def _ball(row: dict[str, Any]) -> tuple[str, str]:
-    return row["norm"], f"{row['eps']:.4g}"
+def _threat(row: AttackRow | WorstCase) -> tuple[str, str]:
+    return row.norm, f"{row.eps:.4g}"
 
 
-def _accuracies(row: dict[str, Any]) -> tuple[str, ...]:
-    robust, aae = row["robust_accuracy"], row["aae"]
-    return percent(robust["value"]), interval(robust), percent(aae["value"]), interval(aae)
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i < 2 else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
+def _accuracies(row: AttackRow | WorstCase) -> tuple[str, ...]:
+    robust, aae = row.robust_accuracy, row.aae
+    return percent(robust), interval(robust), percent(aae), interval(aae)

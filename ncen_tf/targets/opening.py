@@ -1,116 +1,147 @@
-"""Opens whatever a path holds as a target."""
+"""Opens whatever a user names as a target."""
 
-import dataclasses
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, describe_files, read_manifest
-from ncen_tf.targets.onnx_target import OnnxInterface
-from ncen_tf.targets.target import Target
-
-
-@dataclasses.dataclass(frozen=True)
-class OpenedTarget:
-    """A target and, if it is part of an export, the manifest that vouches for it."""
-
-    path: Path
-    target: Target
-    manifest: dict[str, Any] | None
-
-    @property
-    def recorded_ace(self) -> float | None:
-        """ACE in [0, 1] that the manifest records of this very file; of members it records none."""
-        if self.manifest is None:
-            return None
-        whole = dict.fromkeys((ONNX_FILE, SAVED_MODEL), self.manifest["accuracy"])
-        recorded = whole | self.manifest["reduced_precision"]
-        return float(recorded[self.path.name]["ace"]) if self.path.name in recorded else None
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
+from ncen_tf.targets.onnx_target import OnnxTarget
+from ncen_tf.targets.target import FunctionTarget, OnnxInterface, RecordedAccuracy, Target
 
 
 def open_target(
-    path: Path,
+    model: str | Path | Target | Callable[..., Any],
     *,
+    image_shape: tuple[int, int, int] | None = None,
     interface: OnnxInterface | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     differentiable: bool = True,
     batch_statistics: bool = False,
-) -> OpenedTarget:
-    """Open a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export.
+) -> Target:
+    """Open a classifier for attacks.
 
-    Of an export's folder, ``ensemble.onnx`` is taken. What a manifest beside a file lists must have the
+    Of an export's folder, ``ensemble.onnx`` is opened. A file that a manifest beside it lists must have the
     hash that the manifest records.
 
     Args:
-        path: what to open.
-        interface: how an ONNX model of another origin takes images.
+        model: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
+            folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; or an array
+            function of the same kind, which can only be queried.
+        image_shape: (height, width, channels), needed for functions and for models of images of any size.
+        interface: How an ONNX model that this package did not export takes images.
         providers: onnxruntime execution providers for ONNX files.
-        allow_unverified: open files whose hash differs from the manifest's.
-        differentiable: False where only answers are needed, so that ONNX models with operations that have
-            no gradient (quantised ones) can be opened.
-        batch_statistics: normalise with the statistics of each batch; runs and ``.keras`` files only, for
-            exported files have their moving statistics folded in.
+        allow_unverified: Open files whose hash differs from the manifest's.
+        differentiable: False where only logits are needed, so that models without a gradient (such as
+            quantised ONNX models) can be opened.
+        batch_statistics: Normalise with the statistics of each batch. Only for Keras models: exported
+            files have their moving statistics folded in.
+
+    Returns:
+        The target; ``recorded`` is the clean accuracy that its export's manifest records of this file.
 
     Raises:
-        InputError: nothing there, nothing that is a target, a file that is not the exported one, or an
-            interface for what is no ONNX file.
+        InputError: There is nothing that can be opened, a file is not the exported one, or a setting does
+            not fit what is opened.
+
+    Example:
+        >>> import numpy as np
+        >>> import ncen_tf
+        >>> def classify(images):  # logits [N, 2]: is the image dark or bright?
+        ...     brightness = images.mean(axis=(1, 2, 3))
+        ...     return np.stack([0.5 - brightness, brightness - 0.5], axis=1)
+        >>> target = ncen_tf.open_target(classify, image_shape=(28, 28, 1))
+        >>> target.logits(np.ones((1, 28, 28, 1), np.float32))
+        array([[[-0.5,  0.5]]], dtype=float32)
     """
-    if not path.exists():
-        raise InputError(f"{path} does not exist: --target is a run, .keras, SavedModel, .onnx or export.")
-    if path.is_dir() and (path / MANIFEST).is_file():
+    if isinstance(model, Target):
+        return model
+    path = Path(model) if isinstance(model, (str, Path)) else None
+    if path is not None and not path.exists():
+        raise InputError(
+            f"{path} does not exist: `target` is a run, a .keras file, a SavedModel, an .onnx file or an export."
+        )
+    if path is not None and path.is_dir() and (path / MANIFEST).is_file():
         path = path / (ONNX_FILE if (path / ONNX_FILE).is_file() else SAVED_MODEL)
-    if batch_statistics and (path.suffix == ".onnx" or (path / "saved_model.pb").is_file()):
+    is_onnx = path is not None and path.suffix == ".onnx"
+    is_saved_model = path is not None and (path / "saved_model.pb").is_file()
+    if batch_statistics and (is_onnx or is_saved_model):
         raise InputError(
-            f"{path} cannot be measured with batch statistics, which exported files no longer take: "
-            "give the run directory or its ensemble.keras as --target."
+            f"{path} cannot be measured with batch statistics, which exported files no longer compute: "
+            "set `target` to the run directory or its ensemble.keras."
         )
-    if path.suffix != ".onnx" and interface not in (None, OnnxInterface()):
+    if not is_onnx and interface not in (None, OnnxInterface()):
         raise InputError(
-            f"{path} is no ONNX file, and --input_layout, --output, --output_name, --mean and --std are for "
-            "those."
+            f"{model} is not an ONNX file: `input_layout`, `output`, `output_name`, `mean` and `std` are "
+            "only for those."
         )
-    manifest = None if allow_unverified else _verified_manifest(path)
-    target = _open(path, interface, providers, differentiable, batch_statistics)
-    return OpenedTarget(path, target, manifest)
+    if path is None and not (callable(model) and "keras" in sys.modules and _is_keras(model)):
+        if image_shape is None or not callable(model):
+            raise InputError("`target` is a path, a Keras model, or a function with its `image_shape`.")
+        if differentiable:
+            raise InputError(
+                "A function has no gradient: attack it without gradients, with `suite`=blackbox."
+            )
+        return FunctionTarget(model, image_shape, getattr(model, "__name__", "function"))
+    if is_onnx and path is not None:
+        recorded = None if allow_unverified else _recorded_accuracy(path)
+        target: Target = OnnxTarget(path, interface, providers, differentiable)
+        target.recorded = recorded
+        return target
+
+    # TensorFlow takes seconds to import, and ONNX files do without it.
+    from ncen_tf.targets import tensorflow_targets
+
+    if path is None:
+        return tensorflow_targets.KerasTarget(
+            model,
+            image_shape=image_shape,
+            batch_statistics=batch_statistics,
+            differentiable=differentiable,
+        )
+    recorded = None if allow_unverified else _recorded_accuracy(path)
+    if is_saved_model:
+        target = tensorflow_targets.open_saved_model(path, differentiable)
+    elif path.is_dir():
+        target = tensorflow_targets.open_run(path, batch_statistics, differentiable)
+    elif path.suffix == ".keras":
+        target = tensorflow_targets.open_keras_file(path, batch_statistics, differentiable)
+    else:
+        raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
+    target.recorded = recorded
+    return target
 
 
-def _open(
-    path: Path,
-    interface: OnnxInterface | None,
-    providers: tuple[str, ...],
-    differentiable: bool,
-    batch_statistics: bool,
-) -> Target:
-    from ncen_tf.targets.keras_target import open_keras_file, open_run
-    from ncen_tf.targets.onnx_target import OnnxTarget
-    from ncen_tf.targets.saved_model_target import SavedModelTarget
-
-    if path.is_dir() and (path / "saved_model.pb").is_file():
-        return SavedModelTarget(path)
-    if path.is_dir():
-        return open_run(path, batch_statistics)
-    if path.suffix == ".keras":
-        return open_keras_file(path, batch_statistics)
-    if path.suffix == ".onnx":
-        return OnnxTarget(path, interface, providers, differentiable)
-    raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
+def _is_keras(model: object) -> bool:
+    return isinstance(model, sys.modules["keras"].Model)
 
 
-def _verified_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest in the nearest folder above that has one, if it lists what is opened."""
+def _recorded_accuracy(path: Path) -> RecordedAccuracy | None:
+    """Read what the manifest in the nearest folder above records of what is opened, and check its files."""
     for folder in path.absolute().parents[:2]:
         if not (folder / MANIFEST).is_file():
             continue
-        manifest = read_manifest(folder)
+        manifest = Manifest.read(folder)
         found = describe_files(path) if path.is_dir() else describe_files(path.parent)
         base = (path if path.is_dir() else path.parent).absolute().relative_to(folder)
         for name, entry in found.items():
-            listed = manifest["files"].get((base / name).as_posix())
+            listed = manifest.files.get((base / name).as_posix())
             if (path.is_dir() or name == path.name) and listed != entry:
                 raise InputError(
                     f"{path} is not the file that {folder / MANIFEST} lists ({name}): its sha256 differs. "
-                    "--allow_unverified attacks it all the same."
+                    "Set `allow_unverified` to attack it all the same."
                 )
-        return manifest
+        accuracy = manifest.accuracy
+        if path.name in (ONNX_FILE, SAVED_MODEL):
+            return RecordedAccuracy(
+                value=accuracy.clean_accuracy,
+                examples=accuracy.test_examples,
+                predictions_sha256=accuracy.predictions_sha256,
+            )
+        if path.name in manifest.reduced_precision:
+            reduced = manifest.reduced_precision[path.name]
+            return RecordedAccuracy(value=reduced.clean_accuracy, examples=accuracy.test_examples)
+        return None
     return None

@@ -1,7 +1,7 @@
 """How members' input gradients relate over the epochs of training runs, as a plot and a table."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,12 +9,13 @@ from matplotlib.figure import Figure
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
+from ncen_tf.train.run_directory import EpochRecord, RunDirectory
 
-History = list[dict[str, Any]]
-"""Lines of a run's ``metrics.jsonl``."""
+Histories = Mapping[str, Sequence[EpochRecord]]
+"""The epochs of runs, by the name of the run."""
 
 PANELS = {
-    "ace": "ACE, clean accuracy",
+    "clean_accuracy": "clean accuracy",
     "pairwise_cosine": "mean pairwise cosine",
     "cosine_to_mean": "c_i, cosine to the mean gradient (Eq. 1)",
     "norm_spread": "root mean square of d_i (Eq. 7)",
@@ -24,41 +25,56 @@ PANELS = {
 """Keys of an evaluation on the test set, and what they are."""
 
 
-def write_diagnostics(file: Path, histories: dict[str, History]) -> None:
-    """Write :func:`draw_diagnostics` as PNG, at once."""
+def diagnose_runs(paths: Sequence[Path | str], plot: Path | str) -> str:
+    """Plot how members' gradients relate over the epochs of runs, and tabulate the last epochs.
+
+    Args:
+        paths: Run directories, of finished runs or not.
+        plot: PNG file to write.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: A folder holds no run, or a run has no finished epoch yet.
+
+    Example:
+        >>> import ncen_tf
+        >>> print(ncen_tf.diagnose_runs(["runs/a", "runs/b"], "compared.png"))  # doctest: +SKIP
+    """
+    histories = {}
+    for path in paths:
+        run = RunDirectory(Path(path))
+        histories[str(path)] = run.read_history(run.read_config().epochs)
+    write_diagnostics(Path(plot), histories)
+    return diagnostics_table(histories)
+
+
+def write_diagnostics(file: Path, histories: Histories) -> None:
+    """Write the plot of :func:`draw_diagnostics` as a PNG file."""
     figure = draw_diagnostics(histories)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def draw_diagnostics(histories: dict[str, History]) -> Figure:
-    """A panel for each of :data:`PANELS` over epochs.
+def draw_diagnostics(histories: Histories) -> Figure:
+    """Draw a panel for each of :data:`PANELS` over the epochs.
 
-    Per-member quantities have a line for each member of a single run, and of several runs the mean and
-    range over members.
-
-    Args:
-        histories: name of a run -> its epochs.
+    Quantities of members have a line for each member of a single run; of several runs, the mean and the range
+    over the members.
 
     Raises:
-        InputError: a run without finished epochs, or one whose epochs lack these measurements.
+        InputError: A run has no finished epoch.
     """
     for name, history in histories.items():
         if not history:
             raise InputError(f"{name} has no finished epoch to show yet.")
-        if missing := [key for key in PANELS if key not in history[-1]["test"]]:
-            raise InputError(
-                f"{name} was measured by an older version: its epochs lack {', '.join(missing)}."
-            )
-        for key in PANELS:
-            if len({np.shape(line["test"][key]) for line in history if key in line["test"]}) > 1:
-                raise InputError(f"{name} has {key} for another number of members in some epochs.")
     figure = Figure(figsize=(13, 7), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(2, 3).flat, PANELS.items(), strict=True):
         for color, (name, history) in enumerate(histories.items()):
-            measured = [line for line in history if key in line["test"]]
-            epochs = [line["epoch"] for line in measured]
-            values = np.array([line["test"][key] for line in measured], dtype=float)
+            epochs = [record.epoch for record in history]
+            values = np.array([getattr(record.test, key) for record in history])
             _draw(axes, epochs, values, f"C{color}", name, alone=len(histories) == 1)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
@@ -84,13 +100,13 @@ def _draw(axes: Axes, epochs: list[int], values: np.ndarray, color: str, name: s
         axes.fill_between(epochs, values.min(1), values.max(1), color=color, alpha=0.15)
 
 
-def diagnostics_table(histories: dict[str, History]) -> str:
-    """The last epoch of each run, as aligned text; per-member quantities as a list."""
+def diagnostics_table(histories: Histories) -> str:
+    """Format the last epoch of each run as aligned text; quantities of members as a list."""
     lines = []
     for name, history in histories.items():
-        lines.append(f"{name}, epoch {history[-1]['epoch']}")
+        lines.append(f"{name}, epoch {history[-1].epoch}")
         for key, title in PANELS.items():
-            value = history[-1]["test"][key]
-            shown = ", ".join(f"{one:.4f}" for one in (value if isinstance(value, list) else [value]))
+            value = getattr(history[-1].test, key)
+            shown = ", ".join(f"{one:.4f}" for one in (value if isinstance(value, tuple) else [value]))
             lines.append(f"  {title:<50} {shown}")
     return "\n".join(lines)

@@ -1,183 +1,303 @@
-"""A run's folder: what it was asked to do, how far it got, what came out."""
+"""A run directory: the files of one training run, their typed content, and who may write them."""
 
-import fcntl
-import json
 import logging
 import shutil
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import filelock
+import numpy as np
+import numpy.typing as npt
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.files import remove_leftovers, replacing, write_json
-from ncen_tf.untrusted.input_files import NUMBER, check_content, parse_json, read_text
-from ncen_tf.train.config import TrainingConfig
+from ncen_tf.base.files import remove_leftovers, replacing
+from ncen_tf.base.settings import Settings
+from ncen_tf.train.config import TrainConfig
+from ncen_tf.untrusted.zip import check_zip
 
 logger = logging.getLogger(__name__)
 
-_EPOCH = {
-    "epoch": int,
-    "learning_rate": NUMBER,
-    "train": {str: NUMBER},
-    "test": {str: (*NUMBER, [NUMBER])},
-    "seconds_per_step": NUMBER,
-}
+Arrays = dict[str, npt.NDArray[Any]]
+
+KEPT = 2
+"""Number of checkpoints kept: if the newest is damaged, there is the one before."""
+_PREFIX, _SUFFIX = "step-", ".npz"
+_DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError)
+
+
+class TestMetrics(Settings):
+    """Measurements on the test images after an epoch: means over the images, BatchNorm in inference mode."""
+
+    __test__ = False  # no test class of pytest
+
+    clean_accuracy: float
+    """Accuracy of the ensemble on clean images, in [0, 1]; called ACE in the paper."""
+    member_accuracy: tuple[float, ...]
+    ce: float
+    """Cross-entropy on logits, mean over the members."""
+    l_cos: float
+    """Luo et al., Eq. 2, mean over the members, whatever the ensemble was trained with."""
+    l_norm: float
+    """Luo et al., Eq. 6, mean over the members."""
+    pairwise_cosine: float
+    """Mean cosine between the input gradients of two members."""
+    cosine_to_mean: tuple[float, ...]
+    """c_i of each member (Eq. 1)."""
+    norm_deviation: tuple[float, ...]
+    """d_i of each member (Eq. 7); they sum to 0."""
+    norm_spread: float
+    """Root mean square of d_i over members and images."""
+    gradient_norm: tuple[float, ...]
+    """|g_i| of each member: L2 norm of the gradient of its cross-entropy with respect to the image."""
+    training_attack_accuracy: float | None = None
+    """After adversarial training: accuracy under the training attack on the first 500 images."""
+    pgd_accuracy: float | None = None
+    """After adversarial training: accuracy under PGD with more steps on the same images."""
+
+
+class EpochRecord(Settings):
+    """A line of ``metrics.jsonl``."""
+
+    epoch: int
+    """Number of the epoch, from 1."""
+    learning_rate: float
+    """Learning rate of the last step."""
+    train: dict[str, float]
+    """Means over the epoch of loss, cross-entropy, terms of the regularizer, and accuracy."""
+    test: TestMetrics
+    seconds_per_step: float
+
+
+class DataRecord(Settings):
+    """What a run was trained and measured on: ``data.json``."""
+
+    name: str
+    source: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train_examples: int
+    test_examples: int
+    sha256: str
+    """Digest of all images and labels."""
+
+
+class RunSummary(Settings):
+    """The result of a finished run: ``summary.json``, which is written last."""
+
+    clean_accuracy: float
+    member_accuracy: tuple[float, ...]
+    test: TestMetrics
+    train: dict[str, float]
+    """Means over the last epoch, as in :class:`EpochRecord`."""
+    epochs: int
+    parameters: int
+    """Number of trainable parameters, over all members."""
+    median_seconds_per_step: float
+    replicas: int
+    data: DataRecord
+    environment: dict[str, Any]
 
 
 class RunDirectory:
     """Paths and small files of one training run.
 
-    ``flags.cfg`` (resolved flagfile), ``metrics.jsonl`` (a line an epoch), ``checkpoints/``,
-    ``tensorboard/``, ``ensemble.keras``, ``diagnostics.png`` and ``summary.json``; the last is written last,
-    so it marks a complete run.
+    ``config.json`` (:class:`~ncen_tf.train.config.TrainConfig`), ``data.json`` (:class:`DataRecord`),
+    ``metrics.jsonl`` (an :class:`EpochRecord` a line), ``checkpoints/``, ``tensorboard/``,
+    ``ensemble.keras``, ``diagnostics.png`` and ``summary.json`` (:class:`RunSummary`).
+
+    Args:
+        path: The folder.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.flagfile = path / "flags.cfg"
+        self.config_file = path / "config.json"
+        self.data_file = path / "data.json"
         self.metrics_file = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.tensorboard = path / "tensorboard"
         self.model_file = path / "ensemble.keras"
-        self.summary_file = path / "summary.json"
         self.plot_file = path / "diagnostics.png"
-        self._lock_file: IO[str] | None = None
-        self._overwrite = False
+        self.summary_file = path / "summary.json"
 
     @property
-    def goes_on(self) -> bool:
-        """Whether the opened run has begun before and is not to be overwritten."""
-        return self.flagfile.is_file() and not self._overwrite
+    def has_begun(self) -> bool:
+        return self.config_file.is_file()
 
     @property
     def is_complete(self) -> bool:
-        return self.goes_on and self.summary_file.is_file()
+        return self.has_begun and self.summary_file.is_file()
 
-    def open(self, config: TrainingConfig, overwrite: bool = False) -> None:
-        """Claim the folder for these settings; the same settings again continue what is there.
-
-        A run that is to be trained stays locked until this process ends, however it ends. What it is asked
-        to do is written, and what it overwrites is deleted, by :meth:`begin`: a start that turns out to be
-        impossible leaves the folder to the next.
-
-        Args:
-            config: what the run is asked to do.
-            overwrite: begin anew, whatever run is in this folder.
+    def lock(self) -> filelock.BaseFileLock:
+        """Keep other processes from training in the folder, until the lock is released or the process ends.
 
         Raises:
-            InputError: the folder holds a run with other settings, or files that are no run; it cannot be
-                written; or another process trains in it.
+            InputError: The folder cannot be written, is a file or holds other files, or another process
+                trains in it.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file: choose another --run_dir.")
-        if self.path.is_dir() and not self.flagfile.is_file() and self._holds_files():
-            raise InputError(f"{self.path} is not empty and holds no run: choose another --run_dir.")
-        self._overwrite = overwrite
-        if not self.is_complete:
-            self._lock()
-            remove_leftovers(self.path)
-            remove_leftovers(self.checkpoints)
-        if self.goes_on:
-            self._refuse_other_flags(config)
-
-    def begin(self, config: TrainingConfig) -> None:
-        """Write the settings of a run that does not go on, and delete the one that it overwrites."""
-        if self.goes_on:
-            return
-        if self._overwrite:
-            self._clear()
-            self._overwrite = False
-        lines = [f"--{name}={value}" for name, value in config.to_flags().items()]
-        with replacing(self.flagfile) as temporary:
-            temporary.write_text("\n".join(lines) + "\n")
-
-    def _holds_files(self) -> bool:
-        """Whether there is more than what a process leaves that was killed before it wrote its flags."""
-        return any(not entry.name.startswith(".") for entry in self.path.iterdir())
-
-    def _lock(self) -> None:
-        """Keep other processes out; the kernel lets go of the lock when this one ends or is killed."""
+            raise InputError(f"{self.path} is a file: choose another `run_dir`.")
+        if self.path.is_dir() and not self.has_begun and self._holds_files():
+            raise InputError(f"{self.path} is not empty and holds no run: choose another `run_dir`.")
+        lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock_file = (self.path / ".lock").open("a")
+            lock.acquire()
+        except filelock.Timeout:
+            raise InputError(
+                f"Another process trains in {self.path}: wait for it, or choose another `run_dir`."
+            ) from None
         except OSError as error:
             raise InputError(
-                f"{self.path} cannot be written ({error.strerror}): choose another --run_dir."
+                f"{self.path} cannot be written ({error.strerror}): choose another `run_dir`."
             ) from error
-        try:
-            fcntl.lockf(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise InputError(
-                f"Another process trains in {self.path}: wait for it, or choose another --run_dir."
-            ) from error
-        except OSError as error:
-            logger.warning("%s cannot be locked (%s): start one process only.", self.path, error.strerror)
+        remove_leftovers(self.path)
+        remove_leftovers(self.checkpoints)
+        return lock
 
-    def _clear(self) -> None:
-        """Delete what a run writes and nothing else.
+    def refuse_other(self, config: TrainConfig, data: DataRecord) -> None:
+        """Make sure that the run in the folder is the one that is asked for.
 
-        Its flags stay until new ones replace them: should this be cut short, it is still a run's folder.
+        Raises:
+            InputError: It has other settings or other data.
         """
+        old, new = self.read_config().flat(), config.flat()
+        changes = [
+            f"`{name}` was {_text(old.get(name))}, is {_text(new.get(name))}"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and name != "checkpoint_every"
+        ]
+        if not changes and self.read_data().sha256 != data.sha256:
+            changes = ["other images or labels"]
+        if changes:
+            raise InputError(
+                f"{self.path} holds a run with other settings ({'; '.join(changes)}): choose another "
+                "`run_dir`, or set `overwrite`."
+            )
+
+    def begin(self, config: TrainConfig, data: DataRecord) -> None:
+        """Delete an earlier run in the folder, and write the settings of a new one."""
+        self.config_file.unlink(missing_ok=True)  # first: from now on, there is no run
         for folder in (self.checkpoints, self.tensorboard):
-            if folder.is_dir():
-                shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
         for file in (self.summary_file, self.metrics_file, self.model_file, self.plot_file):
             file.unlink(missing_ok=True)
+        data.write(self.data_file)
+        config.write(self.config_file)
 
-    def read_flags(self) -> dict[str, str]:
-        """The flags that the run was started with, by name.
+    def read_config(self) -> TrainConfig:
+        """Read the settings of the run.
 
         Raises:
-            InputError: the folder holds no run.
+            InputError: The folder holds no run, or a damaged one.
         """
-        if not self.flagfile.is_file():
-            raise InputError(f"{self.path} is not a run directory: it has no {self.flagfile.name}.")
-        lines = read_text(self.flagfile).splitlines()
-        pairs = [line.removeprefix("--").partition("=") for line in lines if line.startswith("--")]
-        return {name: value for name, _, value in pairs}
+        if not self.has_begun:
+            raise InputError(f"{self.path} is not a run directory: it has no {self.config_file.name}.")
+        return TrainConfig.read(self.config_file)
 
-    def _refuse_other_flags(self, config: TrainingConfig) -> None:
-        # Through the settings: a flag that did not exist yet when the run was started has its default.
-        old, new = TrainingConfig.from_flags(self.read_flags()).to_flags(), config.to_flags()
-        differing = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-        if differing:
-            changes = "; ".join(
-                f"--{name} was {old.get(name, 'not set')}, is {new.get(name, 'not set')}"
-                for name in differing
-            )
-            raise InputError(
-                f"{self.path} holds a run with other flags ({changes}): "
-                "choose another --run_dir or pass --overwrite."
-            )
-
-    def state_files(self) -> list[Path]:
-        """What another process needs to go on with this run: see :mod:`ncen_tf.workers.roll_call`."""
-        if not self.goes_on:
-            return []
-        small = [self.flagfile, self.metrics_file, self.summary_file]
-        newest = sorted(self.checkpoints.glob("step-*/*"))
-        return [file for file in (*small, *newest) if file.is_file()]
-
-    def read_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Lines of ``metrics.jsonl`` for the first ``epochs`` epochs; later ones are to be repeated.
+    def read_data(self) -> DataRecord:
+        """Read what the run is trained on.
 
         Raises:
-            InputError: a line that is not that of an epoch.
+            InputError: The file is missing or damaged.
+        """
+        return DataRecord.read(self.data_file)
+
+    def read_history(self, epochs: int | None = None) -> list[EpochRecord]:
+        """Read ``metrics.jsonl``, the first ``epochs`` epochs only if that is given.
+
+        Raises:
+            InputError: A line is not that of an epoch.
         """
         if not self.metrics_file.exists():
             return []
-        history = []
-        for number, text in enumerate(read_text(self.metrics_file).splitlines(), start=1):
-            where = f"{self.metrics_file}, line {number}"
-            line = parse_json(where, text)
-            check_content(where, line, _EPOCH)
-            history.append(line)
-        return [line for line in history if line["epoch"] <= epochs]
+        lines = enumerate(self.metrics_file.read_bytes().splitlines(), start=1)
+        history = [EpochRecord.from_json(text, f"{self.metrics_file}, line {n}") for n, text in lines]
+        return [record for record in history if epochs is None or record.epoch <= epochs]
 
-    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+    def write_history(self, history: list[EpochRecord]) -> None:
         """Replace ``metrics.jsonl``."""
         with replacing(self.metrics_file) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in history))
+            temporary.write_text("".join(record.model_dump_json() + "\n" for record in history))
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Write ``summary.json``, which marks the run as complete."""
-        write_json(self.summary_file, summary)
+    def _holds_files(self) -> bool:
+        """Say whether there is more than what a process leaves that is killed while it begins a run."""
+        own = {self.data_file.name}
+        return any(not (entry.name.startswith(".") or entry.name in own) for entry in self.path.iterdir())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return ",".join(value) if isinstance(value, tuple) else str(value).lower()
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """List the numbers of the checkpoints in a folder, ascending: optimizer steps since the run began."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    numbers = [name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+    return sorted(int(number) for number in numbers if number.isascii() and number.isdigit())
+
+
+def checkpoint_file(folder: Path, number: int) -> Path:
+    """Return the path of a checkpoint."""
+    return folder / f"{_PREFIX}{number}{_SUFFIX}"
+
+
+def write_checkpoint(folder: Path, number: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a checkpoint, verify it, and remove all but the newest :data:`KEPT`.
+
+    Raises:
+        OSError: The file cannot be written; earlier checkpoints are left as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = checkpoint_file(folder, number)
+    with replacing(file) as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **dict[str, Any](arrays))
+        written = read_checkpoint(temporary)
+        if any(not np.array_equal(written[name], array) for name, array in arrays.items()):
+            raise OSError(f"{file} is not what was written")
+    for surplus in checkpoint_steps(folder)[:-KEPT]:
+        checkpoint_file(folder, surplus).unlink(missing_ok=True)
+
+
+def read_checkpoint(file: Path) -> Arrays:
+    """Read all arrays of a checkpoint; the checksums in the file are compared.
+
+    Raises:
+        InputError: The file is damaged, or holds NaN or infinity.
+    """
+    try:
+        check_zip(file)
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+    except _DAMAGE as error:
+        raise InputError(f"{file} cannot be read: {error}.") from error
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{file} holds NaN or infinity in {name}.")
+    return arrays
+
+
+def newest_intact(folder: Path) -> tuple[int, Arrays] | None:
+    """Read the newest checkpoint that is not damaged; ``None`` if there is none at all.
+
+    Returns:
+        Its number and its arrays.
+
+    Raises:
+        InputError: There are checkpoints, but all of them are damaged.
+    """
+    numbers = checkpoint_steps(folder)
+    for number in reversed(numbers):
+        try:
+            return number, read_checkpoint(checkpoint_file(folder, number))
+        except InputError as error:
+            logger.warning("Checkpoint %s is damaged, trying the one before it: %s", number, error)
+    if numbers:
+        raise InputError(f"No checkpoint in {folder} can be read: all {len(numbers)} are damaged.")
+    return None

@@ -1,85 +1,85 @@
-"""How attacks transfer between members: python -m ncen_tf.transfer --target=exports/reference"""
-
-from __future__ import annotations
+"""Measure how attacks transfer between members: python -m ncen_tf.transfer --target=exports/reference"""
 
 from pathlib import Path
 
-from absl import flags
+from pydantic import Field
 
+import ncen_tf
 from ncen_tf import program
-from ncen_tf.data import location_flags
-from ncen_tf.data.datasets import DATASETS
 from ncen_tf.base.errors import InputError
-
-TARGET = flags.DEFINE_string(
-    "target", None, "run directory, .keras, SavedModel, .onnx or export: its members"
-)
-TARGETS = flags.DEFINE_list(
-    "targets", [], "instead of --target, several such paths: the members of all of them"
-)
-ATTACKS = flags.DEFINE_list("attacks", ["pgd", "mi_fgsm"], "what makes the images: pgd, mi_fgsm")
-EPS = flags.DEFINE_float("eps", 0.05, "Linf radius; images are in [0, 1]")
-STEPS = flags.DEFINE_integer("steps", 40, "gradient steps of each attack")
-STEP_SIZE = flags.DEFINE_float(
-    "step_size", None, "of each step (default, the paper's: eps PGD, 0.01 MI-FGSM)"
-)
-DATASET = flags.DEFINE_enum("dataset", "fashion_mnist", list(DATASETS), "whose test images are attacked")
-NUM_EXAMPLES = flags.DEFINE_integer(
-    "num_examples", 1000, "class-balanced test images; 0 for all", lower_bound=0
-)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 100, "images attacked at a time", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "of PGD's random starts", lower_bound=0)
-flags.adopt_module_key_flags(location_flags)
-PROVIDERS = flags.DEFINE_list("providers", ["CPUExecutionProvider"], "onnxruntime execution providers")
-ALLOW_UNVERIFIED = flags.DEFINE_bool("allow_unverified", False, "attack files that are not the exported ones")
-OUT = flags.DEFINE_string(
-    "out", None, "folder of transfer.json and its heat map (default: reports/TARGET-transfer)"
-)
+from ncen_tf.data.dataset import DataFlags
 
 
-def main() -> None:
-    if bool(TARGET.value) == bool(TARGETS.value):
-        raise InputError("Name one model with --target, or several with --targets, to take members from.")
-    from ncen_tf.transfer.attacks import build_attacks
+class TransferFlags(DataFlags):
+    """Flags of the program."""
 
-    attacks = build_attacks(ATTACKS.value, EPS.value, STEPS.value, STEP_SIZE.value)
-
-    from ncen_tf.transfer.heat_map import write_heat_map
-    from ncen_tf.transfer.members import open_members
-    from ncen_tf.transfer.record import build_transfer, write_transfer
-    from ncen_tf.transfer.run import run_transfer
-    from ncen_tf.transfer.table import format_transfer
-
-    paths = [Path(TARGET.value)] if TARGET.value else [Path(path) for path in TARGETS.value]
-    members = open_members(paths, providers=tuple(PROVIDERS.value), allow_unverified=ALLOW_UNVERIFIED.value)
-    test = location_flags.load_from_flags(DATASET.value, test_examples=NUM_EXAMPLES.value or None).test
-    out = Path(OUT.value or default_out())
-    result = run_transfer(
-        members,
-        (test.images / 255).astype("float32"),
-        test.labels,
-        attacks,
-        folder=out / "adversarials",
-        batch_size=BATCH_SIZE.value,
-        seed=SEED.value,
+    target: Path | None = Field(
+        default=None,
+        description="Run directory, .keras file, SavedModel, .onnx file or export whose members are compared",
     )
-    transfer = build_transfer(
-        members, attacks, result, dataset=DATASET.value, seed=SEED.value, batch_size=BATCH_SIZE.value
+    targets: tuple[str, ...] = Field(default=(), description="Several such paths, instead of `target`")
+    attacks: tuple[str, ...] = Field(
+        default=("pgd", "mi_fgsm"), description="Names of the attacks that make the images"
     )
-    write_transfer(out / "transfer.json", transfer)
-    write_heat_map(out / "transfer.png", transfer)
-    print(format_transfer(transfer))
+    eps: float = Field(default=0.05, gt=0, description="Linf bound; images are in [0, 1]")
+    steps: int = Field(default=40, ge=1, description="Number of gradient steps of each attack")
+    step_size: float | None = Field(
+        default=None,
+        gt=0,
+        description="Size of each step (default: the paper's, eps for PGD and 0.01 for MI-FGSM)",
+    )
+    num_examples: int = Field(
+        default=1000, ge=0, description="Number of class-balanced test images; 0 for all"
+    )
+    batch_size: int = Field(default=100, ge=1, description="Number of images attacked at a time")
+    seed: int = Field(default=0, ge=0, description="Seed of PGD's random starts")
+    providers: tuple[str, ...] = Field(
+        default=("CPUExecutionProvider",), description="onnxruntime execution providers"
+    )
+    allow_unverified: bool = Field(
+        default=False, description="Whether to attack files that are not the exported ones"
+    )
+    out: Path | None = Field(
+        default=None,
+        description="Folder of transfer.json and its heat map (default: reports/TARGET-transfer)",
+    )
+
+
+def main(flags: TransferFlags) -> None:
+    if bool(flags.target) == bool(flags.targets):
+        raise InputError("Name one model with `target`, or several with `targets`, to take members from.")
+    paths = [flags.target] if flags.target else [Path(path) for path in flags.targets]
+    out = flags.out or default_out(flags.target)
+    transfer = ncen_tf.measure_transfer(
+        paths,
+        flags.load(test_examples=flags.num_examples or None).test,
+        out,
+        attacks=flags.attacks,
+        eps=flags.eps,
+        steps=flags.steps,
+        step_size=flags.step_size,
+        batch_size=flags.batch_size,
+        seed=flags.seed,
+        providers=flags.providers,
+        allow_unverified=flags.allow_unverified,
+    )
+    transfer.save(out)
+    print(transfer)
     print(f"\nTransfer: {out / 'transfer.json'}, {out / 'transfer.png'}")
 
 
-def default_out() -> Path:
-    """reports/TARGET-transfer; a file inside an export is named after the export too."""
-    if not TARGET.value:
+def default_out(target: Path | None) -> Path:
+    """Return reports/TARGET-transfer; a file inside an export is named after the export too."""
+    if target is None:
         return Path("reports") / "transfer"
-    path = Path(TARGET.value).resolve()
+    path = target.resolve()
     parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
     return Path("reports") / "-".join([*parts, "transfer"])
 
 
+def run() -> None:
+    program.run(TransferFlags, main)
+
+
 if __name__ == "__main__":
-    program.run(main)
+    run()

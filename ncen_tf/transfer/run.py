@@ -1,80 +1,196 @@
-"""Makes adversarial images on each member and shows them to all."""
+"""Makes adversarial images on each member alone and shows them to all members."""
 
 import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.batchwise import predict, run_attack
-from ncen_tf.attack.checks import check_examples
+from ncen_tf.attack.attack import ATTACKS, Attack, find_attack
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.result_files import (
-    BatchFiles,
+from ncen_tf.attack.results import (
+    AttackFiles,
+    SavedAdversarials,
+    SavedInfo,
     read_kept_images,
     result_file_name,
     result_key,
     write_adversarials,
 )
-from ncen_tf.attack.results import SavedAdversarials
+from ncen_tf.attack.runner import check_examples, predict, run_attack
+from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split
+from ncen_tf.export.manifest import MANIFEST
+from ncen_tf.report.metrics import clean_accuracy
+from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
+from ncen_tf.transfer.record import MemberInfo, Transfer, count_transfer
 
 logger = logging.getLogger(__name__)
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
-
-@dataclasses.dataclass(frozen=True)
-class TransferResult:
-    """Predictions of k members on N clean images and on those that were made on each member."""
-
-    labels: Labels
-    """[N]."""
-    clean: Labels
-    """[k, N]."""
-    adversarial: list[Labels]
-    """For each attack [k, k, N]; [i, j] are member j's predictions on the images made on member i."""
-    resumed: int
-    """Sets of adversarial images that an earlier run had made."""
+MI_FGSM_STEP = 0.01
 
 
-def run_transfer(
-    members: Sequence[Target],
-    images: Images,
-    labels: Labels,
-    attacks: Sequence[Attack],
+def measure_transfer(
+    targets: Sequence[Path | str],
+    data: Split,
+    out: Path | str,
     *,
-    folder: Path,
-    batch_size: int = 64,
+    attacks: Sequence[str] = ("PGD", "MI-FGSM"),
+    eps: float = 0.05,
+    steps: int = 40,
+    step_size: float | None = None,
+    batch_size: int = 100,
     seed: int = 0,
-) -> TransferResult:
-    """Attack each member on its own cross-entropy and show the images to every member.
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    allow_unverified: bool = False,
+) -> Transfer:
+    """Measure how far adversarial images made on one member fool the others (Luo et al., section IV-C).
 
-    The images of each attack and member are kept in ``folder`` under a hash of all that they depend on: the
-    same call after an interruption goes on with the next batch, and ``ncen_tf.attack --replay`` takes the
-    finished ones.
+    The images of each attack and member are kept in ``out`` under a hash of all that they depend on: the same
+    call after an interruption continues with the next batch.
 
     Args:
-        members: targets with one member each.
-        images: float32 [N, H, W, C] in [0, 1].
-        labels: int32 [N] in [0, classes).
-        attacks: what makes the images.
-        folder: of adversarial images, made if it is missing.
-        batch_size: images at once; PGD's random starts depend on it.
-        seed: of random starts, in [0, 2^31).
+        targets: Run directories, ``.keras`` files, SavedModels, ``.onnx`` files or exports, whose members are
+            compared. Of an export with member files those are taken, because ``ensemble.onnx`` computes all
+            members for the sake of one.
+        data: The images that are attacked.
+        out: Folder for adversarial images.
+        attacks: Names of attacks; upper or lower case, ``_`` or ``-``.
+        eps: Linf bound; images are in [0, 1].
+        steps: Gradient steps of each attack.
+        step_size: Size of each step; ``None`` takes the paper's, which is eps for PGD and 0.01 for MI-FGSM
+            (Luo et al., section IV-B).
+        batch_size: Images attacked at a time; PGD's random starts depend on it.
+        seed: Seed of random starts, in [0, 2^31).
+        providers: onnxruntime execution providers for ONNX files.
+        allow_unverified: Open files whose hash differs from their manifest's.
 
     Raises:
-        InputError: images, labels or logits that cannot be used, or a member that is never right.
-        RuntimeError: an attack left its ball or [0, 1]; its numbers would be wrong.
+        InputError: A target cannot be opened, there are fewer than two members, members differ in image shape
+            or classes, one is never right, or a setting is out of range.
+
+    Example:
+        >>> import ncen_tf
+        >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=10)
+        >>> transfer = ncen_tf.measure_transfer(
+        ...     ["exports/reference"], data.test, "reports/transfer", attacks=["MI-FGSM"], steps=1
+        ... )
+        >>> transfer.attacks[0].attack, len(transfer.members)
+        ('MI-FGSM', 3)
     """
+    built = build_attacks(attacks, eps, steps, step_size)
+    members = open_members([Path(target) for target in targets], tuple(providers), allow_unverified)
+    folder, labels = Path(out) / "adversarials", data.labels
+    clean, adversarial = predict_all(members, data, built, folder, batch_size=batch_size, seed=seed)
+    return Transfer(
+        dataset=data.name,
+        examples=len(labels),
+        seed=seed,
+        batch_size=batch_size,
+        members=tuple(
+            MemberInfo(
+                description=member.description,
+                sha256=member.sha256,
+                providers=tuple(member.providers),
+                clean_accuracy=clean_accuracy(labels, predicted),
+            )
+            for member, predicted in zip(members, clean, strict=True)
+        ),
+        attacks=tuple(
+            count_transfer(attack.settings(), labels, clean, predictions)
+            for attack, predictions in zip(built, adversarial, strict=True)
+        ),
+        environment=describe_environment(),
+    )
+
+
+def build_attacks(
+    names: Sequence[str], eps: float, steps: int, step_size: float | None = None
+) -> tuple[Attack, ...]:
+    """Make attacks with one bound and one number of steps; see :func:`measure_transfer`.
+
+    Raises:
+        InputError: No name, an unknown one, or a setting that an attack refuses.
+    """
+    if not names:
+        raise InputError(f"`attacks` must list some of {', '.join(ATTACKS)}; none was given.")
+    paper = {"PGD": eps, "MI-FGSM": MI_FGSM_STEP}
+    known = {name.upper(): name for name in ATTACKS}
+    attacks = {}
+    for given in names:
+        name = known.get(given.upper().replace("_", "-"))
+        if name is None:
+            raise InputError(f"`attacks` must list some of {', '.join(ATTACKS)}; got {given!r}.")
+        kind = find_attack(name)
+        step = paper.get(name) if step_size is None else step_size
+        wanted: dict[str, Any] = {"eps": eps, "steps": steps, "step_size": step}
+        known_fields = {field.name for field in dataclasses.fields(kind)}
+        attacks[name] = kind(**{k: v for k, v in wanted.items() if k in known_fields and v is not None})
+    return tuple(attacks.values())
+
+
+def open_members(
+    paths: Sequence[Path],
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    allow_unverified: bool = False,
+) -> list[Target]:
+    """Open every member of everything named as a target of its own; see :func:`measure_transfer`."""
+    files = [file for path in paths for file in _member_files(path) or [path]]
+    opened = [open_target(f, providers=providers, allow_unverified=allow_unverified) for f in files]
+    members = [member for target in opened for member in target.split()]
+    if len(members) < 2:
+        raise InputError(
+            f"{members[0].description} is a single member, and transfer needs two: name several models with "
+            "`targets`."
+        )
+    first = members[0]
+    for member in members[1:]:
+        if (tuple(member.image_shape), member.classes) != (tuple(first.image_shape), first.classes):
+            raise InputError(
+                "Members must take images of one shape and know the same number of classes: "
+                f"{_interface(first)}; {_interface(member)}."
+            )
+    return members
+
+
+def predict_all(
+    members: Sequence[Target],
+    data: Split,
+    attacks: Sequence[Attack],
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> tuple[Labels, list[Labels]]:
+    """Attack each member on its own cross-entropy and show the images to every member.
+
+    Args:
+        members: Targets with one member each.
+        data: The images that are attacked.
+        attacks: What makes the adversarial images.
+        folder: Folder of adversarial images, made if it is missing.
+        batch_size: Images at once.
+        seed: Seed of random starts.
+
+    Returns:
+        Predictions on clean images [k, N], and for each attack [k, k, N]: [i, j] are member j's predictions
+        on the images made on member i.
+
+    Raises:
+        InputError: Images, labels or logits cannot be used, or a member is never right.
+    """
+    images, labels = data.float_images(), data.labels
     for member in members:
-        check_examples(member, images, labels, batch_size)
+        check_examples(member, images, labels)
     # Of a single member, the ensemble's loss is the member's own cross-entropy.
     objectives = [Objective(member, "ensemble") for member in members]
 
@@ -82,35 +198,44 @@ def run_transfer(
         return np.stack([predict(objective, shown, batch_size, what) for objective in objectives])
 
     clean = predictions(images, "clean images")
-    _check_some_right(members, clean == labels)
+    for member, correct in zip(members, clean == labels, strict=True):
+        if not correct.any():
+            raise InputError(
+                f"{member.description} classifies none of the {len(labels)} clean images correctly: it was "
+                "made for another dataset, or more examples are needed."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     examples = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     adversarial = [np.empty((len(members), *clean.shape), np.int32) for _ in attacks]
-    resumed = 0
     for source, objective in enumerate(objectives):
         member = objective.target
         logger.info("%d of %d: images made on %s", source + 1, len(members), member.description)
         for attack, shown in zip(attacks, adversarial, strict=True):
             key = result_key(attack, member, [examples, batch_size, seed])
             file = folder / result_file_name(attack, key)
-            batches = BatchFiles(file.with_suffix(".batches"), key)
+            files = AttackFiles(folder, attack, key)
             made = read_kept_images(file, images.shape)
-            resumed += made is not None
             if made is not None:
                 logger.info("%s: made by an earlier run", attack.label)
             else:
-                made, result = run_attack(attack, objective, images, labels, batch_size, seed, batches)
-                saved = SavedAdversarials(images, made, labels, result.settings, objective.name)
-                write_adversarials(file, saved)
-            batches.remove()
+                made, result = run_attack(attack, objective, images, labels, batch_size, seed, files)
+                info = SavedInfo(
+                    settings=result.settings,
+                    objective=objective.name,
+                    dataset=data.name,
+                    class_names=data.class_names,
+                )
+                write_adversarials(file, SavedAdversarials(images, made, labels, info))
+            files.remove_batches()
             shown[source] = predictions(made, attack.label)
-    return TransferResult(labels, clean, adversarial, resumed)
+    return clean, adversarial
 
 
-def _check_some_right(members: Sequence[Target], right: npt.NDArray[np.bool_]) -> None:
-    for member, on_clean in zip(members, right, strict=True):
-        if not on_clean.any():
-            raise InputError(
-                f"{member.description} classifies none of the {right.shape[1]} clean images right: it was "
-                "made for another dataset, or more --num_examples are needed."
-            )
+def _member_files(path: Path) -> list[Path]:
+    if not (path / MANIFEST).is_file():
+        return []
+    return sorted((path / "members").glob("member_*.onnx"), key=lambda file: (len(file.name), file.name))
+
+
+def _interface(member: Target) -> str:
+    return f"{member.description} takes {tuple(member.image_shape)} and knows {member.classes} classes"

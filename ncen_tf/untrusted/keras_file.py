@@ -1,4 +1,4 @@
-"""Load ``.keras`` files from other people: no code runs, and no more memory is taken than the file's size allows."""
+"""Load ``.keras`` files from other people, without running code from them and in limited memory."""
 
 import concurrent.futures
 import contextlib
@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.untrusted.memory import MEMORY, limited_memory
 from ncen_tf.untrusted.zip import check_zip
 
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
@@ -37,7 +38,7 @@ def load_keras_model(file: Path) -> keras.Model:
             file, describes a model larger than the weights it stores, or has weights that are not finite.
     """
     try:
-        with _unpacked(file) as (config, folder):
+        with _unpacked(file) as (config, folder), limited_memory(memory_limit(file)):
             # Keras keeps a list of variables to be initialized for each thread; it must not outlive this one.
             with concurrent.futures.ThreadPoolExecutor(1) as thread:
                 described = thread.submit(_described_bytes, json.loads(config)).result()
@@ -59,6 +60,12 @@ def load_keras_model(file: Path) -> keras.Model:
     return model
 
 
+def memory_limit(file: Path) -> int | None:
+    """Return how many bytes a model of this file may allocate; ``None`` for large files and on a GPU."""
+    small = file.stat().st_size < MEMORY // 2
+    return MEMORY if small and not tf.config.list_physical_devices("GPU") else None
+
+
 def load_weights(model: keras.Model, file: Path) -> None:
     """Give a model the weights of a ``.keras`` file of the same architecture.
 
@@ -77,7 +84,7 @@ def load_weights(model: keras.Model, file: Path) -> None:
 
 @contextlib.contextmanager
 def _unpacked(file: Path) -> Iterator[tuple[str, Path]]:
-    """Unpack a checked file: its configuration without compile settings, and the folder of the other parts."""
+    """Unpack a checked file: its configuration without compile settings, and a folder of the other parts."""
     names = check_zip(file)
     missing = [name for name in (_CONFIG, _METADATA, _WEIGHTS) if name not in names]
     if missing:
@@ -147,6 +154,8 @@ def _reason(error: Exception) -> str:
             f"it uses {unknown[1]}, which is not part of Keras: import the module that registers it with "
             "keras.saving.register_keras_serializable."
         )
+    if isinstance(error, MemoryError) or "OOM when allocating" in str(error):
+        return "it needs far more memory than its size justifies: do not trust it."
     if "`Lambda` layer" in str(error):
         return "it has a Lambda layer with Python code, which is never run: replace it by a registered layer."
     innermost = str(error).split("Exception encountered: ")[-1]

@@ -37,7 +37,7 @@ def read_model(path: Path) -> onnx.ModelProto:
     tensors = [message for message in _messages(model) if isinstance(message, onnx.TensorProto)]
     if any(tensor.external_data or tensor.data_location for tensor in tensors):
         raise InputError(
-            f"{path} has its weights in other files: make it a single file with onnx.save(onnx.load(...), ...)."
+            f"{path} has its weights in other files: make it one file with onnx.save(onnx.load(...), ...)."
         )
     if _inlined_nodes(model) > MAX_NODES:
         raise InputError(f"{path} has more than {MAX_NODES} nodes, or deeply nested functions.")

@@ -1,13 +1,13 @@
 """D + D_noise: what an epoch holds, how the noise is distributed, and that it can be entered anywhere."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from ncen_tf.data.datasets import DATASETS
-from ncen_tf.data.loading import Split
+from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import (
     add_truncated_noise,
     evaluation_batches,
@@ -17,7 +17,6 @@ from ncen_tf.data.pipeline import (
     training_batches,
 )
 
-SPEC = DATASETS["fashion_mnist"]
 KEY = tf.constant([3, 4])
 
 
@@ -30,8 +29,8 @@ def numbered_split(examples: int) -> Split:
 
 
 def epoch(split: Split, noise_eps: float = 0.0, **where: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    settings = {"epoch": 0, "seed": 0, "crop_padding": 4} | where
-    batches = list(training_batches(split, SPEC, 16, noise_eps=noise_eps, **settings))
+    settings: dict[str, Any] = {"epoch": 0, "seed": 0, "crop_padding": 4, "flip": False} | where
+    batches = list(training_batches(split, 16, noise_eps=noise_eps, **settings))
     return [images.numpy() for images, _ in batches], [labels.numpy() for _, labels in batches]
 
 

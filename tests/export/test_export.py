@@ -1,4 +1,4 @@
-"""Exports as deployers meet them: the same model in every file, whole or not at all."""
+"""Exports: the same ensemble in every file, written whole or not at all."""
 
 import json
 import resource
@@ -7,38 +7,69 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 
-from ncen_tf.data.loading import load_dataset
+import ncen_tf
 from ncen_tf.base.errors import InputError
-from ncen_tf.export.manifest import describe_files, read_manifest
-from ncen_tf.export.parity import MAX_DIFFERENCE, keras_predictor, measure_parity, predict_all
-from ncen_tf.export.proof import verify_export
-from ncen_tf.base.files import write_json
-from ncen_tf.train.run_directory import RunDirectory
-from ncen_tf.train.trained import load_trained
+from ncen_tf.data.dataset import Split
+from ncen_tf.export.export import MAX_DIFFERENCE, measure_parity, predict_all
+from ncen_tf.export.manifest import Manifest, describe_files
 from tests.conftest import ROOT, Program
 
 
-def test_manifest_tells_what_was_exported(tiny_run: Path, tiny_export: Path) -> None:
-    manifest = json.loads((tiny_export / "manifest.json").read_text())
-    summary = json.loads((tiny_run / "summary.json").read_text())
-    assert manifest["accuracy"]["ace"] == summary["test"]["ace"]
-    assert manifest["accuracy"]["test_examples"] == 300
-    assert manifest["training_flags"] == summary["flags"]
-    assert manifest["epochs_trained"] == 2
-    assert set(manifest["parity"]) == {"ensemble.onnx", "saved_model", "members"}
-    for name in manifest["parity"]:
-        parity = manifest["parity"][name]
-        assert parity["images"] == 300
-        assert 0 <= parity["max_difference"] < MAX_DIFFERENCE
-        assert parity["different_predictions"] == 0
-    assert set(manifest["reduced_precision"]) == {"ensemble.float16.onnx", "ensemble.int8.onnx"}
-    sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+def run_file(file: Path, output: str, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    answer: np.ndarray = session.run([output], {"image": images})[0]
+    return answer
+
+
+def images_of(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+
+
+def own_ensemble(
+    *layers: Callable[[], keras.layers.Layer], shape: tuple[int, ...] = (12, 10, 3)
+) -> ncen_tf.Ensemble:
+    """Two members with these layers, and four classes."""
+
+    def member() -> keras.Model:
+        return keras.Sequential(
+            [keras.Input(shape), *(make() for make in layers), keras.layers.Flatten(), keras.layers.Dense(4)]
+        )
+
+    return ncen_tf.Ensemble([member(), member()])
+
+
+def own_data(*shape: int) -> Split:
+    rng = np.random.default_rng(1)
+    return Split(
+        rng.integers(0, 256, (40, *(shape or (12, 10, 3))), np.uint8),
+        (np.arange(40) % 4).astype(np.int32),
+        "own",
+        ("a", "b", "c", "d"),
+    )
+
+
+def test_manifest_describes_what_was_exported(tiny_run: Path, tiny_export: Path) -> None:
+    manifest, run = Manifest.read(tiny_export), ncen_tf.open_run(tiny_run)
+    assert run.summary is not None
+    assert manifest.accuracy.clean_accuracy == run.summary.test.clean_accuracy
+    assert manifest.accuracy.test_examples == 300
+    assert manifest.training == run.config
+    assert manifest.epochs_trained == 2
+    assert set(manifest.parity) == {"ensemble.onnx", "saved_model", "members"}
+    for parity in manifest.parity.values():
+        assert parity.images == 300
+        assert 0 <= parity.max_difference < MAX_DIFFERENCE
+        assert parity.different_predictions == 0
+    assert set(manifest.reduced_precision) == {"ensemble.float16.onnx", "ensemble.int8.onnx"}
+    sizes = {name: entry.size for name, entry in manifest.files.items()}
     assert sizes["ensemble.float16.onnx"] < 0.6 * sizes["ensemble.onnx"]
     assert sizes["ensemble.int8.onnx"] < 0.6 * sizes["ensemble.onnx"]
 
@@ -65,24 +96,19 @@ def test_onnx_file_describes_itself_and_folds_batch_norm(tiny_export: Path) -> N
 
 
 def test_members_are_the_ensembles_members(tiny_export: Path) -> None:
-    images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
-
-    def logits(name: str) -> np.ndarray:
-        session = onnxruntime.InferenceSession(tiny_export / name, providers=["CPUExecutionProvider"])
-        return session.run(["member_logits"], {"image": images})[0]
-
-    together = logits("ensemble.onnx")
+    images = images_of(3, 28, 28, 1)
+    together = run_file(tiny_export / "ensemble.onnx", "member_logits", images)
     for index in range(2):
-        alone = logits(f"members/member_{index}.onnx")
+        alone = run_file(tiny_export / f"members/member_{index}.onnx", "member_logits", images)
         np.testing.assert_allclose(alone[:, 0], together[:, index], atol=1e-5)
 
 
 def test_saved_model_serves_without_this_package(tiny_run: Path, tiny_export: Path, tmp_path: Path) -> None:
-    images = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
-    expected = keras_predictor(load_trained(RunDirectory(tiny_run)).ensemble)(images)
+    images = images_of(4, 28, 28, 1)
+    expected = ncen_tf.load_ensemble(tiny_run).predict(images, verbose=0)
     np.savez(tmp_path / "in_out.npz", images=images, expected=expected)
     script = (
-        "import sys; sys.modules['ncen_tf'] = None\n"  # any import of it now fails
+        "import sys; sys.modules['ncen_tf'] = None\n"  # Any import of it now fails.
         "import numpy as np, tensorflow as tf\n"
         f"arrays = np.load({str(tmp_path / 'in_out.npz')!r})\n"
         f"serve = tf.saved_model.load({str(tiny_export / 'saved_model')!r}).signatures['serving_default']\n"
@@ -93,14 +119,131 @@ def test_saved_model_serves_without_this_package(tiny_run: Path, tiny_export: Pa
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=200)
 
 
-def test_verify_accepts_the_export_and_names_a_changed_byte(
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16", "float64"])
+def test_members_of_any_architecture_and_precision_are_exported(policy: str, tmp_path: Path) -> None:
+    keras.mixed_precision.set_global_policy(policy)
+    ensemble = own_ensemble(
+        lambda: keras.layers.Conv2D(5, 3, activation="gelu"),
+        keras.layers.BatchNormalization,
+        lambda: keras.layers.Dropout(0.5),
+        lambda: keras.layers.AveragePooling2D(2),
+        keras.layers.LayerNormalization,
+    )
+    keras.mixed_precision.set_global_policy("float32")
+    data = own_data()
+    manifest = ncen_tf.export_ensemble(ensemble, tmp_path / "own", data=data, members=True)
+    assert Manifest.read(tmp_path / "own") == manifest
+    assert manifest.class_names == ("a", "b", "c", "d")
+    assert manifest.input.shape == ("N", 12, 10, 3)
+    assert manifest.training is None
+    assert manifest.members == tuple(member.name for member in ensemble.members)
+    tolerance = {"float32": 1e-6, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-2, "float64": 1e-6}[policy]
+    answers = run_file(tmp_path / "own/ensemble.onnx", "probabilities", data.float_images())
+    np.testing.assert_allclose(answers, ensemble.predict(data.images, verbose=0), atol=tolerance)
+    ncen_tf.verify_export(tmp_path / "own", data)
+
+
+def test_classes_without_names_are_numbered_and_wrong_names_refused(tmp_path: Path) -> None:
+    few = Split(own_data().images, (np.arange(40) % 3).astype(np.int32))
+    manifest = ncen_tf.export_ensemble(own_ensemble(), tmp_path / "own", data=few, formats=["onnx"])
+    assert manifest.class_names == ("0", "1", "2", "3")
+    named = Split(few.images, few.labels, "own", ("a", "b", "c"))
+    with pytest.raises(InputError, match="3 classes, and the ensemble gives 4 logits"):
+        ncen_tf.export_ensemble(own_ensemble(), tmp_path / "named", data=named)
+    with pytest.raises(InputError, match="`model` must be an Ensemble or a training run, got a Sequential"):
+        ncen_tf.export_ensemble(keras.Sequential(), tmp_path / "named", data=named)
+    with pytest.raises(InputError, match=r"images of shape \(8, 8, 1\); the ensemble takes \(12, 10, 3\)"):
+        ncen_tf.export_ensemble(own_ensemble(), tmp_path / "named", data=own_data(8, 8, 1))
+
+
+class Unregistered(keras.layers.Layer):
+    """A layer that only its author's program knows."""
+
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+def test_own_layers_are_exported_in_float32_and_named_where_they_cannot_be(tmp_path: Path) -> None:
+    ncen_tf.export_ensemble(own_ensemble(Unregistered), tmp_path / "own", data=own_data(), formats=["onnx"])
+    half = own_ensemble(lambda: Unregistered(dtype="float16"))
+    with pytest.raises(InputError, match=r"cannot be rebuilt in float32: register its layers"):
+        ncen_tf.export_ensemble(half, tmp_path / "half", data=own_data())
+
+
+@keras.saving.register_keras_serializable("tests")
+class Inverse(keras.layers.Layer):
+    """Computes what TensorFlow knows and ONNX does not."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.linalg.inv(keras.ops.transpose(x, (0, 3, 1, 2)) + keras.ops.eye(8))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Spectrum(keras.layers.Layer):
+    """Another such operation."""
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.erfinv(0.5 * x)
+
+
+@pytest.mark.parametrize(("layer", "operation"), [(Inverse, "MatrixInverse"), (Spectrum, "Erfinv")])
+def test_an_operation_that_onnx_cannot_express_is_named(
+    layer: type[keras.layers.Layer], operation: str, tmp_path: Path
+) -> None:
+    ensemble, data = own_ensemble(layer, shape=(8, 8, 1)), own_data(8, 8, 1)
+    with pytest.raises(InputError, match=rf"opset 17 cannot express the operation {operation}"):
+        ncen_tf.export_ensemble(ensemble, tmp_path / "own", data=data)
+    assert not list(tmp_path.iterdir())
+    ncen_tf.export_ensemble(ensemble, tmp_path / "own", data=data, formats=["saved_model"])
+
+
+@pytest.mark.parametrize("weight", [1000.0, -1000.0])
+def test_float16_that_overflows_is_refused(weight: float, tmp_path: Path) -> None:
+    """Logits beyond 65504 are infinite in float16, and their softmax NaN, or finite if they are negative."""
+    ensemble = own_ensemble()
+    for member in ensemble.members:
+        kernel = np.zeros((360, 4), np.float32)
+        kernel[:, 0] = weight
+        member.layers[-1].set_weights([kernel, np.zeros(4, np.float32)])
+    data, folder = own_data(), tmp_path / "own"
+    with pytest.raises(InputError, match=r"ensemble.float16.onnx gives NaN or infinite logits"):
+        ncen_tf.export_ensemble(ensemble, folder, data=data, formats=["onnx"], precisions=["float16"])
+    assert not list(tmp_path.iterdir())
+    ncen_tf.export_ensemble(ensemble, folder, data=data, formats=["onnx"])
+
+
+@pytest.mark.parametrize("name", ["v[1]", "lr[0.1]*?", "a\\b"])
+def test_names_that_tensorflow_takes_for_patterns(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name / "export"
+    ncen_tf.export_ensemble(own_ensemble(), folder, data=own_data(), formats=["saved_model"])
+    ncen_tf.verify_export(folder, own_data())
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "saved_model"]
+
+
+def test_overwrite_writes_through_a_symbolic_link(tmp_path: Path) -> None:
+    target, link = tmp_path / "volume" / "export", tmp_path / "link"
+    first, second = own_ensemble(), own_ensemble()
+    arguments = {"data": own_data(), "formats": ["onnx"]}
+    ncen_tf.export_ensemble(first, target, **arguments)
+    link.symlink_to(target)
+    with pytest.raises(InputError, match="exists"):
+        ncen_tf.export_ensemble(second, link, **arguments)
+    manifest = ncen_tf.export_ensemble(second, link, overwrite=True, **arguments)
+    assert link.is_symlink()
+    assert Manifest.read(target) == Manifest.read(link) == manifest
+    assert sorted(path.name for path in target.parent.iterdir()) == ["export"]
+
+
+def test_verify_names_a_changed_byte_and_compares_answers_where_data_is_given(
     tiny_export: Path, tmp_path: Path, run_program: Program, refuse: Callable[..., None]
 ) -> None:
     done = run_program("export", f"--verify={tiny_export}")
     assert done.returncode == 0, done.stderr
+    assert "Hashes only" in done.stdout
     assert "is intact" in done.stdout
+    done = run_program("export", f"--verify={tiny_export}", "--dataset=fashion_mnist_sample")
+    assert done.returncode == 0, done.stderr
     assert "ensemble.onnx: probabilities within" in done.stdout
-    assert "saved_model: the class that the manifest records" in done.stdout
     copy = tmp_path / "copy"
     shutil.copytree(tiny_export, copy)
     file = copy / "members" / "member_1.onnx"
@@ -109,91 +252,114 @@ def test_verify_accepts_the_export_and_names_a_changed_byte(
     file.write_bytes(content)
     refuse("export", f"--verify={copy}", says="member_1.onnx is not the file that was exported")
     file.unlink()
-    refuse("export", f"--verify={copy}", says="member_1.onnx is missing")
+    with pytest.raises(InputError, match=r"member_1.onnx is missing"):
+        ncen_tf.verify_export(copy)
 
 
-def test_verify_compares_the_members_with_the_ensemble(tiny_export: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_export, copy)
-    shutil.copy(copy / "members/member_0.onnx", copy / "members/member_1.onnx")
-    manifest = read_manifest(copy)
-    write_json(copy / "manifest.json", manifest | {"files": describe_files(copy)})
-    test = load_dataset("fashion_mnist_sample", test_examples=manifest["accuracy"]["test_examples"])
-    with pytest.raises(InputError, match="members is not the trained ensemble"):
-        verify_export(copy, test)
+def test_verify_compares_answers_with_the_manifest(tiny_export: Path, tmp_path: Path) -> None:
+    data = ncen_tf.load_data("fashion_mnist_sample")
+
+    def changed(name: str, change: Callable[[Path, dict[str, Any]], None]) -> Path:
+        copy = tmp_path / name
+        shutil.copytree(tiny_export, copy)
+        content = json.loads((copy / "manifest.json").read_text())
+        change(copy, content)
+        files = {file: entry.model_dump() for file, entry in describe_files(copy).items()}
+        (copy / "manifest.json").write_text(json.dumps(content | {"files": files}))
+        return copy
+
+    def other_member(copy: Path, _: dict[str, Any]) -> None:
+        shutil.copy(copy / "members/member_0.onnx", copy / "members/member_1.onnx")
+
+    def other_agreement(_: Path, content: dict[str, Any]) -> None:
+        content["reduced_precision"]["ensemble.int8.onnx"]["agreement_with_float32"] -= 0.05
+
+    def other_classes(_: Path, content: dict[str, Any]) -> None:
+        content["accuracy"]["predictions_sha256"] = "0" * 64
+
+    for change, message in (
+        (other_member, "members is not the trained ensemble"),
+        (other_agreement, r"ensemble.int8.onnx gives other answers here"),
+        (other_classes, "does not predict the classes that the manifest records"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ncen_tf.verify_export(changed(change.__name__, change), data)
+    with pytest.raises(InputError, match="measured with 300 images; `data` has 100"):
+        ncen_tf.verify_export(tiny_export, data.test.balanced_prefix(100))
 
 
-def test_verify_compares_reduced_precision_with_the_manifest(
-    tiny_export: Path, tmp_path: Path, refuse: Callable[..., None]
-) -> None:
-    copy = tmp_path / "copy"
-    shutil.copytree(tiny_export, copy)
-    manifest = read_manifest(copy)
-    manifest["reduced_precision"]["ensemble.int8.onnx"]["agreement_with_float32"] -= 0.05
-    write_json(copy / "manifest.json", manifest)
-    refuse("export", f"--verify={copy}", says="ensemble.int8.onnx runs otherwise here")
+def test_manifests_that_are_not_of_this_format_are_refused(tiny_export: Path, tmp_path: Path) -> None:
+    content = json.loads((tiny_export / "manifest.json").read_text())
+    for change, message in (
+        ({"format": 1}, "`format` must be 2, got 1"),
+        ({"files": {}}, "`files`"),
+        ({"accuracy": {"ace": 0.5}}, "clean_accuracy` is missing"),
+        (
+            {"files": {"ensemble.onnx": content["files"]["ensemble.onnx"]}},
+            "does not list ensemble.float16.onnx",
+        ),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(content | change))
+        with pytest.raises(InputError, match=message):
+            Manifest.read(tmp_path)
 
 
 def test_parity_sees_a_difference() -> None:
-    split = load_dataset("fashion_mnist_sample", test_examples=100).test
+    split = ncen_tf.load_data("fashion_mnist_sample", test_examples=100).test
     weights = np.random.default_rng(0).normal(size=(784, 10)).astype(np.float32) / 20
 
     def predict(images: np.ndarray, scale: float = 1.0) -> np.ndarray:
         scores = np.exp(scale * images.reshape(len(images), -1) @ weights)
         return scores / scores.sum(1, keepdims=True)
 
+    def depends_on_the_batch(images: np.ndarray) -> np.ndarray:
+        return predict(images - 1e-3 * (len(images) == 7))
+
     reference = predict_all(predict, split)
-    assert measure_parity(reference, predict, split).holds
-    assert not measure_parity(reference, lambda images: predict(images, 1.001), split).holds
-    batch_dependent = measure_parity(
-        reference, lambda images: predict(images - 1e-3 * (len(images) == 7)), split
-    )
-    assert batch_dependent.max_difference < MAX_DIFFERENCE
-    assert not batch_dependent.holds
+    assert measure_parity("same", predict, reference, split).max_difference == 0
+    with pytest.raises(InputError, match="other is not the trained ensemble"):
+        measure_parity("other", lambda images: predict(images, 1.001), reference, split)
+    assert np.abs(predict_all(depends_on_the_batch, split) - reference).max() < MAX_DIFFERENCE
+    with pytest.raises(InputError, match="batch sizes differ"):
+        measure_parity("other", depends_on_the_batch, reference, split)
 
 
-def test_a_checkpointed_run_is_exported_as_far_as_it_got(
+def test_an_unfinished_run_is_exported_from_its_checkpoint_and_a_damaged_one_is_refused(
     tiny_run: Path, tmp_path: Path, run_program: Program
 ) -> None:
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(tiny_run, unfinished)
-    (unfinished / "summary.json").unlink()
-    (unfinished / "ensemble.keras").unlink()
-    out = tmp_path / "export"
-    done = run_program("export", f"--run={unfinished}", f"--out={out}", "--formats=onnx")
-    assert done.returncode == 0, done.stderr
-    assert "is not finished" in done.stdout
-    first = json.loads((tiny_run / "summary.json").read_text())["test"]["ace"]
-    assert json.loads((out / "manifest.json").read_text())["accuracy"]["ace"] == first
-    assert sorted(path.name for path in out.iterdir()) == ["ensemble.onnx", "manifest.json"]
-
-
-def test_damaged_runs_are_refused(tiny_run: Path, tmp_path: Path, refuse: Callable[..., None]) -> None:
-    run = tmp_path / "run"
+    run, out = tmp_path / "run", tmp_path / "export"
     shutil.copytree(tiny_run, run)
     model = run / "ensemble.keras"
     model.write_bytes(model.read_bytes()[:50_000])
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="ensemble.keras cannot be read")
+    with pytest.raises(InputError, match=r"ensemble.keras cannot be read"):
+        ncen_tf.load_ensemble(run)
+    (run / "summary.json").unlink()
     model.unlink()
-    for data in (run / "checkpoints").glob("step-*/state.data-*"):
-        data.write_bytes(data.read_bytes()[:50_000])
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="can be read: all 2 are damaged")
-    shutil.rmtree(run / "checkpoints")
-    refuse("export", f"--run={run}", f"--out={tmp_path / 'out'}", says="nor a checkpoint yet")
-    assert list(tmp_path.iterdir()) == [run]
+    done = run_program("export", f"--run={run}", f"--out={out}", "--formats=onnx")
+    assert done.returncode == 0, done.stderr
+    assert "is not finished" in done.stdout
+    summary = ncen_tf.open_run(tiny_run).summary
+    assert summary is not None
+    assert Manifest.read(out).accuracy.clean_accuracy == summary.test.clean_accuracy
+    assert sorted(path.name for path in out.iterdir()) == ["ensemble.onnx", "manifest.json"]
 
 
-def test_bad_input_is_refused(tiny_run: Path, tmp_path: Path, refuse: Callable[..., None]) -> None:
-    refuse("export", says="--run=RUN_DIRECTORY")
+def test_arguments_that_cannot_be_used_are_refused(tmp_path: Path, refuse: Callable[..., None]) -> None:
+    refuse("export", says="--run")
     refuse("export", f"--run={tmp_path}", f"--out={tmp_path / 'out'}", says="is not a run directory")
-    run = f"--run={tiny_run}"
-    refuse("export", run, f"--out={tmp_path / 'out'}", "--opset=99", says="--opset is in 11..18")
-    refuse(
-        "export", run, f"--out={tmp_path / 'out'}", "--opset=12", "--onnx_precision=int8", says="--opset=13"
-    )
-    refuse("export", run, f"--out={tmp_path / 'out'}", "--formats=tflite", says="got 'tflite'")
-    refuse("export", run, f"--out={tmp_path}", says="exists")
     refuse("export", f"--verify={tmp_path}", says="is not an export")
+    for arguments, message in (
+        ({"opset": 99}, "`opset` must be from 11 to 18, got 99"),
+        ({"opset": 12, "precisions": ["int8"]}, "int8 needs an `opset` of 13"),
+        ({"precisions": ["int8"]}, "`calibration`"),
+        ({"precisions": ["int4"]}, "`precisions` must be of float16, int8, got 'int4'"),
+        ({"formats": ["tflite"]}, "got 'tflite'"),
+        ({"formats": ["saved_model"], "precisions": ["float16"]}, "onnx where `precisions` are given"),
+    ):
+        with pytest.raises(InputError, match=message):
+            ncen_tf.export_ensemble(own_ensemble(), tmp_path / "own", data=own_data(), **arguments)
+    with pytest.raises(InputError, match="exists"):
+        ncen_tf.export_ensemble(own_ensemble(), tmp_path, data=own_data(), overwrite=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,25 +2,22 @@
 
 import numpy as np
 
-from ncen_tf.data.loading import load_dataset
-from ncen_tf.export.manifest import check_files, read_manifest
-from ncen_tf.export.parity import file_predictor, predict_all
-from ncen_tf.targets.opening import open_target
+import ncen_tf
+from ncen_tf.export.conversion import file_predictor
+from ncen_tf.export.export import predict_all
 from tests.conftest import ROOT
 
 REFERENCE = ROOT / "exports" / "reference"
 
 
 def test_reference_is_intact_and_small() -> None:
-    manifest = read_manifest(REFERENCE)
-    check_files(REFERENCE, manifest)
-    assert sum(entry["size"] for entry in manifest["files"].values()) < 5_000_000
+    manifest = ncen_tf.verify_export(REFERENCE)
+    assert sum(entry.size for entry in manifest.files.values()) < 5_000_000
 
 
 def test_reference_is_as_accurate_as_its_manifest_says() -> None:
-    test = load_dataset("fashion_mnist_sample").test
+    test = ncen_tf.load_data("fashion_mnist_sample").test
     probabilities = predict_all(file_predictor(REFERENCE / "ensemble.onnx"), test)
     accuracy = float((probabilities.argmax(1) == test.labels).mean())
-    recorded = open_target(REFERENCE).recorded_ace
-    assert recorded is not None
+    recorded = ncen_tf.Manifest.read(REFERENCE).accuracy.clean_accuracy
     assert abs(accuracy - recorded) < 4 * np.sqrt(recorded * (1 - recorded) / len(test))

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import onnx
 import pytest
 import tensorflow as tf
+from ncen_tf.attack.basic_iterative import BasicIterative
+from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from onnx import TensorProto
 
-from ncen_tf.attack.basic_iterative import BasicIterative
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.suites import Suite
-from ncen_tf.data.loading import Split, load_dataset
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
@@ -44,7 +44,7 @@ def logits_and_gradients(target: Target, images: Array) -> tuple[Array, Array]:
 @pytest.mark.parametrize("where", ["keras", "saved_model", "ensemble.onnx", "export"])
 def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) -> None:
     path = {"keras": tiny_run / "ensemble.keras", "export": tiny_export}.get(where, tiny_export / where)
-    images = pixels(load_dataset("fashion_mnist_sample").test)[:9]
+    images = pixels(load_data("fashion_mnist_sample").test)[:9]
     target = open_target(path).target
     assert (target.members, target.classes, target.image_shape) == (2, 10, (28, 28, 1))
     logits, gradients = logits_and_gradients(target, images)
@@ -55,7 +55,7 @@ def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) ->
 
 
 def test_attacks_find_the_same_on_every_file(tiny_run: Path, tiny_export: Path) -> None:
-    test = load_dataset("fashion_mnist_sample", test_examples=200).test
+    test = load_data("fashion_mnist_sample", test_examples=200).test
     images = pixels(test)
     suite = Suite("pgd", (ProjectedGradientDescent(eps=0.03, steps=10, step_size=0.01),))
     paths = (tiny_run, tiny_export / "saved_model", tiny_export / "ensemble.onnx")
@@ -180,7 +180,7 @@ def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path:
     file = export_torch(torch_resnet, tmp_path / "torch.onnx")
     interface = OnnxInterface(layout="NCHW", mean=[0.2], std=[0.5])
     target = open_target(file, interface=interface).target
-    images = pixels(load_dataset("fashion_mnist_sample", test_examples=400).test)
+    images = pixels(load_data("fashion_mnist_sample", test_examples=400).test)
     with torch.no_grad():  # an untrained network's own answers are the labels
         nchw = images.transpose(0, 3, 1, 2)
         labels = torch_resnet(torch.tensor((nchw - 0.2) / 0.5)).argmax(1).numpy().astype(np.int32)

@@ -1,0 +1,211 @@
+"""One call from a classifier and images to a report on its robustness."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ncen_tf.attack.attack import Norm
+from ncen_tf.attack.losses import ObjectiveName
+from ncen_tf.attack.masked_gradients import examine_gradients
+from ncen_tf.attack.results import SuiteResult, read_adversarials
+from ncen_tf.attack.runner import replay, run_suite
+from ncen_tf.attack.suites import Suite, load_suite
+from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import Split
+from ncen_tf.report.gate import Gate
+from ncen_tf.report.metrics import build_report
+from ncen_tf.report.results import Report, TargetInfo
+from ncen_tf.targets.opening import open_target
+from ncen_tf.targets.target import OnnxInterface, Target, no_gradient
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    target: str | Path | Target | Callable[..., Any],
+    data: Split,
+    *,
+    suite: str | Path | Suite = "paper",
+    norm: Norm | None = None,
+    examples: int | None = None,
+    seed: int = 0,
+    objective: ObjectiveName | None = None,
+    batch_size: int | None = None,
+    check_gradients: bool | None = None,
+    interface: OnnxInterface | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    allow_unverified: bool = False,
+    gate: Gate | Path | str | None = None,
+    out: Path | str | None = None,
+    save_adversarials: bool = False,
+) -> Report:
+    """Attack a classifier and report its robustness.
+
+    Args:
+        target: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
+            folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; an array function
+            of the same kind, for attacks without gradients; or what :func:`ncen_tf.open_target` returned.
+        data: Test images and labels.
+        suite: Name of a suite (``paper``, ``released``, ``strict``, ``blackbox``, ``quick``), path of a
+            ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
+        norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
+        examples: Number of images, as many of each class; 0 for all.
+        seed: Of random starts and random attacks, in [0, 2^31).
+        objective: Loss that gradient attacks maximise: ``member_average`` or ``ensemble``.
+        batch_size: Number of images attacked at a time.
+        check_gradients: Whether to look for masked gradients.
+        interface: How an ONNX model that this package did not export takes images.
+        providers: onnxruntime execution providers for ONNX files.
+        allow_unverified: Attack files whose hash differs from their manifest's.
+        gate: Thresholds that the report will be checked against. One that asks for something this evaluation
+            does not measure is refused before the attacks.
+        out: Folder where an interrupted evaluation keeps its state: the same call goes on where it stopped.
+        save_adversarials: Keep adversarial images in the subfolder ``adversarials`` of ``out``.
+
+    Returns:
+        The report; ``report.save(folder)`` writes it.
+
+    Raises:
+        InputError: Something cannot be used, or settings do not fit each other.
+
+    Example:
+        >>> import ncen_tf
+        >>> data = ncen_tf.load_data("fashion_mnist_sample").test
+        >>> report = ncen_tf.evaluate("exports/reference/ensemble.onnx", data, suite="quick", examples=10)
+        >>> report.protocol, report.examples, [row.attack for row in report.attacks]
+        ('quick', 10, ['FGSM', 'PGD'])
+    """
+    if not 0 <= seed < 2**31:
+        raise InputError(f"`seed` must be in [0, 2^31), got {seed}.")
+    if save_adversarials and out is None:
+        raise InputError("`save_adversarials` needs a folder: set `out`.")
+    if gate is not None and not isinstance(gate, Gate):
+        gate = Gate.read(gate)
+    chosen = suite if isinstance(suite, Suite) else load_suite(suite, data.name)
+    choices: dict[str, Any] = {
+        "objective": objective,
+        "batch_size": batch_size,
+        "norm": norm,
+        "check_gradients": check_gradients,
+    }
+    chosen = chosen.with_choices(**choices)
+    data = _select(data, chosen, examples)
+    opened = open_target(
+        target,
+        image_shape=data.images.shape[1:],
+        interface=interface,
+        providers=providers,
+        allow_unverified=allow_unverified,
+        differentiable=not all(attack.gradient_free for attack in chosen.attacks),
+        batch_statistics=chosen.batch_statistics,
+    )
+    chosen = chosen.with_choices(members=opened.members, check_gradients=chosen.check_gradients)
+    if not opened.has_gradient and not all(attack.gradient_free for attack in chosen.attacks):
+        raise no_gradient(opened.description)
+    if not opened.gives_logits:
+        logger.info("The target gives probabilities: attacks maximise losses of their logarithms.")
+    if gate is not None:
+        planned = [(attack.name, attack.eps) for attack in chosen.attacks]
+        gate.require_measured(planned, len(data), opened.recorded, gradients_checked=chosen.check_gradients)
+    images = data.float_images()
+    folder = None if out is None else Path(out)
+    result = run_suite(
+        opened,
+        images,
+        data.labels,
+        chosen,
+        seed=seed,
+        # A function in memory cannot be recognised by a later call.
+        state_dir=folder / "finished_attacks" if folder and opened.sha256 else None,
+        save_adversarials=folder / "adversarials" if folder and save_adversarials else None,
+        dataset=data.name,
+        class_names=data.class_names,
+    )
+    masked = examine_gradients(opened, chosen, result, images, seed) if chosen.check_gradients else None
+    return build_report(
+        result.labels,
+        result.clean_predictions,
+        result.attacks,
+        protocol=chosen.name,
+        objective=chosen.objective,
+        dataset=data.name,
+        target=_describe(opened),
+        seed=seed,
+        cumulative=chosen.cumulative,
+        recorded=opened.recorded,
+        masked_gradients=masked,
+        images=images,
+        class_names=data.class_names,
+    )
+
+
+def evaluate_saved(
+    target: str | Path | Target | Callable[..., Any],
+    file: Path | str,
+    *,
+    interface: OnnxInterface | None = None,
+    providers: tuple[str, ...] = ("CPUExecutionProvider",),
+    allow_unverified: bool = False,
+    batch_size: int = 100,
+) -> Report:
+    """Show a classifier adversarial images that an earlier evaluation saved: how far its attack transfers.
+
+    Args:
+        target: As for :func:`evaluate`; it needs no gradient.
+        file: An ``.npz`` file of the folder ``adversarials`` of an evaluation.
+        interface: How an ONNX model that this package did not export takes images.
+        providers: onnxruntime execution providers for ONNX files.
+        allow_unverified: Open files whose hash differs from their manifest's.
+        batch_size: Number of images at a time.
+
+    Raises:
+        InputError: The file holds no saved images, or the target does not take them.
+    """
+    saved = read_adversarials(Path(file))
+    opened = open_target(
+        target,
+        image_shape=saved.images.shape[1:],
+        interface=interface,
+        providers=providers,
+        allow_unverified=allow_unverified,
+        differentiable=False,
+    )
+    result: SuiteResult = replay(opened, saved, batch_size)
+    return build_report(
+        result.labels,
+        result.clean_predictions,
+        result.attacks,
+        protocol=f"replay of {Path(file).name}",
+        objective=saved.info.objective,
+        dataset=saved.info.dataset,
+        target=_describe(opened),
+        seed=0,
+        recorded=opened.recorded,
+        images=saved.images,
+        class_names=saved.info.class_names,
+    )
+
+
+def _select(data: Split, suite: Suite, examples: int | None) -> Split:
+    """Take the images that are attacked: as many of each class as asked for."""
+    if examples == 0 or (examples is None and (not suite.examples or len(data) <= suite.examples)):
+        return data
+    if examples is not None:
+        return data.balanced_prefix(examples)
+    classes = len(data.class_names)
+    fewest = int(np.bincount(data.labels, minlength=classes).min())
+    per_class = min(suite.examples // classes, fewest)
+    return data.balanced_prefix(per_class * classes) if per_class else data[: suite.examples]
+
+
+def _describe(target: Target) -> TargetInfo:
+    return TargetInfo(
+        description=target.description,
+        sha256=target.sha256,
+        members=target.members,
+        gives_logits=target.gives_logits,
+        providers=tuple(target.providers),
+    )

@@ -1,0 +1,227 @@
+"""Datasets in memory: images, labels and class names, read by the dataset's name."""
+
+import logging
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+DatasetName = Literal["fashion_mnist", "fashion_mnist_sample", "cifar10"]
+
+_FASHION_MNIST_CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+CLASS_NAMES: dict[str, tuple[str, ...]] = {
+    "fashion_mnist": _FASHION_MNIST_CLASSES,
+    "fashion_mnist_sample": _FASHION_MNIST_CLASSES,
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ),
+}
+IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
+    "fashion_mnist": (28, 28, 1),
+    "fashion_mnist_sample": (28, 28, 1),
+    "cifar10": (32, 32, 3),
+}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: Integer class numbers [N].
+        name: Name of the dataset, for reports.
+        class_names: Name of each class; by default the class numbers.
+
+    Raises:
+        InputError: The arrays do not have these types and shapes, or a label has no class name.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
+    name: str = "arrays"
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise InputError(
+                f"`images` must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}: scale floats "
+                "in [0, 1] by 255 and round them."
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise InputError(
+                f"`labels` must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}."
+            )
+        smallest, largest = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
+        class_names = tuple(self.class_names) or tuple(str(number) for number in range(largest + 1))
+        if smallest < 0 or largest >= len(class_names):
+            raise InputError(
+                f"`labels` must be from 0 to {len(class_names) - 1}, got {smallest} to {largest}."
+            )
+        object.__setattr__(self, "images", images)
+        object.__setattr__(self, "labels", labels.astype(np.int32, copy=False))
+        object.__setattr__(self, "class_names", class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: slice) -> Self:
+        return type(self)(self.images[rows], self.labels[rows], self.name, self.class_names)
+
+    def float_images(self) -> npt.NDArray[np.float32]:
+        """Return the images as float32 in [0, 1]."""
+        return self.images.astype(np.float32) / np.float32(255)
+
+    def balanced_prefix(self, examples: int) -> Self:
+        """Return the first ``examples / classes`` images of every class, in the order of the split.
+
+        Raises:
+            InputError: ``examples`` is not a positive multiple of the number of classes, or a class has too
+                few images.
+        """
+        classes = len(self.class_names)
+        per_class = images_per_class(examples, classes)
+        fewest = int(np.bincount(self.labels, minlength=classes).min())
+        if per_class > fewest:
+            raise InputError(
+                f"{examples} class-balanced examples were asked for; there are at most {fewest * classes}."
+            )
+        chosen = [np.flatnonzero(self.labels == label)[:per_class] for label in range(classes)]
+        indices = np.sort(np.concatenate(chosen))
+        return type(self)(self.images[indices], self.labels[indices], self.name, self.class_names)
+
+
+def images_per_class(examples: int, classes: int) -> int:
+    """Divide a number of class-balanced examples among the classes.
+
+    Raises:
+        InputError: ``examples`` is not a positive multiple of ``classes``.
+    """
+    per_class, rest = divmod(examples, classes)
+    if per_class < 1 or rest:
+        raise InputError(
+            f"A number of class-balanced examples must be a positive multiple of {classes}, got {examples}."
+        )
+    return per_class
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset in memory.
+
+    Attributes:
+        name: Name of the dataset.
+        class_names: Name of each class.
+        image_shape: (height, width, channels).
+        train: Training images.
+        test: Test images.
+        source: Kind of source that the images were read from.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    train: Split
+    test: Split
+    source: str
+
+
+def load_data(
+    source: str,
+    *,
+    data_dir: Path | str | None = None,
+    archive_dir: Path | str | None = None,
+    train_examples: int | None = None,
+    test_examples: int | None = None,
+) -> Dataset:
+    """Read a dataset into memory and log where it came from.
+
+    The images are looked for in this order: prepared by tensorflow-datasets in ``data_dir``; the original
+    archives in ``archive_dir``, which are checked against the checksums of tensorflow-datasets and prepared
+    once; the download of tensorflow-datasets. ``fashion_mnist_sample`` is part of this package and needs
+    none of them.
+
+    Args:
+        source: ``fashion_mnist``, ``cifar10``, or ``fashion_mnist_sample``: the first 6,000 training and
+            1,000 test images of FashionMNIST, class-balanced.
+        data_dir: Folder of tensorflow-datasets; its default folder if ``None``.
+        archive_dir: Folder with the archives as their authors publish them. Those of Debian's package
+            ``dataset-fashion-mnist`` are found without it.
+        train_examples: Keep the first images of each class, this many in all; ``None`` keeps all images.
+        test_examples: The same for the test split.
+
+    Raises:
+        InputError: The name is unknown, no source has the dataset, an archive is not the original, or there
+            are too few images.
+
+    Example:
+
+    >>> import ncen_tf
+    >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=200)
+    >>> data.test.images.shape, data.class_names[:2]
+    ((200, 28, 28, 1), ('T-shirt/top', 'Trouser'))
+    """
+    if source not in CLASS_NAMES:
+        raise InputError(f"`source` must be one of {', '.join(CLASS_NAMES)}, got {source!r}.")
+    if source == "fashion_mnist_sample":
+        file = resources.files("ncen_tf.data") / source / "images.npz"
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
+            arrays = {
+                split: (stored[f"{split}_images"][..., np.newaxis], stored[f"{split}_labels"])
+                for split in ("train", "test")
+            }
+        origin = "embedded in the package"
+    else:
+        # tensorflow-datasets takes a second to import, and only these datasets need it.
+        from ncen_tf.data.prepared import read_prepared
+
+        arrays, origin = read_prepared(
+            source,
+            IMAGE_SHAPES[source],
+            Path(data_dir) if data_dir else None,
+            Path(archive_dir) if archive_dir else None,
+        )
+    class_names = CLASS_NAMES[source]
+    train, test = (Split(*arrays[split], source, class_names) for split in ("train", "test"))
+    if train_examples is not None:
+        train = train.balanced_prefix(train_examples)
+    if test_examples is not None:
+        test = test.balanced_prefix(test_examples)
+    logger.info("%s: %d + %d images, %s", source, len(train), len(test), origin)
+    return Dataset(source, class_names, IMAGE_SHAPES[source], train, test, origin)
+
+
+class DataFlags(Settings):
+    """Settings of every program that reads a dataset."""
+
+    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
+    data_dir: Path | None = Field(
+        default=None, description="Folder of tensorflow-datasets (default: its own)"
+    )
+    archive_dir: Path | None = Field(
+        default=None, description="Folder with the original archives of the dataset"
+    )
+
+    def load(self, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
+        """Read the dataset with :func:`load_data`."""
+        return load_data(
+            self.dataset,
+            data_dir=self.data_dir,
+            archive_dir=self.archive_dir,
+            train_examples=train_examples,
+            test_examples=test_examples,
+        )
