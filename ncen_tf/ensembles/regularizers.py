@@ -60,10 +60,9 @@ class NCE(GradientRegularizer):
         form: ``paper`` for the formulas, ``released`` for what the authors' released code computes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.NCE(0.06, 0.04)
-    NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
+        >>> import ncen_tf
+        >>> ncen_tf.NCE(0.06, 0.04)
+        NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
     """
 
     lambda_cos: float = Field(
@@ -92,10 +91,9 @@ class GAL(GradientRegularizer):
         coefficient: Weight of the term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GAL(0.5).coefficient
-    0.5
+        >>> import ncen_tf
+        >>> ncen_tf.GAL(0.5).coefficient
+        0.5
     """
 
     coefficient: float = Field(
@@ -122,10 +120,9 @@ class GPMR(GradientRegularizer):
         lambda_eq: Weight of the magnitude term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
-    10.0
+        >>> import ncen_tf
+        >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
+        10.0
     """
 
     lambda_div: float = Field(
@@ -144,18 +141,17 @@ class ADP(PredictionRegularizer):
     """Adaptive diversity promoting: -alpha * H(mean probabilities) - beta * log det(M^T M).
 
     Pang et al., 2019, "Improving Adversarial Robustness via Promoting Ensemble Diversity", Eq. 5. They add it
-    to the sum of the members' cross-entropies; here, as every regularizer, it is added to their mean. It needs
-    fewer members than classes.
+    to the sum of the members' cross-entropies; here it is added to their mean, as every regularizer is. It
+    needs fewer members than classes.
 
     Args:
         alpha: Weight of the entropy of the mean probabilities.
         beta: Weight of the diversity of the probabilities of wrong classes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
-    ('entropy', 'log_diversity')
+        >>> import ncen_tf
+        >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
+        ('entropy', 'log_diversity')
     """
 
     alpha: float = Field(

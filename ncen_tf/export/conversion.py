@@ -40,14 +40,22 @@ def in_float32(member: keras.Model) -> keras.Model:
 
     Returns:
         A float32 model with the same weights, or the member itself where it is one.
+
+    Raises:
+        InputError: A layer cannot be rebuilt from its configuration.
     """
     distributed = any(isinstance(v.value, tf.distribute.DistributedValues) for v in member.variables)
     dtypes = {dtype for layer in all_layers(member) for dtype in (layer.compute_dtype, layer.variable_dtype)}
-    if not distributed and dtypes == {"float32"}:
+    if not distributed and dtypes <= {"float32"}:
         return member
-    rebuilt = keras.saving.deserialize_keras_object(
-        _with_float32_policies(keras.saving.serialize_keras_object(member))
-    )
+    config = keras.saving.serialize_keras_object(member)
+    try:
+        rebuilt = keras.saving.deserialize_keras_object(_with_float32_policies(config))
+    except Exception as error:  # Layers raise what they like.
+        raise InputError(
+            f"Member {member.name} cannot be rebuilt in float32: register its layers with "
+            "keras.saving.register_keras_serializable, or train it in float32 on one device."
+        ) from error
     rebuilt.set_weights([np.asarray(weight, np.float32) for weight in member.get_weights()])
     return rebuilt
 

@@ -84,8 +84,8 @@ def measure_transfer(
         >>> transfer = ncen_tf.measure_transfer(
         ...     ["exports/reference"], data.test, "reports/transfer", attacks=["MI-FGSM"], steps=1
         ... )
-        >>> transfer.attacks[0].transfer_rate[0][0].value
-        1.0
+        >>> transfer.attacks[0].attack, len(transfer.members)
+        ('MI-FGSM', 3)
     """
     built = build_attacks(attacks, eps, steps, step_size)
     members = open_members([Path(target) for target in targets], tuple(providers), allow_unverified)

@@ -133,15 +133,11 @@ def test_a_wrong_report_is_refused(change: Any, says: str, report: Report, tmp_p
     with pytest.raises(InputError, match=says) as refused:
         Report.read(file)
     assert str(file) in str(refused.value)
-
-
-def test_a_file_that_is_no_report_is_named(tmp_path: Path) -> None:
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"report\.json"):
+        Report.read(file)
     with pytest.raises(InputError, match=r"none\.json cannot be read"):
         Report.read(tmp_path / "none.json")
-    for content in ("{", "[]", "{}"):
-        (tmp_path / "report.json").write_text(content)
-        with pytest.raises(InputError, match=r"report\.json"):
-            Report.read(tmp_path / "report.json")
 
 
 def test_the_table_names_what_it_shows(report: Report) -> None:
@@ -232,9 +228,7 @@ def test_the_images_on_the_page_are_those_that_were_attacked(
     cumulative: Report, attacks: list[AttackResult]
 ) -> None:
     square = cumulative._images[1]
-    np.testing.assert_array_equal(
-        square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]]
-    )
+    np.testing.assert_array_equal(square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]])
     assert square.classes[0] == ("T-shirt/top", "T-shirt/top", "<Bag>")
     # A model of another origin may know more classes than the dataset.
     unknown = make_report([dataclasses.replace(attacks[0], predictions=np.full(10, 11, np.int32))])
