@@ -40,10 +40,7 @@ def damages(folder: Path) -> list[str]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """List files that are only in one of two folders, or have another content there.
-
-    TensorBoard's event files count as one, because every start of a training adds a file.
-    """
+    """List files that are only in one of two folders, or differ; TensorBoard's files count as one."""
     first, second = _files(one), _files(other)
     found = [f"only in one run: {name}" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):

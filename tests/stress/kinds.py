@@ -55,7 +55,7 @@ def _flagfile(folder: Path) -> None:
     """Start a program up to its settings, in this process, which is used up."""
     sys.argv = ["train", f"--flagfile={folder}/flags.cfg"]
     with redirect_stderr(io.StringIO()) as said, pytest.raises(SystemExit) as end:
-        program.run(train.Flags, lambda flags: train.default_run_dir(flags.config()) and None)
+        program.run(train.Flags, lambda flags: print(train.default_run_dir(flags.config())))
     if end.value.code == 2 and re.fullmatch(r"error: .*\n", said.getvalue()):
         raise InputError(said.getvalue().strip())
     assert not end.value.code, f"{end.value.code}: {said.getvalue()[-300:]}"

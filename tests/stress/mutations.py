@@ -58,7 +58,7 @@ def mutate_bytes(random: Random, original: bytes) -> bytes:
             case 4:
                 size, order = random.choice((1, 2, 4, 8)), random.choice(("little", "big"))
                 number = random.choice(NUMBERS) % 2 ** (8 * size)
-                content[at : at + size] = number.to_bytes(size, order)  # type: ignore[arg-type]
+                content[at : at + size] = number.to_bytes(size, order)
             case 5:
                 content[at : at + length] = content[at : at + length] * random.randint(2, 100)
     return bytes(content)
