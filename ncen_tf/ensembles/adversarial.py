@@ -40,10 +40,9 @@ class AdversarialTraining:
         InputError: A value is out of range, or ``trades`` is to start at the clean image.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.AdversarialTraining("trades", eps=8 / 255, steps=5).beta
-    6.0
+        >>> import ncen_tf
+        >>> ncen_tf.AdversarialTraining("trades", eps=8 / 255, steps=5).beta
+        6.0
     """
 
     form: Literal["pgd", "trades"] = Field(

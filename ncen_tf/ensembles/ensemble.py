@@ -51,17 +51,16 @@ class Ensemble(keras.Model):
         InputError: The members are fewer than two, not distinct, differ in their shapes, or end in softmax.
 
     Example:
-
-    >>> import keras, ncen_tf, numpy as np
-    >>> def member():
-    ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    ...     return keras.Sequential(layers)
-    >>> ensemble = ncen_tf.Ensemble([member(), member()])
-    >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
-    >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
-    >>> history = ensemble.fit(images, labels, verbose=0)
-    >>> ensemble.predict(images, verbose=0).shape
-    (32, 4)
+        >>> import keras, ncen_tf, numpy as np
+        >>> def member():
+        ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
+        ...     return keras.Sequential(layers)
+        >>> ensemble = ncen_tf.Ensemble([member(), member()])
+        >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
+        >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
+        >>> history = ensemble.fit(images, labels, verbose=0)
+        >>> ensemble.predict(images, verbose=0).shape
+        (32, 4)
     """
 
     train_function: Any
@@ -388,11 +387,10 @@ def build_ensemble(
         InputError: There are fewer than two members, or a name is unknown.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
-    >>> [member.name for member in ensemble.members]
-    ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
+        >>> import ncen_tf
+        >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
+        >>> [member.name for member in ensemble.members]
+        ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
     """
     return Ensemble(
         [

@@ -60,10 +60,9 @@ class NCE(GradientRegularizer):
         form: ``paper`` for the formulas, ``released`` for what the authors' released code computes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.NCE(0.06, 0.04)
-    NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
+        >>> import ncen_tf
+        >>> ncen_tf.NCE(0.06, 0.04)
+        NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
     """
 
     lambda_cos: float = Field(
@@ -92,10 +91,9 @@ class GAL(GradientRegularizer):
         coefficient: Weight of the term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GAL(0.5).coefficient
-    0.5
+        >>> import ncen_tf
+        >>> ncen_tf.GAL(0.5).coefficient
+        0.5
     """
 
     coefficient: float = Field(
@@ -122,10 +120,9 @@ class GPMR(GradientRegularizer):
         lambda_eq: Weight of the magnitude term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
-    10.0
+        >>> import ncen_tf
+        >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
+        10.0
     """
 
     lambda_div: float = Field(
@@ -152,10 +149,9 @@ class ADP(PredictionRegularizer):
         beta: Weight of the diversity of the probabilities of wrong classes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
-    ('entropy', 'log_diversity')
+        >>> import ncen_tf
+        >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
+        ('entropy', 'log_diversity')
     """
 
     alpha: float = Field(

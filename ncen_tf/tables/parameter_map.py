@@ -93,13 +93,14 @@ def plot_parameter_map(
     means, out = parameter_map(results, x, y, protocol), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     means.to_csv(out.with_suffix(".csv"))
+    points: list[tuple[float, float]] = means.index.tolist()
     figure = Figure(figsize=(14, 4.6), layout="constrained")  # A figure of its own needs no display.
     for axes, panel in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
         values = means[panel].unstack(x)
         axes.use_sticky_edges = False  # leaves space for the numbers of the outer points
         axes.margins(0.1)
         figure.colorbar(axes.contourf(values.columns, values.index, values, levels=12), ax=axes)
-        for (b, a), value in means[panel].items():
+        for (b, a), value in zip(points, means[panel], strict=True):
             axes.plot(a, b, "o", color="white", markeredgecolor="black", markersize=4)
             axes.annotate(
                 f"{value:.3f}", (a, b), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7

@@ -19,7 +19,7 @@ ATTACK = '[[attack]]\nsuite = "quick"\n[[attack]]\nsuite = "released"\n'
 
 def progress(write_grid: WriteGrid, out: Path, text: str) -> dict[str, str]:
     lines = Sweep(write_grid(TINY + text), out).describe().splitlines()
-    return dict(line.split(": ") for line in lines[:-1])  # type: ignore[misc]
+    return dict(line.split(": ") for line in lines[:-1])
 
 
 def finish(write_grid: WriteGrid, out: Path, text: str) -> list[CellDirectory]:
@@ -86,7 +86,7 @@ def test_results_of_other_settings_are_deleted_and_the_rest_is_kept(
 def test_a_suite_whose_file_has_changed_runs_again(write_grid: WriteGrid, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     grid = f'[[attack]]\nsuite = "{file}"\n'
-    states = []
+    states: list[str] = []
     for eps in (0.1, 0.1, 0.2):
         file.write_text(f'[[attack]]\nname = "FGSM"\neps = {eps}\n')
         states += progress(write_grid, tmp_path / "out", grid).values()

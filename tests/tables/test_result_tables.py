@@ -18,7 +18,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.formats import format_tables, results_page
-from ncen_tf.tables.result_tables import GROUP_KEYS, _Average, _text, result_tables
+from ncen_tf.tables.result_tables import _Average, _text
 from ncen_tf.tables.results_frame import (
     common_settings,
     is_departure,
@@ -346,23 +346,6 @@ def test_other_attacks_are_another_table(tmp_path: Path, rng: Rng) -> None:
         "cumulative: PGD Linf 0.1 (step_size 0.01, steps 10); BIM Linf 0.1 (step_size 0.01, steps 10)",
     }
     assert set(cells.loc[cells["protocol"] == "", "attack_settings"]) == {""}
-
-
-def test_a_table_never_mixes_conditions(written: tuple[Path, list[CellRecord]]) -> None:
-    results = read_results(written[0])
-    tables = [table for section in result_tables(results).values() for table in section if table.cells]
-    assert len(tables) == len(results.groupby(GROUP_KEYS))
-    for table in tables:
-        for name in (
-            "protocol",
-            "objective",
-            "examples",
-            "attack_settings",
-            "train_examples",
-            "epochs",
-            "members",
-        ):
-            assert len({cell[name] for cell in table.cells}) == 1
 
 
 def test_rows_that_look_alike_say_how_they_differ(tmp_path: Path, rng: Rng) -> None:
