@@ -1,68 +1,63 @@
-"""PGD and MI-FGSM on one ensemble: ours on Keras and ONNX beside other packages' attacks.
+"""Measure PGD and MI-FGSM on one ensemble: this package on Keras and ONNX beside other packages' attacks.
 
 python -m benchmarks.attacks --target=runs/NAME --out=docs/benchmarks/attacks.json
 """
 
 import functools
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import tensorflow as tf
-from absl import flags
+from pydantic import Field
 
 from benchmarks.ceiling import ceiling
 from benchmarks.peers.attack_libraries import LIBRARIES, Images, Task
-from benchmarks.report import ROUNDS, publish
-from benchmarks.table import Row, Table, timing_rows
-from benchmarks.target import balanced_images, open_ensemble, write_onnx
+from benchmarks.results import Row, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Failure, Outcome, Run, Timing, interleaved
+from benchmarks.trained_ensemble import EnsembleFlags, write_onnx
 from ncen_tf import program
-from ncen_tf.attack.basic_iterative import BasicIterative
-from ncen_tf.attack.momentum_iterative import MomentumIterative
+from ncen_tf.attack.attack import Attack, find_attack
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.targets.keras_target import KerasTarget
-from ncen_tf.targets.onnx_target import OnnxTarget
+from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 
-IMAGES = flags.DEFINE_integer(
-    "images", 100, "class-balanced test images, attacked as one batch", lower_bound=10
-)
-STEPS = flags.DEFINE_integer("steps", 40, "gradient steps", lower_bound=1)
-EPS = flags.DEFINE_float("eps", 0.1, "Linf radius", lower_bound=1e-6)
-STEP_SIZE = flags.DEFINE_float("step_size", 0.01, "of each gradient step", lower_bound=1e-6)
-
 ABOUT = """Every side maximises the cross-entropy of the ensemble's mean probabilities for the same images
-in one batch, and starts at the images themselves: PGD has no random start here. Robust accuracy is over
-all images, judged by the Keras ensemble for every side; where it is equal, so is the work. The first call
+in one batch, and starts at the images themselves: PGD has no random start here. Robust accuracy is over all
+images, judged by the Keras ensemble for every side; where it is equal, so is the work. The first call
 includes imports, conversion and tracing. The packages get the ensemble as a Python callable, as their
 manuals say; torchattacks gets a PyTorch ensemble with the same weights."""
 
 
-def main() -> None:
+class AttackFlags(EnsembleFlags):
+    """Flags of the program."""
 
-    ensemble, name = open_ensemble()
-    images, labels = balanced_images(IMAGES.value)
+    images: int = Field(100, ge=10, description="Number of class-balanced test images, attacked as one batch")
+    steps: int = Field(40, ge=1, description="Number of gradient steps")
+    eps: float = Field(0.1, gt=0, description="Perturbation bound in Linf")
+    step_size: float = Field(0.01, gt=0, description="Size of each gradient step")
 
-    settings = (ensemble, images, labels, EPS.value, STEP_SIZE.value, STEPS.value)
+
+def main(flags: AttackFlags) -> None:
+    ensemble, description = flags.load_ensemble()
+    images, labels = flags.balanced_images(flags.images)
+    settings = (ensemble, images, labels, flags.eps, flags.step_size, flags.steps)
     kinds: tuple[Literal["PGD", "MI-FGSM"], ...] = ("PGD", "MI-FGSM")
     with tempfile.TemporaryDirectory() as folder:
-        tables = [compare(Task(kind, *settings), Path(folder)) for kind in kinds]
-    members = ", ".join(member.name for member in ensemble.members)
+        tables = [compare(Task(kind, *settings), flags.rounds, Path(folder)) for kind in kinds]
     clean = accuracy(Task("PGD", *settings), images)
-    about = f"{ABOUT} The ensemble is {name} ({members}); its clean accuracy is {clean:.3f}."
-    publish("attacks", "Attacks", about, [*tables, ceiling(ROUNDS.value)])
+    about = f"{ABOUT} {description}; its clean accuracy is {clean:.3f}."
+    publish("attacks", "Attacks", about, [*tables, ceiling(flags)], flags)
 
 
-def compare(task: Task, folder: Path) -> Table:
+def compare(task: Task, rounds: int, folder: Path) -> Table:
     """Time every side on one attack."""
     candidates: dict[str, Candidate] = {
         "ncen_tf, Keras": functools.partial(ours_on_keras, task),
         "ncen_tf, ONNX": functools.partial(ours_on_onnx, task, folder),
     }
     candidates |= {name: functools.partial(make, task) for name, make in LIBRARIES.items()}
-    outcomes = interleaved(candidates, ROUNDS.value)
+    outcomes = interleaved(candidates, rounds)
     rows = [
         row | strength(task, outcome)
         for row, outcome in zip(timing_rows(outcomes, len(task.images)), outcomes.values(), strict=True)
@@ -74,26 +69,25 @@ def compare(task: Task, folder: Path) -> Table:
 
 
 def ours_on_keras(task: Task) -> Run:
-    """This package on the Keras ensemble."""
-    return ours(task, KerasTarget(task.ensemble, "Keras", sha256=""))
+    """Attack the Keras ensemble with this package."""
+    return ours(task, open_target(task.ensemble))
 
 
 def ours_on_onnx(task: Task, folder: Path) -> Run:
-    """This package on its ONNX export."""
-    return ours(task, OnnxTarget(write_onnx(task.ensemble, folder)))
+    """Attack the ONNX export with this package."""
+    return ours(task, open_target(write_onnx(task.ensemble, folder)))
 
 
 def ours(task: Task, target: Target) -> Run:
-    """This package's attack."""
-    kind = BasicIterative if task.attack == "PGD" else MomentumIterative
-    attack = kind(eps=task.eps, steps=task.steps, step_size=task.step_size)
+    """Attack a target with this package."""
+    make: Callable[..., Attack] = find_attack("BIM" if task.attack == "PGD" else "MI-FGSM")
+    attack = make(eps=task.eps, steps=task.steps, step_size=task.step_size)
     objective = Objective(target, "ensemble")
-    x, y = tf.constant(task.images), tf.constant(task.labels)
-    return lambda: np.asarray(attack(objective, x, y, 0))
+    return lambda: attack(objective, task.images, task.labels, 0)
 
 
 def strength(task: Task, outcome: Outcome) -> Row:
-    """What one side's images do, and how far they are from the originals."""
+    """Measure what the images of a side do, and how far they are from the originals."""
     if isinstance(outcome, Failure):
         return {}
     found = outcome.result
@@ -105,10 +99,10 @@ def strength(task: Task, outcome: Outcome) -> Row:
 
 
 def accuracy(task: Task, images: Images) -> float:
-    """Of the Keras ensemble."""
-    predicted = np.asarray(task.ensemble.predict_probabilities(images)).argmax(1)
+    """Compute the accuracy of the Keras ensemble."""
+    predicted = task.ensemble.predict(images, verbose=0).argmax(1)
     return float((predicted == task.labels).mean())
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(AttackFlags, main)

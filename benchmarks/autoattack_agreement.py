@@ -1,68 +1,55 @@
-"""Suite strict beside the official AutoAttack in PyTorch, on one exported ONNX file and the same images.
+"""Compare the suite strict with the official AutoAttack in PyTorch, on one ONNX export and the same images.
 
-python -m benchmarks.autoattack_agreement exports/reference/ensemble.onnx --eps=0.1 --examples=100
+python -m benchmarks.autoattack_agreement --target=exports/reference/ensemble.onnx --examples=100
 
-AutoAttack is the authors' code: github.com/fra31/auto-attack (autoattack), or as pyautoattack packs it
-for PyPI: pip install pyautoattack onnx2torch torchvision. onnx2torch makes a PyTorch module of the ONNX file.
-Each side is asked for the worst case over its own attacks; both sides' images are judged by onnxruntime.
+AutoAttack is the authors' code: github.com/fra31/auto-attack (autoattack), or its package on PyPI:
+pip install pyautoattack onnx2torch torchvision. onnx2torch makes a PyTorch module of the ONNX file. Each side
+is asked for the worst case over its own attacks; onnxruntime judges the images of both sides.
 """
 
-import argparse
 import importlib
 import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import tensorflow as tf
 import torch
+from pydantic import Field
 
+from ncen_tf import program
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.runner import run_suite
-from ncen_tf.attack.strict import strict_attacks
-from ncen_tf.attack.suites import Suite
+from ncen_tf.attack.runner import predict, run_suite
+from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.environment import describe_environment
-from ncen_tf.data.dataset import load_data
-from ncen_tf.targets.onnx_target import OnnxTarget
+from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import DataFlags, DatasetName
+from ncen_tf.targets.opening import open_target
 
 TOLERANCE = 0.005
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 
-def main(options: argparse.Namespace) -> None:
-    test = load_data(options.dataset, data_dir=options.data_dir, test_examples=options.examples).test
-    images, labels = (test.images / 255).astype(np.float32), test.labels.astype(np.int32)
-    objective = Objective(OnnxTarget(options.model), "ensemble")
-    right = predictions(objective, images) == labels
-    model = Converted(options.model)
-    model.check(objective, images[:16])
+class AgreementFlags(DataFlags):
+    """Flags of the program."""
 
-    started = time.perf_counter()
-    theirs, package = autoattack(model, images, labels, options)
-    seconds = time.perf_counter() - started
-    suite = Suite("strict", strict_attacks(options.eps, options.norm), "ensemble", cumulative=True)
-    result = run_suite(
-        objective.target, images, labels, suite, "ensemble", batch_size=options.batch_size, seed=options.seed
-    )
-    stands = {
-        "strict": right & np.all([attack.predictions == labels for attack in result.attacks], axis=0),
-        "AutoAttack": right & (predictions(objective, theirs) == labels),
-    }
-    report(options, package, right, stands, result.attacks, (model.passes, seconds))
+    target: Path = Field(description="ensemble.onnx of an export")
+    dataset: DatasetName = Field("fashion_mnist_sample", description="Name of the dataset with the images")
+    examples: int = Field(100, ge=1, description="Number of class-balanced test images")
+    norm: Literal["Linf", "L2"] = Field("Linf", description="Norm of the perturbation")
+    attacks: tuple[str, ...] = Field((), description="Attacks of AutoAttack (default: its standard version)")
+    seed: int = Field(0, ge=0, description="Seed of both sides")
 
 
 class Converted(torch.nn.Module):
-    """An exported ONNX file in PyTorch: images [N, C, H, W] -> log mean probabilities [N, classes]."""
+    """An ONNX export in PyTorch: images [N, C, H, W] -> log of mean probabilities [N, classes]."""
 
     def __init__(self, file: Path) -> None:
-        import onnx2torch
-
         super().__init__()
-        self._module = onnx2torch.convert(file).eval()
+        self._module = importlib.import_module("onnx2torch").convert(file).eval()
         self.passes = 0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -70,19 +57,66 @@ class Converted(torch.nn.Module):
         member_logits = self._module(images.permute(0, 2, 3, 1))[0]
         return torch.log_softmax(member_logits, 2).logsumexp(1) - np.log(member_logits.shape[1])
 
-    def check(self, objective: Objective, images: Images) -> None:
-        """The conversion must compute what onnxruntime computes."""
-        with torch.no_grad():
-            converted = self(torch.tensor(images).permute(0, 3, 1, 2)).numpy()
-        difference = float(np.abs(converted - objective.answer(tf.constant(images)).numpy()).max())
-        if not difference < 1e-3:
-            raise SystemExit(f"The converted model differs from onnxruntime by {difference:g}.")
+
+def main(flags: AgreementFlags) -> None:
+    test = flags.load(test_examples=flags.examples).test
+    images, labels = test.float_images(), test.labels
+    objective = Objective(open_target(flags.target), "ensemble")
+    correct = predict(objective, images, 100, "clean images") == labels
+    model = Converted(flags.target)
+    with torch.no_grad():
+        converted = model(torch.tensor(images[:16]).permute(0, 3, 1, 2)).numpy()
+    difference = float(np.abs(converted - objective.log_probabilities(images[:16])).max())
+    if not difference < 1e-3:
+        raise InputError(f"The converted model differs from onnxruntime by {difference:g}.")
+
+    suite = load_suite("strict", flags.dataset).with_choices(norm=flags.norm)
+    eps = suite.attacks[0].eps
+    started = time.perf_counter()
+    theirs, package = autoattack(model, images, labels, eps, flags)
+    seconds = time.perf_counter() - started
+    attacks = run_suite(objective.target, images, labels, suite, seed=flags.seed).attacks
+    remaining = {
+        "strict": correct & np.all([attack.predictions == labels for attack in attacks], axis=0),
+        "AutoAttack": correct & (predict(objective, theirs, 100, "adversarial images") == labels),
+    }
+    accuracy = {name: float(values.mean()) for name, values in remaining.items()}
+    only = {
+        f"broken by {name} only": np.flatnonzero(remaining[other] & ~remaining[name]).tolist()
+        for name, other in (("strict", "AutoAttack"), ("AutoAttack", "strict"))
+    }
+    passes = sum(int(a.attacked.sum()) * a.queries_per_image for a in attacks)
+    content: dict[str, Any] = {
+        "model": str(flags.target),
+        "dataset": flags.dataset,
+        "examples": len(labels),
+        "norm": flags.norm,
+        "eps": eps,
+        "seed": flags.seed,
+        "reference": package,
+        "clean": float(correct.mean()),
+        "robust": accuracy,
+        "agrees": accuracy["strict"] <= accuracy["AutoAttack"] + TOLERANCE,
+        **only,
+        "strict": {"forward": round(passes), "seconds": sum(a.seconds for a in attacks)},
+        "AutoAttack": {"forward": model.passes, "seconds": seconds},
+        "environment": describe_environment(),
+    }
+    print(f"{flags.target}, {flags.norm} {eps:.4g}, {len(labels)} images of {flags.dataset}")
+    print(f"  clean {correct.mean():.4f}")
+    for name, value in accuracy.items():
+        cost = content[name]
+        print(f"  {name:<11} robust {value:.4f}  {cost['forward']} forward, {cost['seconds']:.0f} s")
+    for name, examples in only.items():
+        print(f"  {name}: {len(examples)}")
+    print(f"  strict is at most {TOLERANCE} above: {'yes' if content['agrees'] else 'NO'}")
+    print(json.dumps(content))
 
 
 def autoattack(
-    model: Converted, images: Images, labels: Labels, options: argparse.Namespace
+    model: Converted, images: Images, labels: Labels, eps: float, flags: AgreementFlags
 ) -> tuple[Images, str]:
-    """Worst images of AutoAttack, and the package that made them."""
+    """Return the worst images of AutoAttack, and the name of the package that made them."""
     for package in ("autoattack", "pyautoattack"):
         try:
             official: Any = importlib.import_module(package)
@@ -90,76 +124,18 @@ def autoattack(
             continue
         break
     else:
-        raise SystemExit("AutoAttack is not installed: see the top of this file.")
-    attack = official.AutoAttack(model, norm=options.norm, eps=options.eps, seed=options.seed, device="cpu")
-    if options.attacks:
-        attack.attacks_to_run = options.attacks.split(",")
+        raise InputError(
+            "AutoAttack is not installed: see the beginning of benchmarks/autoattack_agreement.py."
+        )
+    attack = official.AutoAttack(model, norm=flags.norm, eps=eps, seed=flags.seed, device="cpu")
+    attack.attacks_to_run = list(flags.attacks) or attack.attacks_to_run
     logging.basicConfig(format="AutoAttack: %(message)s")
-    logging.getLogger("auto-attack").setLevel(logging.DEBUG)  # pyautoattack's progress, attack by attack
+    logging.getLogger("auto-attack").setLevel(logging.DEBUG)  # progress of pyautoattack
     x = torch.tensor(images).permute(0, 3, 1, 2)
     found = attack.run_standard_evaluation(x, torch.tensor(labels).long())
-    if isinstance(found, tuple):  # pyautoattack adds the predictions
-        found = found[0]
+    found = found[0] if isinstance(found, tuple) else found  # pyautoattack adds the predictions
     return found.permute(0, 2, 3, 1).numpy(), f"{package}: {', '.join(attack.attacks_to_run)}"
 
 
-def predictions(objective: Objective, images: Images) -> Labels:
-    scores = [np.argmax(objective.answer(tf.constant(part)), axis=1) for part in np.array_split(images, 8)]
-    return np.concatenate(scores).astype(np.int32)
-
-
-def report(
-    options: argparse.Namespace,
-    package: str,
-    right: npt.NDArray[np.bool_],
-    stands: dict[str, npt.NDArray[np.bool_]],
-    attacks: list[Any],
-    theirs: tuple[int, float],
-) -> None:
-    """Print both robust accuracies, where they disagree, and the same as JSON."""
-    ours = stands["strict"]
-    accuracy = {name: float(values.mean()) for name, values in stands.items()}
-    counts = [(int(a.attacked.sum()), a) for a in attacks]
-    content: dict[str, Any] = {
-        "model": str(options.model),
-        "dataset": options.dataset,
-        "examples": len(right),
-        "ball": [options.norm, options.eps],
-        "seed": options.seed,
-        "reference": package,
-        "clean": float(right.mean()),
-        "robust": accuracy,
-        "agrees": accuracy["strict"] <= accuracy["AutoAttack"] + TOLERANCE,
-        "broken by strict only": np.flatnonzero(stands["AutoAttack"] & ~ours).tolist(),
-        "broken by AutoAttack only": np.flatnonzero(ours & ~stands["AutoAttack"]).tolist(),
-        "strict": {
-            "forward": round(sum(n * a.queries_per_image for n, a in counts)),
-            "backward": round(sum(n * a.gradients_per_image for n, a in counts)),
-            "seconds": sum(a.seconds for a in attacks),
-        },
-        "AutoAttack": {"forward": theirs[0], "seconds": theirs[1]},
-        "environment": describe_environment(),
-    }
-    print(f"{options.model}, {options.norm} {options.eps:.4g}, {len(right)} images of {options.dataset}")
-    print(f"  clean {right.mean():.4f}")
-    for name in stands:
-        cost = content[name]
-        print(f"  {name:<11} robust {accuracy[name]:.4f}  {cost['forward']} forward, {cost['seconds']:.0f} s")
-    for name in ("broken by strict only", "broken by AutoAttack only"):
-        print(f"  {name}: {len(content[name])}")
-    print(f"  strict is at most {TOLERANCE} above: {'yes' if content['agrees'] else 'NO'}")
-    print(json.dumps(content))
-
-
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("model", type=Path, help="ensemble.onnx of an export")
-    parser.add_argument("--dataset", default="fashion_mnist_sample")
-    parser.add_argument("--data_dir", type=Path)
-    parser.add_argument("--examples", type=int, default=100, help="class-balanced test images")
-    parser.add_argument("--norm", choices=["Linf", "L2"], default="Linf")
-    parser.add_argument("--eps", type=float, default=0.1)
-    parser.add_argument("--attacks", help="of AutoAttack, comma-separated; default: its standard version")
-    parser.add_argument("--batch_size", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    main(parser.parse_args())
+    program.run(AgreementFlags, main)

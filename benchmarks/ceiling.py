@@ -1,4 +1,4 @@
-"""How fast this machine multiplies matrices and convolves in TensorFlow and PyTorch: no model is faster."""
+"""Measure matrix products and convolutions in TensorFlow and PyTorch: no model on this machine is faster."""
 
 import functools
 from collections.abc import Callable
@@ -6,25 +6,21 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from absl import flags
 
-from benchmarks.table import Row, Table
+from benchmarks.results import BenchmarkFlags, Row, Table
 from benchmarks.timing import Candidate, Run, Timing, interleaved
-
-SIDE = flags.DEFINE_integer("ceiling_side", 1024, "of the matrices of the machine's ceiling", lower_bound=1)
-IMAGES = flags.DEFINE_integer("ceiling_batch", 64, "images of its convolutions", lower_bound=1)
 
 LAYERS = ((28, 16), (14, 32), (7, 64), (14, 128))
 """Height and width, channels in and out: the three stages of a ResNet on 28 x 28, and a wide layer."""
 CALLS = 5
 
 
-def ceiling(rounds: int) -> Table:
-    """GFLOP/s of ``--ceiling_side`` matrices and of 3x3 convolutions of ``--ceiling_batch`` images.
+def ceiling(flags: BenchmarkFlags) -> Table:
+    """Measure GFLOP/s of matrix products and of 3x3 convolutions.
 
     A multiplication and an addition are two operations.
     """
-    side, images = SIDE.value, IMAGES.value
+    side, images = flags.ceiling_side, flags.ceiling_batch
     operations = {f"matmul, {side}": 2.0 * side**3}
     makers: dict[str, dict[str, Callable[[str], Run]]] = {
         f"matmul, {side}": {
@@ -46,14 +42,14 @@ def ceiling(rounds: int) -> Table:
         for precision in ("float32", "bfloat16")
     }
     rows: dict[str, Row] = {name: {"GFLOP/s": name} for name in operations}
-    for (name, framework, precision), outcome in interleaved(candidates, rounds, calls=CALLS).items():
+    for (name, framework, precision), outcome in interleaved(candidates, flags.rounds, calls=CALLS).items():
         rate = operations[name] / outcome.median / 1e9 if isinstance(outcome, Timing) else outcome.reason
         rows[name][f"{framework} {precision}"] = rate
     return Table("The machine's ceiling, measured in the same run", list(rows.values()))
 
 
 def noise(*shape: int) -> npt.NDArray[np.float32]:
-    """Normal noise."""
+    """Draw normal noise."""
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
@@ -63,7 +59,7 @@ def tensorflow_matmul(side: int, precision: str) -> Run:
 
 
 def torch_matmul(side: int, precision: str) -> Run:
-    from benchmarks.peers.devices import to_torch
+    from benchmarks.peers.torch_resnet import to_torch
 
     a = to_torch(noise(side, side), precision)
     return lambda: a @ a
@@ -79,7 +75,7 @@ def tensorflow_convolution(images: int, size: int, channels: int, precision: str
 def torch_convolution(images: int, size: int, channels: int, precision: str) -> Run:
     import torch
 
-    from benchmarks.peers.devices import to_torch
+    from benchmarks.peers.torch_resnet import to_torch
 
     x = to_torch(noise(images, channels, size, size), precision)
     kernel = to_torch(noise(channels, channels, 3, 3), precision)

@@ -1,78 +1,79 @@
-"""Images a second of training at growing batches, on one device and on two virtual ones.
+"""Measure training at growing batches, on one device and on two virtual ones.
 
 python -m benchmarks.scaling --out=docs/benchmarks/scaling.json
 """
 
 import functools
+from typing import Annotated
 
 import keras
 import tensorflow as tf
-from absl import flags
+from pydantic import Field
 
 from benchmarks.ceiling import ceiling
-from benchmarks.report import ROUNDS, publish, whole_numbers
-from benchmarks.table import Table, timing_rows
+from benchmarks.results import BenchmarkFlags, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved, ratio
 from ncen_tf import program
-from ncen_tf.data.dataset import Dataset, load_data
+from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.ensembles.regularizers import NCE
-from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.steps import TrainingSteps
-from ncen_tf.train.strategy import make_strategy, share_cores, split_device
+from ncen_tf.train.devices import make_strategy, share_cores, split_device
 
-ARCHITECTURE = flags.DEFINE_list("architecture", ["resnet20"] * 3, "the members")
-BATCHES = flags.DEFINE_list("batches", ["64", "128", "256", "512", "1024"], "images a step, over all devices")
 STRATEGIES = {"one device": "one_device", "two virtual devices": "mirrored"}
+ABOUT = """A training step of `Ensemble` with NCE, float32, at each global batch: on one device, and by
+MirroredStrategy on two, into which the CPU (or the first GPU) is split. Virtual devices share the cores of
+one machine: the table shows their cost, not what a second machine would bring."""
 
-ABOUT = """A training step of `ncen_tf.train` with NCE, float32, at each global batch: on one device, and
-by MirroredStrategy on two, into which the CPU (or the first GPU) is split. Virtual devices share the
-cores of one machine: what they cost is shown here, not what a second machine would bring."""
+
+class ScalingFlags(BenchmarkFlags):
+    """Flags of the program."""
+
+    architecture: tuple[str, ...] = Field(("resnet20",) * 3, description="Architecture of each member")
+    batches: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (64, 128, 256, 512, 1024), description="Numbers of images per step, over all devices"
+    )
 
 
-def main() -> None:
-    batches = whole_numbers(BATCHES)
-
+def main(flags: ScalingFlags) -> None:
     split_device(len(STRATEGIES))
-    share_cores(len(ARCHITECTURE.value))
-    dataset = load_data("fashion_mnist_sample")
+    share_cores(len(flags.architecture))
+    split = load_data("fashion_mnist_sample").train
     tables = []
-    for batch in batches:
+    for batch in flags.batches:
         candidates: dict[str, Candidate] = {
-            name: functools.partial(step, strategy, batch, dataset) for name, strategy in STRATEGIES.items()
+            name: functools.partial(step, flags, strategy, split[:batch])
+            for name, strategy in STRATEGIES.items()
         }
-        outcomes = interleaved(candidates, ROUNDS.value)
+        outcomes = interleaved(candidates, flags.rounds)
         rows = timing_rows(outcomes, batch)
         for row, outcome in zip(rows, outcomes.values(), strict=True):
             row["/ one device"] = ratio(outcome, outcomes["one device"])
         tables.append(Table(f"Batch {batch}", rows))
-    about = f"{ABOUT} The members are {', '.join(ARCHITECTURE.value)}."
-    publish("scaling", "Scaling", about, [*tables, ceiling(ROUNDS.value)])
+    about = f"{ABOUT} The members are {', '.join(flags.architecture)}."
+    publish("scaling", "Scaling", about, [*tables, ceiling(flags)], flags)
 
 
-def step(strategy_name: str, batch: int, dataset: Dataset) -> Run:
-    """A step of a run under a strategy."""
-    nce = NCE()
-    config = TrainingConfig(
-        dataset="fashion_mnist_sample",
-        architecture=tuple(ARCHITECTURE.value),
-        regularizer="nce",
-        lambda_cos=nce.lambda_cos,
-        lambda_norm=nce.lambda_norm,
-        epochs=1,
-        noise_eps=0.3,
-        batch_size=batch,
-    )
+def step(flags: ScalingFlags, strategy_name: str, batch: Split) -> Run:
+    """Make a training step under a strategy, whose replicas share the batch."""
     strategy = make_strategy(strategy_name)
     with strategy.scope():
-        ensemble = build_ensemble(config.architecture, (28, 28, 1), seed=0)
-        ensemble.compile(keras.optimizers.Adam(config.learning_rate), nce)
+        ensemble = build_ensemble(flags.architecture, (28, 28, 1), 10, seed=0)
+        ensemble.compile(keras.optimizers.Adam(1e-3), NCE())
         ensemble.optimizer.build(ensemble.trainable_variables)
-    steps = TrainingSteps(ensemble, config, dataset, strategy)
-    images = tf.constant(dataset.train.images[:batch] / 255, tf.float32)
-    labels = tf.constant(dataset.train.labels[:batch])
-    return functools.partial(steps.take, images, labels, config.learning_rate)
+    replicas = strategy.num_replicas_in_sync
+    images, labels = tf.constant(batch.float_images()), tf.constant(batch.labels)
+
+    @tf.function
+    def take() -> None:
+        def replica_step() -> None:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            share = slice(replica * len(batch) // replicas, (replica + 1) * len(batch) // replicas)
+            ensemble.train_step((images[share], labels[share]))
+
+        strategy.run(replica_step)
+
+    return take
 
 
 if __name__ == "__main__":
-    program.run(main)
+    program.run(ScalingFlags, main)

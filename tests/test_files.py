@@ -97,3 +97,15 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), replacing(tmp_path / "file.txt") as file:
         file.write_text(str(1 / 0))
     assert content(tmp_path) == {"file.txt": "old", "folder/part": "old"}
+
+
+def test_symbolic_links_are_written_through(tmp_path: Path) -> None:
+    volume, place = tmp_path / "volume", tmp_path / "place"
+    for folder in (volume, place):
+        folder.mkdir()
+    (place / "file.txt").symlink_to(volume / "new.txt")
+    (place / "folder").symlink_to("../volume/kept")
+    for text in ("first", "second"):
+        write_both(place, text)
+        assert content(volume) == {"new.txt": text, "kept/part": text}
+        assert all(entry.is_symlink() for entry in place.iterdir())

@@ -95,8 +95,7 @@ def torchattacks(task: Task) -> Run:
     """torchattacks on the same weights in PyTorch."""
     import torchattacks as ta
 
-    from benchmarks.peers.devices import nchw, to_torch, torch_device
-    from benchmarks.peers.torch_resnet import TorchEnsemble, copy_member
+    from benchmarks.peers.torch_resnet import TorchEnsemble, copy_member, nchw, to_torch, torch_device
 
     members = [copy_member(member) for member in task.ensemble.members]
     model = TorchEnsemble(members).to(torch_device()).eval()

@@ -1,6 +1,7 @@
-"""The members in PyTorch: the same architecture, and the weights of Keras members."""
+"""The members in PyTorch: the same architecture, on the same devices, with the weights of Keras members."""
 
 import math
+import os
 from collections.abc import Callable, Sequence
 
 import keras
@@ -9,9 +10,27 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from benchmarks.peers.devices import nchw, torch_device
-
 SLOPE = 0.1
+
+
+def torch_device() -> torch.device:
+    """The first GPU, or the CPU with as many threads as this process has cores, as TensorFlow has."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if hasattr(os, "sched_getaffinity"):
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+    return torch.device("cpu")
+
+
+def to_torch(values: npt.NDArray[np.generic], precision: str = "float32") -> torch.Tensor:
+    """An array as a tensor of :func:`torch_device`; integers become int64, as PyTorch's losses want them."""
+    kind = torch.int64 if np.issubdtype(values.dtype, np.integer) else getattr(torch, precision)
+    return torch.tensor(values, dtype=kind, device=torch_device())
+
+
+def nchw(images: npt.NDArray[np.float32]) -> torch.Tensor:
+    """Images [N, H, W, C] as PyTorch takes them, [N, C, H, W]."""
+    return to_torch(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
 class Block(torch.nn.Module):

@@ -7,6 +7,7 @@ et al. (2019, "On Evaluating Adversarial Robustness"); ``docs/masked_gradients.m
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -193,9 +194,7 @@ def measure_symptoms(
     """
     objective = Objective(target, "ensemble")
 
-    def batchwise(
-        function: Callable[..., npt.NDArray[np.generic]], *arrays: Images | Labels
-    ) -> npt.NDArray[np.generic]:
+    def batchwise(function: Callable[..., npt.NDArray[Any]], *arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
         starts = range(0, len(arrays[0]), batch_size)
         return np.concatenate(
             [function(*(a[start : start + batch_size] for a in arrays)) for start in starts]

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 import ncen_tf
 from ncen_tf.attack.attack import Array, Attack, Labels
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
+from ncen_tf.report.results import AttackResult
 from ncen_tf.targets.target import Target
 from ncen_tf.untrusted.zip import check_zip
 
@@ -23,39 +23,6 @@ S = TypeVar("S", bound=Settings)
 
 SHOWN = 8
 """Number of adversarial images that a result keeps for pages."""
-
-
-@dataclasses.dataclass(frozen=True)
-class AttackResult:
-    """One attack on all or some of N images."""
-
-    settings: dict[str, Any]
-    attacked: npt.NDArray[np.bool_]
-    """[N]; what was not attacked counts as its clean image."""
-    predictions: Labels
-    """[N], the ensemble's class for each adversarial image."""
-    l2: Array
-    """[N], Euclidean size of each change; images are in [0, 1]."""
-    linf: Array
-    """[N], largest change of a pixel."""
-    shown: Array
-    """[at most 8, H, W, C], adversarial images of the first that were attacked."""
-    queries_per_image: float
-    """Forward passes for each image that was attacked."""
-    gradients_per_image: float
-    seconds: float
-
-    def among(self, attacked: npt.NDArray[np.bool_], clean: Labels) -> "AttackResult":
-        """Make room for images that were not attacked.
-
-        Args:
-            attacked: bool [N], which of all the images these are.
-            clean: int [N], the ensemble's class for each clean image.
-        """
-        predictions = clean.copy()
-        l2, linf = np.zeros((2, len(clean)), np.float32)
-        predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
-        return dataclasses.replace(self, attacked=attacked, predictions=predictions, l2=l2, linf=linf)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,6 @@ from ncen_tf.attack.results import (
     SHOWN,
     AttackedBatch,
     AttackFiles,
-    AttackResult,
     SavedAdversarials,
     SavedInfo,
     SuiteResult,
@@ -28,6 +27,7 @@ from ncen_tf.attack.results import (
 )
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
+from ncen_tf.report.results import AttackResult
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)

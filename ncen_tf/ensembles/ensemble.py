@@ -1,6 +1,6 @@
 """The ensemble: a Keras model whose training step nests gradient tapes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,14 @@ import tensorflow as tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
+from ncen_tf.ensembles.inputs import (
+    Batch,
+    checked_images,
+    float_images,
+    read_batch,
+    weighted,
+    with_input_errors,
+)
 from ncen_tf.ensembles.members import all_layers, check_members, warn_of_second_derivatives
 from ncen_tf.ensembles.penalties import (
     CrossEntropyOn,
@@ -22,13 +30,6 @@ from ncen_tf.ensembles.penalties import (
 from ncen_tf.ensembles.regularizers import GradientRegularizer, PredictionRegularizer, Regularizer
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth, parse_architecture
-
-_RANGE_SLACK = 1e-3
-"""How far rounding may take images out of [0, 1]."""
-_OUT_OF_RANGE = (
-    "Images must be uint8, or floats in [0, 1]: divide [0, 255] by 255, and map [-1, 1] by (x + 1) / 2."
-)
-_UNKNOWN_LABELS = "Labels must be class numbers, from 0 to the number of classes - 1."
 
 
 @keras.saving.register_keras_serializable("ncen_tf")
@@ -50,18 +51,21 @@ class Ensemble(keras.Model):
         InputError: The members are fewer than two, not distinct, differ in their shapes, or end in softmax.
 
     Example:
-
-    >>> import keras, ncen_tf, numpy as np
-    >>> def member():
-    ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    ...     return keras.Sequential(layers)
-    >>> ensemble = ncen_tf.Ensemble([member(), member()])
-    >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["top_k_categorical_accuracy"])
-    >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
-    >>> history = ensemble.fit(images, labels, verbose=0)
-    >>> ensemble.predict(images, verbose=0).shape
-    (32, 4)
+        >>> import keras, ncen_tf, numpy as np
+        >>> def member():
+        ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
+        ...     return keras.Sequential(layers)
+        >>> ensemble = ncen_tf.Ensemble([member(), member()])
+        >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
+        >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
+        >>> history = ensemble.fit(images, labels, verbose=0)
+        >>> ensemble.predict(images, verbose=0).shape
+        (32, 4)
     """
+
+    train_function: Any
+    test_function: Any
+    predict_function: Any
 
     def __init__(self, members: Sequence[keras.Model], **kwargs: Any) -> None:
         check_members(list(members))
@@ -89,7 +93,7 @@ class Ensemble(keras.Model):
         Returns:
             float32 [N, k, classes].
         """
-        return stack_logits(self.members, [_to_float(images)] * len(self.members), training)
+        return stack_logits(self.members, [float_images(images)] * len(self.members), training)
 
     @property
     def classes(self) -> int:
@@ -161,24 +165,14 @@ class Ensemble(keras.Model):
         self.ce_on = ce_on
         self.adversarial_training = adversarial_training
         self.seed = seed
+        self._compiles_gradients = jit_compile
         self._compiled_gradients = (
             tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
         )
-        self._synchronized = any(getattr(layer, "synchronized", False) for layer in layers)
         terms = list(regularizer.term_names) if regularizer else []
         if adversarial_training is not None and adversarial_training.form == "trades":
             terms.append("divergence")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "ce", *terms, "accuracy")}
-        self._saved_settings = {
-            "optimizer": self.optimizer,
-            "regularizer": regularizer,
-            "ce_on": ce_on,
-            "adversarial_training": adversarial_training,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "seed": seed,
-            "jit_compile": jit_compile,
-        }
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -243,7 +237,7 @@ class Ensemble(keras.Model):
                 divergence = member_divergence(logits, stack_logits(self.members, attacked, training=True))
                 losses += settings.beta * divergence
                 parts["divergence"] = divergence
-            losses, parts = _weighted(losses, parts, weights)
+            losses, parts = weighted(losses, parts, weights)
             # The optimizer sums over replicas, so each contributes its share of the global mean.
             loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
             if members_own is not None:
@@ -281,87 +275,64 @@ class Ensemble(keras.Model):
         return tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels, weights = self._unpack(data)
-        replica = tf.distribute.get_replica_context()
-        count = tf.shape(images)[0]
-        global_batch = replica.all_reduce("SUM", count)
-        if replica.num_replicas_in_sync > 1 and not self._synchronized:
-            images, labels, weights = _fill_empty(images, labels, weights, replica, global_batch)
+        batch = self._unpack(data)
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         gradients, losses, parts, logits = self._compiled_gradients(
-            images, labels, weights, global_batch, self.attack_key(replica.replica_id_in_sync_group)
+            batch.images, batch.labels, batch.weights, batch.global_count, self.attack_key(replica)
         )
         if gradients:
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
-        return self._track(losses, parts, logits, labels, weights, count)
+        return self._track(losses, parts, logits, batch)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        images, labels, weights = self._unpack(data)
-        views = [images] * len(self.members)
-        losses, parts, logits = self.losses_per_example(views, labels, training=False)
+        batch = self._unpack(data)
+        views = [batch.images] * len(self.members)
+        losses, parts, logits = self.losses_per_example(views, batch.labels, training=False)
         members_own = self._own_losses()
-        losses, parts = _weighted(losses, parts, weights)
+        losses, parts = weighted(losses, parts, batch.weights)
         if members_own is not None:
             losses += members_own
-        return self._track(losses, parts, logits, labels, weights, tf.shape(images)[0])
+        return self._track(losses, parts, logits, batch)
 
     def predict_step(self, data: Any) -> tf.Tensor:
-        return self(_checked(keras.utils.unpack_x_y_sample_weight(data)[0]), training=False)
+        return self(checked_images(keras.utils.unpack_x_y_sample_weight(data)[0]), training=False)
 
-    def _unpack(self, data: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    def _unpack(self, data: Any) -> Batch:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None:
-            raise InputError(
-                "An ensemble is trained and evaluated on images and labels; the labels are missing."
-            )
-        labels = tf.convert_to_tensor(labels)
-        if labels.shape.rank not in (None, 1) and labels.shape[1:] != (1,):
-            raise InputError(
-                f"Labels must be class numbers [N], got the shape {list(labels.shape)}: turn one-hot labels "
-                "into class numbers with `labels.argmax(axis=1)`."
-            )
-        labels = tf.reshape(tf.cast(labels, tf.int32), [-1])
-        known = tf.reduce_all((labels >= 0) & (labels < self.classes))
-        tf.debugging.Assert(known, [_UNKNOWN_LABELS])
-        if weights is not None:
-            weights = tf.reshape(tf.cast(weights, keras.config.floatx()), [-1])
-        return _checked(images), labels, weights
+            raise InputError("An ensemble is trained and evaluated on labelled images: no labels were given.")
+        return read_batch(images, labels, weights, self.classes)
 
     def _track(
-        self,
-        losses: tf.Tensor,
-        parts: dict[str, tf.Tensor],
-        logits: tf.Tensor,
-        labels: tf.Tensor,
-        weights: tf.Tensor | None,
-        count: tf.Tensor,
+        self, losses: tf.Tensor, parts: dict[str, tf.Tensor], logits: tf.Tensor, batch: Batch
     ) -> dict[str, tf.Tensor]:
-        """Update the metrics with the first ``count`` examples, which are the given ones."""
-        labels, probabilities = labels[:count], mean_probabilities(logits[:count])
+        """Update the metrics with the examples that were given."""
+        labels, probabilities = batch.labels[: batch.count], mean_probabilities(logits[: batch.count])
         predicted = tf.argmax(probabilities, axis=1, output_type=tf.int32)
         measured = {"loss": losses, "accuracy": tf.cast(predicted == labels, tf.float32)} | parts
         for name, values in measured.items():
-            self._trackers[name].update_state(values[:count])
+            self._trackers[name].update_state(values[: batch.count])
         results = {name: tracker.result() for name, tracker in self._trackers.items() if name in measured}
         if self._compile_metrics is not None:
-            given = None if weights is None else weights[:count]
-            self._compile_metrics.update_state(labels, probabilities, sample_weight=given)
+            weights = None if batch.weights is None else batch.weights[: batch.count]
+            self._compile_metrics.update_state(labels, probabilities, sample_weight=weights)
             results |= self._compile_metrics.result()
         return results
 
     def make_train_function(self, force: bool = False) -> None:
         if force or self.train_function is None:
             super().make_train_function(force)
-            self.train_function = _with_input_errors(self.train_function)
+            self.train_function = with_input_errors(self.train_function)
 
     def make_test_function(self, force: bool = False) -> None:
         if force or self.test_function is None:
             super().make_test_function(force)
-            self.test_function = _with_input_errors(self.test_function)
+            self.test_function = with_input_errors(self.test_function)
 
     def make_predict_function(self, force: bool = False) -> None:
         if force or self.predict_function is None:
             super().make_predict_function(force)
-            self.predict_function = _with_input_errors(self.predict_function)
+            self.predict_function = with_input_errors(self.predict_function)
 
     # Saving
 
@@ -375,10 +346,18 @@ class Ensemble(keras.Model):
         return cls(members, **{name: value for name, value in config.items() if name != "members"})
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        if not self.compiled:
+        config = super().get_compile_config()
+        if not config:
             return None
-        serialize = keras.saving.serialize_keras_object
-        return {name: serialize(value) for name, value in self._saved_settings.items()}
+        own = {
+            "regularizer": self.regularizer,
+            "ce_on": self.ce_on,
+            "adversarial_training": self.adversarial_training,
+            "seed": self.seed,
+            "jit_compile": self._compiles_gradients,
+        }
+        own = {name: keras.saving.serialize_keras_object(value) for name, value in own.items()}
+        return {name: value for name, value in config.items() if "loss" not in name} | own
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
@@ -407,11 +386,10 @@ def build_ensemble(
         InputError: There are fewer than two members, or a name is unknown.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
-    >>> [member.name for member in ensemble.members]
-    ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
+        >>> import ncen_tf
+        >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
+        >>> [member.name for member in ensemble.members]
+        ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
     """
     return Ensemble(
         [
@@ -426,67 +404,3 @@ def build_ensemble(
             for index, name in enumerate(parse_architecture(list(members)))
         ]
     )
-
-
-def _to_float(images: tf.Tensor) -> tf.Tensor:
-    """Divide uint8 images by 255 and cast floats to Keras's float type."""
-    images = tf.convert_to_tensor(images)
-    if images.dtype == tf.uint8:
-        return tf.cast(images, keras.config.floatx()) / 255.0
-    if not images.dtype.is_floating:
-        raise InputError(f"{_OUT_OF_RANGE[:-1]}, got {images.dtype.name}.")
-    return tf.cast(images, keras.config.floatx())
-
-
-def _checked(images: tf.Tensor) -> tf.Tensor:
-    """Convert as :func:`_to_float`, and fail at run time where floats are not in [0, 1]."""
-    images = _to_float(images)
-    inside = tf.reduce_all((images >= -_RANGE_SLACK) & (images <= 1 + _RANGE_SLACK))
-    tf.debugging.Assert(inside, [_OUT_OF_RANGE])
-    return images
-
-
-def _with_input_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Turn the failed assertions of a compiled function into an :class:`InputError`."""
-
-    def call(*args: Any) -> Any:
-        try:
-            return function(*args)
-        except tf.errors.InvalidArgumentError as error:
-            for sentence in (_OUT_OF_RANGE, _UNKNOWN_LABELS):
-                if sentence in str(error):
-                    raise InputError(sentence) from None
-            raise
-
-    return call
-
-
-def _weighted(
-    losses: tf.Tensor, parts: dict[str, tf.Tensor], weights: tf.Tensor | None
-) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    if weights is None:
-        return losses, parts
-    return losses * weights, {name: values * weights for name, values in parts.items()}
-
-
-def _fill_empty(
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    weights: tf.Tensor | None,
-    replica: tf.distribute.ReplicaContext,
-    global_batch: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Give a replica without images the mean image of the batch, with weight 0.
-
-    The last batch of an epoch can have fewer images than there are replicas. Normalisation by the statistics
-    of no image gives NaN, which would reach the weights of all replicas.
-    """
-    count = tf.shape(images)[0]
-    total = replica.all_reduce("SUM", tf.reduce_sum(images, axis=0))
-    mean = total / tf.cast(global_batch, total.dtype)
-    missing = tf.cast(count == 0, tf.int32)
-    if weights is None:
-        weights = tf.ones([count], images.dtype)
-    images = tf.concat([images, tf.repeat(mean[tf.newaxis], missing, axis=0)], axis=0)
-    labels = tf.concat([labels, tf.zeros([missing], labels.dtype)], axis=0)
-    return images, labels, tf.concat([weights, tf.zeros([missing], weights.dtype)], axis=0)

@@ -15,8 +15,8 @@ WIDTHS = (16, 32, 64)
 class SubsampleShortcut(keras.layers.Layer):
     """Option-A shortcut of He et al. (2016): every second pixel, new channels filled with zeros.
 
-    The zeros are split before and after the old channels.
-    Shape: [N, H, W, C] -> [N, ceil(H/2), ceil(W/2), channels].
+    Maps [N, H, W, C] to [N, ceil(H/2), ceil(W/2), channels]. Half of the new channels come before the old
+    ones, half after.
     """
 
     def __init__(self, channels: int, **kwargs: Any) -> None:
@@ -26,7 +26,7 @@ class SubsampleShortcut(keras.layers.Layer):
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         added = self.channels - inputs.shape[-1]
         before = added // 2
-        every_second = tf.nn.avg_pool2d(inputs, 1, 2, "SAME")  # as [:, ::2, ::2], whose gradient is slow
+        every_second = tf.nn.avg_pool2d(inputs, 1, 2, "SAME")  # The gradient of [:, ::2, ::2] is slower.
         return tf.pad(every_second, [[0, 0], [0, 0], [0, 0], [before, added - before]])
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -47,27 +47,27 @@ def build_resnet(
     seed: int | None = None,
     name: str | None = None,
 ) -> keras.Model:
-    """A ResNet of depth 6n+2 (He et al., 2016, section 4.2) that returns logits.
+    """Build a ResNet of depth 6n+2 (He et al., 2016, section 4.2) that returns logits.
 
-    LeakyReLU(0.1), option-A shortcuts, He-normal weights (fan-in, not truncated). Stride-2
-    convolutions pad one pixel on each side, as PyTorch does, so weights are interchangeable.
+    It has LeakyReLU(0.1), option-A shortcuts and He-normal weights (fan-in, not truncated). Stride-2
+    convolutions pad one pixel on each side, as in PyTorch, so weights are interchangeable.
 
     Args:
         depth: 8, 14, 20, 26, 32, ...
-        image_shape: (H, W, C).
-        classes: number of logits.
-        sync_batch_norm: batch statistics over all replicas.
-        seed: makes the initial weights reproducible.
-        name: the model's name; ``resnet<depth>`` by default.
+        image_shape: (height, width, channels).
+        classes: Number of logits.
+        sync_batch_norm: Whether BatchNorm takes its statistics over all replicas.
+        seed: Seed of the initial weights; ``None`` draws other weights each time.
+        name: Name of the model; ``resnet<depth>`` by default.
 
     Returns:
         A model float [N, H, W, C] in [0, 1] -> float32 logits [N, classes].
 
     Raises:
-        InputError: the depth is not 6n+2 with n >= 1.
+        InputError: ``depth`` is not 6n+2 with n >= 1.
     """
     if depth < 8 or (depth - 2) % 6:
-        raise InputError(f"A ResNet's depth is 6n+2 (8, 14, 20, 26, 32, ...); got {depth}.")
+        raise InputError(f"`depth` must be 6n+2 (8, 14, 20, 26, 32, ...), got {depth}.")
     he_normal = keras.initializers.VarianceScaling(
         2.0, "fan_in", "untruncated_normal", seed=keras.random.SeedGenerator(seed)
     )
@@ -77,7 +77,7 @@ def build_resnet(
 
     def convolve(x: keras.KerasTensor, width: int, stride: int = 1) -> keras.KerasTensor:
         padding = "same"
-        if stride > 1:  # Keras's "same" would pad only after the last pixel
+        if stride > 1:  # Keras's "same" would pad only after the last pixel.
             x, padding = keras.layers.ZeroPadding2D(1)(x), "valid"
         x = keras.layers.Conv2D(width, 3, stride, padding, use_bias=False, kernel_initializer=he_normal)(x)
         return normalize(x)

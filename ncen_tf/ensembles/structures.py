@@ -1,6 +1,7 @@
-"""Names of ensembles and members: the paper's Ensemble1-4 and explicit lists."""
+"""Names of ensembles and members: the structures of the paper, and explicit lists."""
 
 import re
+from collections.abc import Sequence
 
 from ncen_tf.base.errors import InputError
 
@@ -9,7 +10,7 @@ STRUCTURES = (*UNIFORM_DEPTH, "Ensemble4")
 
 
 def structure_architecture(structure: str, members: int) -> tuple[str, ...]:
-    """Members of a structure of the paper (section IV-A).
+    """List the members of a structure of the paper (Luo et al., section IV-A).
 
     Ensemble1-3 are ``members`` times ResNet20, 26 or 32; Ensemble4 mixes the three depths.
 
@@ -18,16 +19,16 @@ def structure_architecture(structure: str, members: int) -> tuple[str, ...]:
         members: 3, 4 or 5.
 
     Returns:
-        Member names, shallow first, e.g. ``("resnet20", "resnet26", "resnet32")``.
+        Member names, shallow ones first, such as ``("resnet20", "resnet26", "resnet32")``.
 
     Raises:
-        InputError: unknown structure or number of members.
+        InputError: The structure or the number of members is unknown.
     """
     if structure not in STRUCTURES:
-        raise InputError(f"--structure is one of {', '.join(STRUCTURES)}; got {structure!r}.")
+        raise InputError(f"`structure` must be one of {', '.join(STRUCTURES)}, got {structure!r}.")
     if members not in (3, 4, 5):
         raise InputError(
-            f"--members is 3, 4 or 5; got {members}. Other sizes: list them with --architecture."
+            f"`members` must be 3, 4 or 5, got {members}. List the members of other sizes in `architecture`."
         )
     if structure in UNIFORM_DEPTH:
         return (f"resnet{UNIFORM_DEPTH[structure]}",) * members
@@ -35,24 +36,22 @@ def structure_architecture(structure: str, members: int) -> tuple[str, ...]:
     return ("resnet20",) * (members - middle - 1) + ("resnet26",) * middle + ("resnet32",)
 
 
-def parse_architecture(names: list[str]) -> tuple[str, ...]:
-    """Check an explicit list of member names such as ``["resnet20", "resnet8"]``.
+def parse_architecture(names: Sequence[str]) -> tuple[str, ...]:
+    """Check a list of member names such as ``["resnet20", "resnet8"]``.
 
     Raises:
-        InputError: fewer than two members, or a name that is not ``resnet<6n+2>``.
+        InputError: There are fewer than two members, or a name is not ``resnet<6n+2>``.
     """
     if len(names) < 2:
-        raise InputError(f"An ensemble has at least two members; --architecture lists {len(names)}.")
+        raise InputError(f"`members` must be at least two names, got {len(names)}.")
     for name in names:
         depth = member_depth(name)
         if depth < 8 or (depth - 2) % 6:
-            raise InputError(
-                f"--architecture: {name!r} is not a member; use resnet8, resnet14, resnet20, ..."
-            )
+            raise InputError(f"`members` must be names such as resnet8, resnet14, resnet20, got {name!r}.")
     return tuple(names)
 
 
 def member_depth(name: str) -> int:
-    """Depth in a member's name, or 0 if it is not of the form ``resnet<digits>``."""
+    """Return the depth in a member's name, or 0 if the name is not ``resnet<digits>``."""
     match = re.fullmatch(r"resnet(\d{1,4})", name)
     return int(match.group(1)) if match else 0

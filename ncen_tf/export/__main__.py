@@ -40,9 +40,10 @@ class ExportFlags(DataFlags):
 def export(flags: ExportFlags, run_path: Path) -> None:
     """Export a run and print what was measured."""
     run = ncen_tf.open_run(run_path)
-    epochs, trained = run.config.epochs, len(run.history)
-    if trained < epochs:
-        print(f"{run_path} is not finished: exporting after {trained} of {epochs} epochs.")
+    if run.summary is None:
+        print(
+            f"{run_path} is not finished: exporting after {run.epochs_trained} of {run.config.epochs} epochs."
+        )
     data = ncen_tf.load_data(
         flags.dataset or run.config.dataset,
         data_dir=flags.data_dir,

@@ -101,8 +101,10 @@ def export_ensemble(
     ensemble = model if isinstance(model, Ensemble) else getattr(model, "ensemble", None)
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"`model` must be an Ensemble or a training run, got a {type(model).__name__}.")
+    image_shape, expected = split.images.shape[1:], ensemble.members[0].input_shape[1:]
+    if any(size not in (None, given) for size, given in zip(expected, image_shape, strict=True)):
+        raise InputError(f"`data` has images of shape {image_shape}; the ensemble takes {expected}.")
     float32 = [in_float32(member) for member in ensemble.members]
-    image_shape = split.images.shape[1:]
     reference = predict_all(ensemble_predictor(float32, image_shape), split)
     about = {
         "dataset": split.name,
@@ -310,7 +312,7 @@ def _origin(model: "Ensemble | TrainedRun") -> dict[str, Any]:
         names = tuple(member.name for member in model.members)
         return {"members": names, "training": None, "epochs_trained": None}
     config = model.config
-    return {"members": config.members, "training": config, "epochs_trained": len(model.history)}
+    return {"members": config.members, "training": config, "epochs_trained": model.epochs_trained}
 
 
 def _weights_sha256(members: Sequence[keras.Model]) -> str:

@@ -87,12 +87,14 @@ class Gate(Settings):
         (0.87, 0.75)
     """
 
-    clean_accuracy: Share | None = Field(None, description="Least clean accuracy")
+    clean_accuracy: Share | None = Field(default=None, description="Least clean accuracy")
     agreement: Share | None = Field(
-        None, description="Largest difference from the clean accuracy recorded with the model"
+        default=None, description="Largest difference from the clean accuracy recorded with the model"
     )
     robust_accuracy: tuple[Threshold, ...] = ()
-    clean_gradients: bool = Field(False, description="Whether every check for masked gradients must pass")
+    clean_gradients: bool = Field(
+        default=False, description="Whether every check for masked gradients must pass"
+    )
     _file: str = PrivateAttr("The gate")
 
     @model_validator(mode="after")

@@ -1,7 +1,6 @@
 """Accuracies of a classifier under attack, and the report that is made of them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ from scipy.stats import binomtest
 
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.report.results import (
+    AttackResult,
     AttackRow,
     MaskedGradients,
     Norm,
@@ -24,42 +24,6 @@ Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
 CONFIDENCE = 0.95
-
-
-class AttackOutcome(Protocol):
-    """What one attack did to N images.
-
-    ``settings`` has ``attack``, ``norm``, ``eps`` and more; of what was not ``attacked`` [N], ``predictions``
-    [N] are those of the clean image; ``l2`` and ``linf`` [N] are the sizes of the changes; ``shown`` are the
-    first n adversarial images [n, H, W, C]; passes are for each attacked image.
-    """
-
-    @property
-    def settings(self) -> Mapping[str, Any]: ...
-
-    @property
-    def attacked(self) -> npt.NDArray[np.bool_]: ...
-
-    @property
-    def predictions(self) -> Labels: ...
-
-    @property
-    def l2(self) -> npt.NDArray[np.float32]: ...
-
-    @property
-    def linf(self) -> npt.NDArray[np.float32]: ...
-
-    @property
-    def shown(self) -> Images: ...
-
-    @property
-    def queries_per_image(self) -> float: ...
-
-    @property
-    def gradients_per_image(self) -> float: ...
-
-    @property
-    def seconds(self) -> float: ...
 
 
 def proportion(count: int, total: int) -> Proportion:
@@ -109,7 +73,7 @@ def mean_over_broken(
 def build_report(
     labels: Labels,
     clean: Labels,
-    attacks: Sequence[AttackOutcome],
+    attacks: Sequence[AttackResult],
     *,
     protocol: str,
     objective: str,
@@ -157,7 +121,7 @@ def build_report(
 
 
 def _attack_row(
-    labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome], cumulative: bool
+    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], cumulative: bool
 ) -> AttackRow:
     """The row of the last of the attacks."""
     attack = attacks[-1]
@@ -182,9 +146,9 @@ def _attack_row(
     )
 
 
-def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome]) -> tuple[WorstCase, ...]:
+def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackResult]) -> tuple[WorstCase, ...]:
     """Per-example worst case over the attacks of the same norm and eps."""
-    groups: dict[tuple[Norm, float], list[AttackOutcome]] = {}
+    groups: dict[tuple[Norm, float], list[AttackResult]] = {}
     for attack in attacks:
         groups.setdefault(_threat(attack), []).append(attack)
     return tuple(
@@ -199,12 +163,12 @@ def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackOutcome]
     )
 
 
-def _threat(attack: AttackOutcome) -> tuple[Norm, float]:
+def _threat(attack: AttackResult) -> tuple[Norm, float]:
     return attack.settings["norm"], attack.settings["eps"]
 
 
 def _shown(
-    labels: Labels, clean: Labels, attack: AttackOutcome, images: Images, class_names: Sequence[str]
+    labels: Labels, clean: Labels, attack: AttackResult, images: Images, class_names: Sequence[str]
 ) -> ShownImages:
     shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
     # A model of another origin may know more classes than the dataset.

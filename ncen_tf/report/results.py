@@ -100,6 +100,39 @@ class TargetInfo(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class AttackResult:
+    """One attack on all or some of N images."""
+
+    settings: dict[str, Any]
+    attacked: npt.NDArray[np.bool_]
+    """[N]; what was not attacked counts as its clean image."""
+    predictions: npt.NDArray[np.int32]
+    """[N], the ensemble's class for each adversarial image."""
+    l2: npt.NDArray[np.float32]
+    """[N], Euclidean size of each change; images are in [0, 1]."""
+    linf: npt.NDArray[np.float32]
+    """[N], largest change of a pixel."""
+    shown: npt.NDArray[np.float32]
+    """[at most 8, H, W, C], adversarial images of the first that were attacked."""
+    queries_per_image: float
+    """Forward passes for each image that was attacked."""
+    gradients_per_image: float
+    seconds: float
+
+    def among(self, attacked: npt.NDArray[np.bool_], clean: npt.NDArray[np.int32]) -> "AttackResult":
+        """Make room for images that were not attacked.
+
+        Args:
+            attacked: bool [N], which of all the images these are.
+            clean: int [N], the ensemble's class for each clean image.
+        """
+        predictions = clean.copy()
+        l2, linf = np.zeros((2, len(clean)), np.float32)
+        predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
+        return dataclasses.replace(self, attacked=attacked, predictions=predictions, l2=l2, linf=linf)
+
+
+@dataclasses.dataclass(frozen=True)
 class ShownImages:
     """A few images of one attack, for the page of a report."""
 

@@ -1,1 +1,1 @@
-"""Grids of runs: what to train, export and attack, and the records that each cell leaves."""
+"""Grids of trainings: each cell is trained, exported and attacked, and leaves a record."""

@@ -1,103 +1,76 @@
 """Train, export and attack a grid of runs.
 
-python -m ncen_tf.sweep --grid=configs/grids/smoke.cfg --out=sweeps/smoke
+python -m ncen_tf.sweep --grid=configs/grids/smoke.toml --out=sweeps/smoke
 
-A grid file is a flagfile in which a flag of ncen_tf.train may have several values, separated by " | ":
+A grid is a TOML file. Its settings of training are the flags of ncen_tf.train; a list means several values,
+and the cells of the grid are all combinations. A setting that is a list itself is written with commas:
 
-    --dataset=fashion_mnist
-    --seed=0 | 1
-    [train]
-    --regularizer=none | nce
-    [train]
-    --regularizer=nce
-    --lambda_norm=-0.02
-    [attack]
-    --suite=paper
-    --num_examples=200
+    dataset = "fashion_mnist"
+    architecture = "resnet20,resnet20,resnet20"
+    seed = [0, 1]
 
-Each [train] section is a product of its values and of the lines before the first section; a flag of the
-section takes the place of the same flag there. [export] and [attack] hold flags of ncen_tf.export and
-ncen_tf.attack; several [attack] sections attack with other settings each. Ctrl-C saves; the same command
-goes on.
+    [[train]]
+    regularizer = ["none", "nce"]
+
+    [[train]]
+    regularizer = "nce"
+    lambda_norm = -0.02
+
+    [[attack]]
+    suite = "paper"
+    examples = 200
+
+Settings above the first table belong to every [[train]] table, which may replace them. [export] holds
+formats, opset, members and precisions; each [[attack]] is a suite, with name, norm, objective, examples,
+batch_size, seed and check_gradients. Ctrl-C saves, and the same command continues.
 """
 
-from __future__ import annotations
-
-import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from absl import flags
+from pydantic import Field
 
+import ncen_tf
 from ncen_tf import program
-from ncen_tf.data import location_flags
-from ncen_tf.base.errors import InputError
-
-if TYPE_CHECKING:
-    from ncen_tf.sweep.plan import Plan
-    from ncen_tf.sweep.shares import Share
+from ncen_tf.base.settings import Settings
 
 CELLS_FAILED = 1
 
-GRID = flags.DEFINE_string("grid", None, "grid file, e.g. configs/grids/smoke.cfg")
-OUT = flags.DEFINE_string("out", None, "folder of the sweep (default: sweeps/NAME of the grid)")
-PROCESSES = flags.DEFINE_integer("processes", 1, "cells at a time, each on its own share of the cores")
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "list the cells and the commands that are left, and stop")
-flags.adopt_module_key_flags(location_flags)
+
+class Flags(Settings):
+    """Flags of the program."""
+
+    grid: Path = Field(description="Grid file, such as configs/grids/smoke.toml")
+    out: Path | None = Field(
+        default=None, description="Folder of the sweep (default: sweeps/NAME of the grid)"
+    )
+    processes: int = Field(
+        default=1, ge=1, description="Number of cells at a time, each on its own share of the cores"
+    )
+    dry_run: bool = Field(
+        default=False, description="List of the cells and how far they are, instead of a run"
+    )
+    data_dir: Path | None = Field(default=None, description="Folder of tensorflow-datasets")
+    archive_dir: Path | None = Field(default=None, description="Folder with the archives of datasets")
 
 
-def main() -> int | None:
-    if not GRID.value:
-        raise InputError("--grid names a grid file, e.g. --grid=configs/grids/smoke.cfg.")
-    grid = Path(GRID.value)
-    out = Path(OUT.value) if OUT.value else Path("sweeps") / grid.stem
-    places = (location_flags.DATA_DIR, location_flags.ARCHIVE_DIR)
-    location = tuple(f"--{flag.name}={flag.value}" for flag in places if flag.value)
-
-    from ncen_tf.sweep.execution import sole_user
-    from ncen_tf.sweep.plan import make_plan, read_work
-    from ncen_tf.sweep.shares import make_shares
-
-    shares, work = make_shares(PROCESSES.value), read_work(grid)
-    if DRY_RUN.value:
-        print_commands(make_plan(work, out), location)
+def main(flags: Flags) -> int | None:
+    out = flags.out or Path("sweeps") / flags.grid.stem
+    sweep = ncen_tf.Sweep(flags.grid, out, data_dir=flags.data_dir, archive_dir=flags.archive_dir)
+    print(sweep.describe(), flush=True)
+    if flags.dry_run:
         return None
-    with sole_user(out) as lock:
-        return run(make_plan(work, out), shares, lock, location)
-
-
-def print_commands(plan: Plan, location: tuple[str, ...]) -> None:
-    """What would be run."""
-    for cell in plan.cells:
-        print(f"{cell.name} ({cell.state})")
-        for stage in cell.pending:
-            print(f"    {shlex.join(['python', *stage.command(location)[1:]])}")
-    print(plan.describe())
-
-
-def run(plan: Plan, shares: list[Share], lock: int, location: tuple[str, ...]) -> int | None:
-    """Run what is left of a plan, print what came out, and return the exit code."""
-    from ncen_tf.sweep.commands import Commands
-    from ncen_tf.sweep.execution import Execution
-    from ncen_tf.sweep.record import read_record
-    from ncen_tf.sweep.table import format_records
-
-    print(plan.describe(), flush=True)
-    commands = Commands(held=[lock])
-    execution = Execution(commands, location)
-    if plan.unfinished:
-        print(f"Logs: {plan.cells[0].directory.path.parent}/*/log.txt", flush=True)
-        execution.run(plan.unfinished, shares)
-    results = [cell.directory.result for cell in plan.cells if cell.directory.result.is_file()]
-    if results:
-        print("\n" + format_records([read_record(file) for file in results]))
-    for name, reason in execution.failures.items():
-        print(f"FAILED {name}: {reason}")
-    if commands.stopped:
-        print("Interrupted; what was running is saved. The same command goes on.")
+    print(f"Logs: {out / 'cells'}/*/log.txt", flush=True)
+    records = sweep.run(flags.processes)
+    print(f"\n{sweep.summary(records)}")
+    if sweep.interrupted:
+        print("Interrupted; what was running is saved. The same command continues.")
         return program.INTERRUPTED
-    return CELLS_FAILED if execution.failures else None
+    return CELLS_FAILED if sweep.failures else None
+
+
+def run() -> None:
+    program.run(Flags, main)
 
 
 if __name__ == "__main__":
-    program.run(main)
+    run()

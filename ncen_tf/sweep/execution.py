@@ -1,116 +1,237 @@
-"""Runs what is left of a plan, several cells at a time."""
+"""Runs the cells of a grid, several at a time, each in a process of its own."""
 
+import collections
 import contextlib
-import fcntl
+import itertools
+import multiprocessing
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import connection
 from pathlib import Path
+from typing import TypeVar
 
+import filelock
 from tqdm import tqdm
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.sweep.commands import Commands, StoppedError, last_line
-from ncen_tf.sweep.plan import PlannedCell
-from ncen_tf.sweep.shares import Share
+from ncen_tf.sweep.cell_process import LOG, CellDirectory, Location, Share, run_in_process
+from ncen_tf.sweep.grid import SEPARATOR, GridCell, read_grid
+from ncen_tf.sweep.records import CellRecord, format_records
+
+T = TypeVar("T")
 
 
-class StageFailedError(Exception):
-    """A program of a cell did not do its work; the message says which and why."""
-
-
-class Execution:
-    """Runs cells; one that fails is noted and passed over.
+class Sweep:
+    """A grid of training runs in a folder.
 
     Args:
-        commands: what runs programs; when it is stopped, no further cell is begun.
-        location: flags that say where datasets are.
-    """
-
-    def __init__(self, commands: Commands, location: tuple[str, ...]) -> None:
-        self.failures: dict[str, str] = {}
-        """Why cells failed, by name."""
-        self._commands = commands
-        self._location = location
-
-    def run(self, cells: Sequence[PlannedCell], shares: Sequence[Share]) -> None:
-        """Run the pending stages of cells, as many cells at a time as there are shares of the machine."""
-        todo = iter(list(cells))  # a list's iterator gives each cell to one thread only
-        stages = sum(len(cell.pending) for cell in cells)
-        with (
-            _progress_bar(stages) as bar,
-            ThreadPoolExecutor(len(shares)) as pool,
-            self._commands.stopped_by_signals(),
-        ):
-            workers = [pool.submit(self._work, todo, share, bar) for share in shares]
-            wait(workers)
-        for worker in workers:
-            worker.result()
-
-    def _work(self, todo: Iterator[PlannedCell], share: Share, bar: "tqdm[None]") -> None:
-        if share.cores is not None:
-            os.sched_setaffinity(0, share.cores)  # this thread's, and so that of all that it starts
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"} | share.environment
-        for cell in todo:
-            left = len(cell.pending)
-            try:
-                cell.directory.begin(cell.pending)
-                for stage in cell.pending:
-                    bar.set_postfix_str(f"{cell.name}: {stage.name}")
-                    self._run_stage(cell, stage.command(self._location), stage.name, environment)
-                    left -= 1
-                    bar.update()
-                record = cell.directory.write_record(cell.stages)
-                bar.write(f"{cell.name}: ACE {record['run']['test']['ace']:.4f}")
-            except StoppedError:
-                return
-            except (StageFailedError, InputError, OSError) as error:
-                self.failures[cell.name] = str(error)
-                bar.write(f"FAILED {cell.name}: {error}")
-                bar.update(left)
-
-    def _run_stage(self, cell: PlannedCell, command: list[str], name: str, env: dict[str, str]) -> None:
-        started, finished = time.monotonic(), False
-        try:
-            exit_code = self._commands.run(command, env, cell.directory.log)
-            finished = exit_code == 0
-        finally:
-            cell.directory.book(name, time.monotonic() - started, finished)
-        if not finished:
-            how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
-            raise StageFailedError(f"{name} ended with {how}: {last_line(cell.directory.log)}")
-
-
-@contextlib.contextmanager
-def sole_user(out: Path) -> Iterator[int]:
-    """Hold a lock on a sweep's folder, and give its file descriptor.
-
-    Programs that inherit the descriptor hold the lock too: a training that outlives a killed sweep keeps
-    the next one from training into the same run.
+        grid: Grid file, see :func:`ncen_tf.read_grid`.
+        out: Folder of the sweep. Cells that are finished there are kept, and started ones continue.
+        data_dir: Folder of tensorflow-datasets.
+        archive_dir: Folder with the archives of datasets.
 
     Raises:
-        InputError: another sweep, or a program that it started, is at work there.
+        InputError: The grid cannot be used, or the folder holds something else.
+
+    Example:
+        >>> import ncen_tf
+        >>> sweep = ncen_tf.Sweep("configs/grids/smoke.toml", "sweeps/example")
+        >>> print(sweep.describe())
+        regularizer=none: new
+        regularizer=nce: new
+        2 cells: 0 finished, 0 started, 2 new.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
+
+    def __init__(
+        self,
+        grid: str | Path,
+        out: str | Path,
+        *,
+        data_dir: str | Path | None = None,
+        archive_dir: str | Path | None = None,
+    ) -> None:
+        self.out = Path(out)
+        self.cells = read_grid(grid)
+        self.failures: dict[str, str] = {}
+        """Reasons why cells failed, by the name of their folder."""
+        self.interrupted = False
+        self._running: set[multiprocessing.process.BaseProcess] = set()
+        self._lock = threading.RLock()  # A signal may come while the main thread holds it.
+        folders = {"data_dir": data_dir, "archive_dir": archive_dir}
+        self._location: Location = {name: Path(path) if path else None for name, path in folders.items()}
+        self._folders = self._find_folders()
+
+    def describe(self) -> str:
+        """List the cells, and how far each of them is."""
+        progress = self._progress()
+        counts = collections.Counter(progress.values())
+        summary = ", ".join(f"{counts[state]} {state}" for state in ("finished", "started", "new"))
+        return "\n".join(
+            [*(f"{name}: {state}" for name, state in progress.items()), f"{len(progress)} cells: {summary}."]
+        )
+
+    def run(self, processes: int = 1) -> list[CellRecord]:
+        """Run the cells that are not finished. A cell that fails is noted, and the others continue.
+
+        Ctrl-C interrupts the running cells, which save; :attr:`interrupted` is then true.
+
+        Args:
+            processes: Number of cells at a time, each on its own share of the cores.
+
+        Returns:
+            Records of all finished cells.
+
+        Raises:
+            InputError: Too many processes, or another sweep runs in the folder.
+        """
+        shares = divide_machine(processes)
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.out / ".lock")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{out} is in use by another sweep, or by a program that one left.") from error
-        yield lock.fileno()
+            with lock.acquire(timeout=0):
+                self._run_all(shares)
+        except filelock.Timeout:
+            raise InputError(f"{self.out} is in use by another sweep.") from None
+        files = [CellDirectory(folder).record for folder in self._folders]
+        return [CellRecord.read(file) for file in files if file.is_file()]
+
+    def summary(self, records: list[CellRecord]) -> str:
+        """Write the results of cells, and the failures, as text."""
+        failures = [f"FAILED {name}: {reason}" for name, reason in self.failures.items()]
+        return "\n".join([format_records(records), *failures])
+
+    def _find_folders(self) -> list[Path]:
+        """Find each cell's folder: the one that trains the same already, or a new one."""
+        existing = sorted((self.out / "cells").glob("*/"))
+        states = {folder: CellDirectory(folder).state() for folder in existing}
+        held = {folder: state.cell for folder, state in states.items() if state}
+        folders = []
+        for cell in self.cells:
+            same = next((folder for folder, other in held.items() if other.trains_the_same(cell)), None)
+            names = (f"{cell.name}{SEPARATOR}{n}" if n > 1 else cell.name for n in itertools.count(1))
+            # A cell of an earlier version of the grid may have the name.
+            free = (self.out / "cells" / name for name in names if self.out / "cells" / name not in held)
+            folder = same or next(free)
+            held[folder] = cell
+            folders.append(folder)
+        return folders
+
+    def _progress(self) -> dict[str, str]:
+        pairs = zip(self.cells, self._folders, strict=True)
+        return {folder.name: CellDirectory(folder).progress(cell) for cell, folder in pairs}
+
+    def interrupt(self) -> None:
+        """Start no further cell, and interrupt the running ones as Ctrl-C does."""
+        with self._lock:
+            if not self.interrupted:
+                self.interrupted = True
+                for process in self._running:
+                    os.kill(process.pid or 0, signal.SIGINT)
+
+    def _run_all(self, shares: list[Share]) -> None:
+        progress = self._progress()
+        pairs = zip(self.cells, self._folders, strict=True)
+        todo = [(cell, folder) for cell, folder in pairs if progress[folder.name] != "finished"]
+        interval = 0.1 if sys.stderr.isatty() else 30
+        bar = tqdm(total=len(todo), unit="cell", mininterval=interval, dynamic_ncols=True)
+        queue = iter(todo)  # The threads share one iterator, so that each cell is run once.
+        with self._interrupted_by_signals(), bar, ThreadPoolExecutor(len(shares)) as pool:
+            for worker in [pool.submit(self._work, queue, share, bar) for share in shares]:
+                worker.result()
+
+    def _work(self, queue: Iterator[tuple[GridCell, Path]], share: Share, bar: "tqdm[None]") -> None:
+        """Run cells one after another, each in a new process, until there are no more."""
+        # Processes inherit the blocked signal, and unblock it when they have left the terminal's group.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        context = multiprocessing.get_context("spawn")
+        for cell, folder in queue:
+            process = context.Process(target=run_in_process, args=(cell, folder, share, self._location))
+            with self._lock:
+                if self.interrupted:
+                    return
+                process.start()
+                self._running.add(process)
+            bar.set_postfix_str(folder.name)
+            connection.wait([process.sentinel])
+            with self._lock:  # multiprocessing collects exit codes whenever a process starts or is joined.
+                process.join()
+                self._running.remove(process)
+            if process.exitcode == 0:
+                bar.write(f"{folder.name}: finished")
+            elif not self.interrupted:
+                self.failures[folder.name] = _reason(process.exitcode, folder / LOG)
+                bar.write(f"FAILED {folder.name}: {self.failures[folder.name]}")
+            bar.update()
+
+    @contextlib.contextmanager
+    def _interrupted_by_signals(self) -> Iterator[None]:
+        """Let Ctrl-C and SIGTERM interrupt the sweep, if this is the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        previous = {number: signal.signal(number, lambda *_: self.interrupt()) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
-def _progress_bar(total: int) -> "tqdm[None]":
-    """A bar with an estimate from the mean time of a stage; a log file gets a line every half minute."""
-    interval = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(
-        total=total,
-        unit="stage",
-        smoothing=0,
-        mininterval=interval,
-        maxinterval=interval,
-        dynamic_ncols=True,
-    )
+def _reason(exit_code: int | None, log: Path) -> str:
+    """Say why a cell failed: the signal, or the last line of its log."""
+    if exit_code is not None and exit_code < 0:
+        return f"ended by {signal.Signals(-exit_code).name}"
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return last.removeprefix("error: ")
+
+
+def divide_machine(processes: int) -> list[Share]:
+    """Divide this machine's cores, and the GPUs that ``CUDA_VISIBLE_DEVICES`` lists, among processes.
+
+    With more processes than GPUs, the processes share all GPUs and take memory as they need it.
+
+    Raises:
+        InputError: Fewer than one process, or more than cores.
+    """
+    cores = _usable_cores()
+    if not 1 <= processes <= len(cores):
+        raise InputError(
+            f"`processes` must be between 1 and {len(cores)}, the number of cores, got {processes}."
+        )
+    if processes == 1:
+        return [Share()]
+    gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    shares = []
+    for index in range(processes):
+        environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        if len(gpus) >= processes:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(_part(gpus, index, processes))
+        own = tuple(_part(cores, index, processes)) if hasattr(os, "sched_setaffinity") else None
+        shares.append(Share(cores=own, environment=environment))
+    return shares
+
+
+def _part(items: list[T], index: int, parts: int) -> list[T]:
+    """Cut a list into parts of nearly equal length, and return one of them."""
+    return items[len(items) * index // parts : len(items) * (index + 1) // parts]
+
+
+def _usable_cores() -> list[int]:
+    """List the logical cores that this process may use, ordered by socket and physical core."""
+    if not hasattr(os, "sched_getaffinity"):
+        return list(range(os.cpu_count() or 1))
+    return sorted(os.sched_getaffinity(0), key=lambda core: (*_topology(core), core))
+
+
+def _topology(core: int) -> tuple[int, int]:
+    folder = Path(f"/sys/devices/system/cpu/cpu{core}/topology")
+    try:
+        return int((folder / "physical_package_id").read_text()), int((folder / "core_id").read_text())
+    except (OSError, ValueError):
+        return 0, core

@@ -1,1 +1,1 @@
-"""Results of many runs as tables: grouped over seeds, beside the paper's cells, in four formats."""
+"""Tables of the results of sweeps, beside the cells of the paper."""

@@ -14,29 +14,34 @@ class TransferFlags(DataFlags):
     """Flags of the program."""
 
     target: Path | None = Field(
-        None,
+        default=None,
         description="Run directory, .keras file, SavedModel, .onnx file or export whose members are compared",
     )
-    targets: tuple[str, ...] = Field((), description="Several such paths, instead of --target")
+    targets: tuple[str, ...] = Field(default=(), description="Several such paths, instead of `target`")
     attacks: tuple[str, ...] = Field(
-        ("pgd", "mi_fgsm"), description="Names of the attacks that make the images"
+        default=("pgd", "mi_fgsm"), description="Names of the attacks that make the images"
     )
-    eps: float = Field(0.05, gt=0, description="Linf bound; images are in [0, 1]")
-    steps: int = Field(40, ge=1, description="Number of gradient steps of each attack")
+    eps: float = Field(default=0.05, gt=0, description="Linf bound; images are in [0, 1]")
+    steps: int = Field(default=40, ge=1, description="Number of gradient steps of each attack")
     step_size: float | None = Field(
-        None, gt=0, description="Size of each step (default, the paper's: eps for PGD, 0.01 for MI-FGSM)"
+        default=None,
+        gt=0,
+        description="Size of each step (default: the paper's, eps for PGD and 0.01 for MI-FGSM)",
     )
-    num_examples: int = Field(1000, ge=0, description="Number of class-balanced test images; 0 for all")
-    batch_size: int = Field(100, ge=1, description="Number of images attacked at a time")
-    seed: int = Field(0, ge=0, description="Seed of PGD's random starts")
+    num_examples: int = Field(
+        default=1000, ge=0, description="Number of class-balanced test images; 0 for all"
+    )
+    batch_size: int = Field(default=100, ge=1, description="Number of images attacked at a time")
+    seed: int = Field(default=0, ge=0, description="Seed of PGD's random starts")
     providers: tuple[str, ...] = Field(
-        ("CPUExecutionProvider",), description="onnxruntime execution providers"
+        default=("CPUExecutionProvider",), description="onnxruntime execution providers"
     )
     allow_unverified: bool = Field(
-        False, description="Whether to attack files that are not the exported ones"
+        default=False, description="Whether to attack files that are not the exported ones"
     )
     out: Path | None = Field(
-        None, description="Folder of transfer.json and its heat map (default: reports/TARGET-transfer)"
+        default=None,
+        description="Folder of transfer.json and its heat map (default: reports/TARGET-transfer)",
     )
 
 

@@ -145,7 +145,9 @@ def count_transfer(
     return TransferRow(
         **{key: settings[key] for key in ("attack", "norm", "eps")},
         settings={key: value for key, value in settings.items() if key not in ("attack", "norm", "eps")},
-        **{name: tuple(rows) for name, rows in matrices.items()},
+        aae=tuple(matrices["aae"]),
+        accuracy=tuple(matrices["accuracy"]),
+        transfer_rate=tuple(matrices["transfer_rate"]),
         summary=TransferSummary(
             mean_diagonal=diagonal, mean_off_diagonal=off_diagonal, difference=off_diagonal - diagonal
         ),

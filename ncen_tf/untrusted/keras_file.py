@@ -154,6 +154,8 @@ def _reason(error: Exception) -> str:
             f"it uses {unknown[1]}, which is not part of Keras: import the module that registers it with "
             "keras.saving.register_keras_serializable."
         )
+    if isinstance(error, MemoryError) or "OOM when allocating" in str(error):
+        return "it needs far more memory than its size justifies: do not trust it."
     if "`Lambda` layer" in str(error):
         return "it has a Lambda layer with Python code, which is never run: replace it by a registered layer."
     innermost = str(error).split("Exception encountered: ")[-1]

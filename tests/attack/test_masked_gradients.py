@@ -121,7 +121,9 @@ def test_a_small_bound_or_few_images_are_no_sign(eps: float, count: int) -> None
 
 def test_rounded_inputs_are_caught() -> None:
     """Steps in the input stop every gradient, and leave the model as breakable as it was."""
-    rounded = Quadrants(before=lambda x: np.round(x * 32) / 32, before_gradient=lambda _, g: 0 * g)
+    rounded = Quadrants(
+        before=lambda x: np.round(x * 32) / np.float32(32), before_gradient=lambda _, g: 0 * g
+    )
     assert {
         "zero_gradients",
         "black_box_beats_white_box",

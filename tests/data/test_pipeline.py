@@ -1,6 +1,7 @@
 """D + D_noise: what an epoch holds, how the noise is distributed, and that it can be entered anywhere."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def numbered_split(examples: int) -> Split:
 
 
 def epoch(split: Split, noise_eps: float = 0.0, **where: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    settings = {"epoch": 0, "seed": 0, "crop_padding": 4, "flip": False} | where
+    settings: dict[str, Any] = {"epoch": 0, "seed": 0, "crop_padding": 4, "flip": False} | where
     batches = list(training_batches(split, 16, noise_eps=noise_eps, **settings))
     return [images.numpy() for images, _ in batches], [labels.numpy() for _, labels in batches]
 

@@ -6,6 +6,7 @@ import pytest
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.resnet import SubsampleShortcut, build_resnet
+from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_trainable_parameters(depth: int, channels: int, parameters: int) -> Non
 
 @pytest.mark.parametrize("depth", [2, 7, 18, 21])
 def test_other_depths_are_refused(depth: int) -> None:
-    with pytest.raises(InputError, match="6n\\+2"):
+    with pytest.raises(InputError, match="`depth` must be 6n"):
         build_resnet(depth, (28, 28, 1))
 
 
@@ -72,3 +73,28 @@ def test_shortcut_takes_every_second_pixel_and_pads_channels_on_both_sides() -> 
     assert out.shape == (2, 3, 2, 4)
     np.testing.assert_array_equal(out[..., 1:3], images[:, ::2, ::2])
     assert not out[..., [0, 3]].any()
+
+
+@pytest.mark.parametrize(
+    ("structure", "members", "depths"),
+    [
+        ("Ensemble1", 3, [20, 20, 20]),
+        ("Ensemble2", 4, [26] * 4),
+        ("Ensemble3", 5, [32] * 5),
+        ("Ensemble4", 3, [20, 26, 32]),
+        ("Ensemble4", 4, [20, 20, 26, 32]),
+        ("Ensemble4", 5, [20, 20, 26, 26, 32]),
+    ],
+)
+def test_structures_of_the_paper(structure: str, members: int, depths: list[int]) -> None:
+    assert structure_architecture(structure, members) == tuple(f"resnet{depth}" for depth in depths)
+
+
+def test_unknown_structures_and_members_are_refused() -> None:
+    with pytest.raises(InputError, match="Ensemble5"):
+        structure_architecture("Ensemble5", 3)
+    with pytest.raises(InputError, match="3, 4 or 5"):
+        structure_architecture("Ensemble1", 2)
+    for names in (["resnet20"], ["resnet20", "resnet19"], ["resnet20", "vgg16"], ["resnet2", "resnet8"]):
+        with pytest.raises(InputError, match="`members` must be"):
+            parse_architecture(names)

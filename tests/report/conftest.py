@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncen_tf.report.metrics import build_report
-from ncen_tf.report.results import RecordedAccuracy, Report, TargetInfo
+from ncen_tf.report.results import AttackResult, RecordedAccuracy, Report, TargetInfo
 
 LABELS = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], np.int32)
 CLEAN = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 0], np.int32)  # 8 of 10 right
@@ -24,27 +24,15 @@ COURSE: list[tuple[str, str, float, set[int], set[int]]] = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """What an attack did, as attacks hand it to reports."""
-
-    settings: dict[str, Any]
-    predictions: Any
-    attacked: Any = dataclasses.field(default_factory=lambda: np.ones(10, bool))
-    shown: Any = dataclasses.field(default_factory=lambda: np.full((8, 4, 4, 1), 0.75, np.float32))
-    l2: Any = dataclasses.field(default_factory=lambda: 2 * np.arange(10, dtype=np.float32))
-    linf: Any = dataclasses.field(default_factory=lambda: np.arange(10, dtype=np.float32))
-    queries_per_image: float = 3.0
-    gradients_per_image: float = 2.0
-    seconds: float = 1.5
-
-
-def outcome(name: str, norm: str, eps: float, predictions: Any, **changes: Any) -> Outcome:
+def outcome(name: str, norm: str, eps: float, predictions: Any, **changes: Any) -> AttackResult:
     settings = {"attack": name, "norm": norm, "eps": eps, "steps": 2}
-    return Outcome(settings, np.asarray(predictions, np.int32), **changes)
+    sizes, shown = np.arange(10, dtype=np.float32), np.full((2, 4, 4, 1), 0.75, np.float32)
+    predictions = np.asarray(predictions, np.int32)
+    result = AttackResult(settings, np.ones(10, bool), predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5)
+    return dataclasses.replace(result, **changes)
 
 
-def make_report(attacks: list[Outcome], **changes: Any) -> Report:
+def make_report(attacks: list[AttackResult], **changes: Any) -> Report:
     target = TargetInfo(
         description="onnx <exports>/x/ensemble.onnx",
         sha256="ab" * 32,
@@ -66,7 +54,7 @@ def make_report(attacks: list[Outcome], **changes: Any) -> Report:
 
 
 @pytest.fixture
-def attacks() -> list[Outcome]:
+def attacks() -> list[AttackResult]:
     return [
         outcome("FGSM", "Linf", 0.1, FGSM),
         outcome("PGD", "Linf", 0.1, PGD),
@@ -76,7 +64,7 @@ def attacks() -> list[Outcome]:
 
 
 @pytest.fixture
-def report(attacks: list[Outcome]) -> Report:
+def report(attacks: list[AttackResult]) -> Report:
     return make_report(attacks)
 
 
@@ -89,7 +77,7 @@ def cumulative() -> Report:
             eps,
             np.where(np.isin(np.arange(10), list(broken)), 1 - LABELS, CLEAN),
             attacked=np.isin(np.arange(10), list(attacked)),
-            shown=np.full((len(attacked), 4, 4, 1), 0.75, np.float32),
+            shown=np.full((min(2, len(attacked)), 4, 4, 1), 0.75, np.float32),
         )
         for name, norm, eps, attacked, broken in COURSE
     ]

@@ -9,8 +9,8 @@ import pytest
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.report.gate import Gate, GateCheck, GateResult, Threshold
-from ncen_tf.report.results import GradientCheck, MaskedGradients, RecordedAccuracy, Report
-from tests.report.conftest import CLEAN, Outcome, make_report, outcome
+from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, RecordedAccuracy, Report
+from tests.report.conftest import CLEAN, make_report, outcome
 
 GATE = """
 clean_accuracy = 0.75
@@ -84,7 +84,7 @@ def test_agreement_needs_an_accuracy_of_the_same_images(report: Report, tmp_path
         gate.require_measured([], 50, RecordedAccuracy(value=0.8, examples=10_000), gradients_checked=False)
 
 
-def test_the_strongest_settings_of_an_attack_count(attacks: list[Outcome], tmp_path: Path) -> None:
+def test_the_strongest_settings_of_an_attack_count(attacks: list[AttackResult], tmp_path: Path) -> None:
     weaker = outcome("PGD", "Linf", 0.1, CLEAN)
     for order in ([*attacks, weaker], [weaker, *attacks]):
         assert not check(GATE.format(minimum=0.51), make_report(order), tmp_path).checks[2].passed
@@ -92,7 +92,7 @@ def test_the_strongest_settings_of_an_attack_count(attacks: list[Outcome], tmp_p
 
 @pytest.mark.parametrize("threshold", ["Transfer-members", "worst case"])
 def test_an_attack_that_did_nothing_passes_no_gate(
-    threshold: str, attacks: list[Outcome], tmp_path: Path
+    threshold: str, attacks: list[AttackResult], tmp_path: Path
 ) -> None:
     idle = outcome("Transfer-members", "Linf", 0.2, CLEAN, queries_per_image=0.0, gradients_per_image=0.0)
     content = f"[[robust_accuracy]]\nattack = '{threshold}'\neps = 0.2\nminimum = 0.1\n"
@@ -122,7 +122,7 @@ def test_three_digits_are_enough_for_every_radius(numerator: int) -> None:
     assert [n for n in range(1, 33) if written.is_at(n / 255)] == [numerator]
 
 
-def test_clean_gradients_are_demanded(attacks: list[Outcome], report: Report, tmp_path: Path) -> None:
+def test_clean_gradients_are_demanded(attacks: list[AttackResult], report: Report, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`clean_gradients` needs a report made with `check_gradients`"):
         check("clean_gradients = true", report, tmp_path)
     for passed, message in ((True, "no sign of them"), (False, "zero_gradients")):

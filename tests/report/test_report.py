@@ -1,6 +1,7 @@
 """What a report holds, and how it is written, read back, printed and shown."""
 
 import base64
+import dataclasses
 import json
 import math
 import re
@@ -13,9 +14,9 @@ import pytest
 from ncen_tf.base.errors import InputError
 from ncen_tf.report import results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
-from ncen_tf.report.results import GradientCheck, MaskedGradients, Report
+from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
-from tests.report.conftest import LABELS, Outcome, make_report
+from tests.report.conftest import LABELS, make_report
 
 
 @pytest.mark.parametrize("attacks", [1, 3])
@@ -132,15 +133,11 @@ def test_a_wrong_report_is_refused(change: Any, says: str, report: Report, tmp_p
     with pytest.raises(InputError, match=says) as refused:
         Report.read(file)
     assert str(file) in str(refused.value)
-
-
-def test_a_file_that_is_no_report_is_named(tmp_path: Path) -> None:
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"report\.json"):
+        Report.read(file)
     with pytest.raises(InputError, match=r"none\.json cannot be read"):
         Report.read(tmp_path / "none.json")
-    for content in ("{", "[]", "{}"):
-        (tmp_path / "report.json").write_text(content)
-        with pytest.raises(InputError, match=r"report\.json"):
-            Report.read(tmp_path / "report.json")
 
 
 def test_the_table_names_what_it_shows(report: Report) -> None:
@@ -166,7 +163,7 @@ def test_the_table_of_a_cumulative_suite_counts_what_was_attacked(cumulative: Re
     assert len({len(line) for line in text.splitlines() if line.startswith(("APGD-CE", "Square"))}) == 1
 
 
-def test_table_and_page_tell_the_verdict_on_gradients(attacks: list[Outcome], tmp_path: Path) -> None:
+def test_table_and_page_tell_the_verdict_on_gradients(attacks: list[AttackResult], tmp_path: Path) -> None:
     for passed, says in ((True, "masked gradients: no sign of them"), (False, "zero_gradients: 5.0% <have>")):
         check = GradientCheck(name="zero_gradients", passed=passed, finding="5.0% <have> no gradient")
         verdict = MaskedGradients(clean=passed, examples=8, eps=0.1, checks=(check,))
@@ -178,8 +175,8 @@ def test_table_and_page_tell_the_verdict_on_gradients(attacks: list[Outcome], tm
         assert ("SUSPECTED" in page) is not passed
 
 
-def test_a_classifier_that_is_never_right_is_reported(attacks: list[Outcome], tmp_path: Path) -> None:
-    wrong = [Outcome(attack.settings, 1 - LABELS) for attack in attacks]
+def test_a_classifier_that_is_never_right_is_reported(attacks: list[AttackResult], tmp_path: Path) -> None:
+    wrong = [dataclasses.replace(attack, predictions=1 - LABELS) for attack in attacks]
     report = results.Report.model_validate(
         make_report(wrong).model_dump() | {"clean_accuracy": proportion(0, 10)}
     )
@@ -228,15 +225,13 @@ def test_the_page_says_what_the_table_says(report: Report, cumulative: Report, t
 
 
 def test_the_images_on_the_page_are_those_that_were_attacked(
-    cumulative: Report, attacks: list[Outcome]
+    cumulative: Report, attacks: list[AttackResult]
 ) -> None:
     square = cumulative._images[1]
-    np.testing.assert_array_equal(
-        square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80, 96, 112, 128]]
-    )
+    np.testing.assert_array_equal(square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]])
     assert square.classes[0] == ("T-shirt/top", "T-shirt/top", "<Bag>")
     # A model of another origin may know more classes than the dataset.
-    unknown = make_report([Outcome(attacks[0].settings, np.full(10, 11, np.int32))])
+    unknown = make_report([dataclasses.replace(attacks[0], predictions=np.full(10, 11, np.int32))])
     assert unknown._images[0].classes[0][2] == "class 11"
 
 

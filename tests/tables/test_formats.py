@@ -1,29 +1,37 @@
-"""What the formats write, read back."""
+"""What the formats write, read back; the program as a user runs it, and the pages that are committed."""
 
+import csv
 import dataclasses
+import io
+import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ncen_tf.tables.experiments import read_experiments
-from ncen_tf.tables.latex import escape, to_latex
-from ncen_tf.tables.markdown import to_markdown
-from ncen_tf.tables.page import sections
-from ncen_tf.tables.table import Cell, Table
-from ncen_tf.tables.terminal import to_terminal
-from tests.tables.records import all_tables, report, run, write
+from ncen_tf.tables.formats import _escape_latex, _latex, _markdown, _terminal, format_tables
+from ncen_tf.tables.result_tables import ResultTable
+from ncen_tf.tables.results_frame import read_results
+from tests.conftest import ROOT, Program
+from tests.tables.records import record, report, tables_of, write
+
+Refuse = Callable[..., None]
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("records")
+
+
+@pytest.fixture(scope="module")
+def tables(folder: Path) -> list[ResultTable]:
     """Two structures, two seeds of one method and one of others, two protocols."""
     rng = np.random.default_rng(2)
-    folder = tmp_path_factory.mktemp("records")
     cells: dict[str, dict[str, Any]] = {
         "none-s0": {"regularizer": "none"},
         "nce-s0": {},
@@ -31,107 +39,82 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> list[Table]:
         "balanced": {"lambda_norm": -0.02},
         "deep": {"architecture": ("resnet32",) * 3},
     }
-    for name, settings in cells.items():
-        reports = [report(rng, protocol) for protocol in ("paper", "strict")]
-        write(folder, name, run(rng, decay_every=1, **settings), reports)
-    return all_tables(folder)
+    records = [
+        record(rng, name, [report(rng, p) for p in ("paper", "strict")], decay_every=1, **settings)
+        for name, settings in cells.items()
+    ]
+    sections = tables_of(folder, *records)
+    return [table for section in sections.values() for table in section]
 
 
 @pytest.fixture
-def table(tables: list[Table]) -> Table:
-    """The first, of AAE under protocol paper."""
-    return tables[0]
+def table(tables: list[ResultTable]) -> ResultTable:
+    """AAE under the protocol paper."""
+    return tables[1]
 
 
-def test_columns_are_the_papers_with_differing_weights_named(table: Table) -> None:
-    assert table.header == (
+def test_columns_are_the_papers_with_differing_weights_named(table: ResultTable) -> None:
+    assert table.header == [
         *("structure", "attack", "eps"),
         *("BL", "paper", "diff."),
         *("NCEn", "paper", "diff."),
         "NCEn, lambda_norm -0.02",
-    )
-    first, *others = table.body()[0]
-    assert first[:3] == ("Ensemble1", "ACE", "")
+    ]
+    (first, *others), (deep, *_) = table.blocks
+    assert first[:3] == ["Ensemble1", "ACE", ""]
     assert first[4] == "0.9337"
-    assert others[0][:3] == ("", "FGSM", "0.1")
-    assert [block.structure for block in table.blocks] == ["Ensemble1", "Ensemble3"]
-    deep = table.body()[1][0]
-    assert deep[3:6] == ("", "", "")  # no run of BL
+    assert others[0][:3] == ["", "FGSM", "0.1"]
+    assert deep[0] == "Ensemble3"
+    assert deep[3:6] == ["", "", ""]  # no run of BL
     assert "±" in first[6]
     assert "±" not in deep[6]
 
 
-def test_a_caption_states_its_conditions(table: Table) -> None:
-    caption = " ".join(table.caption)
+def test_a_caption_states_its_conditions(tables: list[ResultTable], table: ResultTable) -> None:
     for statement in (
         "Protocol paper, objective member_average; 1,000 test images of fashion_mnist attacked.",
         "Trained on 10,000 images of fashion_mnist for 2 epochs.",
-        "1 seed (0) for Ensemble1 BL and Ensemble1 NCEn, lambda_norm -0.02 and Ensemble3 NCEn; ",
-        "2 seeds (0, 1) for Ensemble1 NCEn.",
+        "1 seed (0) for Ensemble1 BL and Ensemble1 NCEn, lambda_norm -0.02 and Ensemble3 NCEn",
+        "2 seeds (0, 1) for Ensemble1 NCEn",
         "All trained with decay_every 1.",
         "Hardware: 2 CPU cores, Linux x86_64.",
-        "The paper trained on 60,000 images for 40 epochs: levels are not comparable with its cells.",
+        "The paper trained on 60,000 images for 40 epochs: the values are not comparable with its cells.",
     ):
-        assert statement in caption
-
-
-def test_only_compared_tables_speak_of_the_paper(tables: list[Table]) -> None:
-    assert [table.title for table in tables if "not comparable" in " ".join(table.caption)] == [
-        "AAE, protocol paper, fashion_mnist, k = 3"
-    ]
-
-
-def test_only_cumulative_rows_are_called_so(tables: list[Table]) -> None:
-    titles = [table.title for table in tables if "those above it" in " ".join(table.caption)]
-    assert titles == [table.title for table in tables if "protocol strict" in table.title] != []
+        assert statement in table.caption
+    assert [one.title for one in tables if "not comparable" in one.caption] == [table.title]
+    cumulative = [one.title for one in tables if "those above it" in one.caption]
+    assert cumulative == [one.title for one in tables if "protocol strict" in one.title] != []
 
 
 def test_at_the_papers_scale_nothing_is_said_of_scale(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    full = run(rng, train_examples=60_000, epochs=40)
-    write(tmp_path, "full", full, [report(rng, "released", examples=10_000)])
-    caption = sections(read_experiments(tmp_path))["Protocol released"][0].caption
-    assert caption[-1] == "paper: AAE and ACE of Table II; diff.: measured minus published."
+    reports = [report(rng, "released", examples=10_000)]
+    full = record(rng, "full", reports, train_examples=None, epochs=40)
+    caption = tables_of(tmp_path, full)["Protocol released"][0].caption
+    assert caption.endswith(" paper: AAE and ACE of Table II; diff.: measured minus published.")
 
 
-@pytest.mark.parametrize(
-    ("values", "text"),
-    [
-        ((0.5,), "0.5000"),
-        ((0.5, 0.7), "0.6000 ± 0.1414"),
-        ((0.5, None), "0.5000 (n = 1)"),
-        ((None, None), "n/a"),
-        ((float("nan"), 0.5), "nan ± nan"),
-    ],
-)
-def test_cell_text(values: tuple[float | None, ...], text: str) -> None:
-    assert Cell(tuple(range(len(values))), values).text(".4f") == text
+def test_terminal_columns_are_aligned(table: ResultTable) -> None:
+    lines = _terminal(table).splitlines()
+    rules = [number for number, line in enumerate(lines) if line.startswith("---")]
+    assert len(rules) == len(table.blocks)  # below the header, and between the blocks
+    starts = [match.start() for match in re.finditer(r"-+", lines[rules[0]])]
+    for line in lines[rules[0] + 1 :]:
+        assert all(line[start - 1 : start] in (" ", "") for start in starts[1:]), line
+    assert "Ensemble3" in lines[rules[1] + 1]
 
 
-def test_terminal_columns_are_aligned(table: Table) -> None:
-    lines = to_terminal(table).splitlines()
-    head = next(number for number, line in enumerate(lines) if line.startswith("structure"))
-    ends = [match.end() for match in re.finditer(r"\S+", lines[head].replace("NCEn, l", "NCEn__l"))]
-    assert len({len(line) for line in lines[head:] if line.endswith("0.1") or "---" in line}) == 1
-    bl = ends[3]
-    for line in lines[head:]:
-        if line.strip() and not line.startswith("-") and len(line) > bl:
-            assert line[bl : bl + 2] == "  "
-
-
-def test_markdown_has_as_many_cells_in_every_line(tables: list[Table]) -> None:
+def test_markdown_has_as_many_cells_in_every_line(tables: list[ResultTable]) -> None:
     for table in tables:
-        nasty = dataclasses.replace(table, labels=("a|b", *table.labels[1:]))
-        lines = [line for line in to_markdown(nasty).splitlines() if line.startswith("|")]
-        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in lines}
-        assert counts == {len(table.header) + 1}
-        assert len(lines) == 2 + sum(len(block.lines) for block in table.blocks)
+        nasty = dataclasses.replace(table, header=["a|b", *table.header[1:]])
+        lines = [line for line in _markdown(nasty).splitlines() if line.startswith("|")]
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in lines} == {len(table.header) + 1}
+        assert len(lines) == 2 + sum(map(len, table.blocks))
 
 
-def test_latex_is_balanced_and_rectangular(tables: list[Table]) -> None:
+def test_latex_is_balanced_and_rectangular(tables: list[ResultTable]) -> None:
     for table in tables:
-        nasty = dataclasses.replace(table, labels=(r"100 % {_\#&$~^}", *table.labels[1:]))
-        text = to_latex(nasty)
+        text = _latex(dataclasses.replace(table, header=[r"100 % {_\#&$~^}", *table.header[1:]]))
         bare = re.sub(r"\\[{}%&$#_]", "", text)
         depth = 0
         for letter in bare:
@@ -143,11 +126,8 @@ def test_latex_is_balanced_and_rectangular(tables: list[Table]) -> None:
         body = bare[bare.index(r"\toprule") : bare.index(r"\bottomrule")]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]
         assert {line.count("&") + 1 for line in rows} == {len(table.header)}
-        assert re.search(r"\\begin{tabular}{(l+r+)}", text).group(1).count("l") == len(table.row_head) + 1  # type: ignore[union-attr]
         assert bare.count("$") % 2 == 0
-        assert "%" not in bare
-        assert "#" not in bare
-        assert "±" not in text
+        assert not set("%#±") & set(bare)
 
 
 @pytest.mark.parametrize(
@@ -161,17 +141,74 @@ def test_latex_is_balanced_and_rectangular(tables: list[Table]) -> None:
     ],
 )
 def test_latex_escapes(text: str, written: str) -> None:
-    assert escape(text) == written
+    assert _escape_latex(text) == written
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(tables: list[Table], tmp_path: Path) -> None:
+def test_latex_compiles(tables: list[ResultTable], tmp_path: Path) -> None:
     nasty = dataclasses.replace(tables[0], title=r"\begin{x} 100 % of #1_2 & $3 <~^|> ±")
+    body = "\n".join(map(_latex, [nasty, *tables]))
     document = tmp_path / "document.tex"
-    body = "\n".join(map(to_latex, [nasty, *tables]))
     document.write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
     )
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document.name]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_csv_holds_what_the_tables_show(folder: Path, tables: list[ResultTable]) -> None:
+    lines = list(csv.DictReader(io.StringIO(format_tables(read_results(folder), "csv"))))
+    shown = [table for table in tables if table.cells]
+    assert len(lines) == sum(len(table.cells) for table in shown)
+    table = shown[0]
+    for line in (line for line in lines if line["protocol"] == "paper" and line["measure"] in ("ACE", "AAE")):
+        text = f"{float(line['mean']):.4f}" + (f" ± {float(line['std']):.4f}" if line["std"] else "")
+        label = line["method"] + (", lambda_norm -0.02" if "lambda_norm" in line["settings"] else "")
+        block = next(block for block in table.blocks if block[0][0] == line["structure"])
+        eps = f"{float(line['eps']):.4g}" if line["eps"] else ""
+        (row,) = (row for row in block if row[1:3] == [line["attack"] or line["measure"], eps])
+        assert row[table.header.index(label)] == text
+
+
+@pytest.mark.usefixtures("tables")
+def test_formats_to_a_file_and_to_standard_output(
+    folder: Path, run_program: Program, refuse: Refuse, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "tables.txt"
+    flags = [f"--results={folder}", "--format=latex", "--protocol=strict"]
+    printed = run_program("tables", *flags)
+    assert printed.returncode == 0, printed.stderr
+    written = run_program("tables", *flags, f"--out={out}")
+    assert written.stdout == f"Tables of 5 runs: {out}\n"
+    assert out.read_text(encoding="utf-8") == printed.stdout
+    assert "strict" in printed.stdout
+    assert "protocol paper" not in printed.stdout
+    refuse("tables", says="--results is missing")
+    refuse("tables", f"--results={tmp_path / 'nowhere'}", says="nowhere")
+    refuse("tables", f"--results={tmp_path}", says="no record")
+    refuse("tables", f"--results={folder}", "--protocol=srtict", says="'srtict': they have paper, strict")
+    refuse("tables", f"--results={folder}", "--page", "--format=latex", says="--page is Markdown")
+    refuse("tables", f"--results={folder}", "--preamble=x.md", says="--preamble needs --page")
+    refuse("tables", f"--results={folder}", "--page", "--preamble=missing.md", says="missing.md")
+
+
+def test_damaged_records_are_named(tmp_path: Path, refuse: Refuse) -> None:
+    write(tmp_path, record(np.random.default_rng(0), "one"))
+    (tmp_path / "progress.json").write_text('{"finished": 2}')  # not a record
+    (tmp_path / "one" / ".4711.record.json").write_text('{"name": "half wri')  # being written
+    file = tmp_path / "one" / "record.json"
+    content = json.loads(file.read_text())
+    content["run"]["test"]["gradient_norm"] = "large"
+    file.write_text(json.dumps(content))
+    refuse("tables", f"--results={tmp_path}", says="run.test.gradient_norm")
+
+
+@pytest.mark.parametrize("page", ["results", "diversity"])
+def test_the_committed_pages_are_what_their_records_give(page: str, run_program: Program) -> None:
+    folder = ROOT / "docs" / page
+    done = run_program("tables", f"--results={folder}", "--page", f"--preamble={folder / 'preamble.md'}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (folder / "RESULTS.md").read_text(encoding="utf-8")
+    headings = [line for line in done.stdout.splitlines() if line.startswith("## ")]
+    assert headings[-2:] == ["## Gradients on clean images", "## Cost of training"]

@@ -1,0 +1,225 @@
+"""One cell of a sweep: trained, exported and attacked in a process of its own."""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+import ncen_tf
+from ncen_tf.attack.suites import load_suite
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import Settings
+from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
+from ncen_tf.report.results import Report
+from ncen_tf.sweep.grid import AttackSettings, GridCell
+from ncen_tf.sweep.records import RECORD, CellRecord
+from ncen_tf.train.run_directory import RunDirectory
+
+LOG = "log.txt"
+INTERRUPTED = 130
+FAILED = 2
+
+
+class Share(Settings):
+    """Part of the machine that one process may use."""
+
+    cores: tuple[int, ...] | None = None
+    """Logical cores, or ``None`` for all."""
+    environment: dict[str, str] = Field(default={})
+    """Environment variables, such as the GPUs."""
+
+
+Location = dict[str, Path | None]
+"""Folders of datasets: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
+
+
+class CellState(Settings):
+    """What a cell's folder was last used for, and the seconds that each step has taken so far."""
+
+    cell: GridCell
+    seconds: dict[str, float] = Field(default={})
+
+
+class CellDirectory:
+    """Folder of a cell: ``run``, ``export``, ``reports/NAME``, ``log.txt``, ``cell.json``, ``record.json``.
+
+    ``record.json`` is written last. The other files may then be deleted; what is needed of them is made again
+    if an attack is added to the grid.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / LOG
+        self.record = path / RECORD
+        self.run = path / "run"
+        self.export = path / "export"
+        self._state_file = path / "cell.json"
+
+    def state(self) -> CellState | None:
+        """Read what the folder was last used for; ``None`` of a folder that is not a cell's."""
+        return CellState.read(self._state_file) if self._state_file.is_file() else None
+
+    def progress(self, cell: GridCell) -> str:
+        """Return ``finished``, ``started`` or ``new``."""
+        state = self.state()
+        if state is None:
+            return "new"
+        return "finished" if self.record.is_file() and state.cell.includes(cell) else "started"
+
+    def begin(self, cell: GridCell) -> dict[str, float]:
+        """Note what is to be done, and delete the results of other settings.
+
+        Returns:
+            Seconds that the steps have taken in earlier attempts.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.record.unlink(missing_ok=True)
+        before = self.state() or CellState(cell=cell)
+        seconds = dict(before.seconds)
+        if before.cell.export != cell.export:
+            self.delete_export(seconds)
+        for attack in cell.attacks:
+            if attack not in before.cell.attacks:
+                shutil.rmtree(self.report(attack), ignore_errors=True)
+                seconds.pop(attack.report_name, None)
+        self.write_state(CellState(cell=cell, seconds=seconds))
+        return seconds
+
+    def delete_export(self, seconds: dict[str, float]) -> None:
+        """Delete the export and all reports, which are made from it."""
+        shutil.rmtree(self.export, ignore_errors=True)
+        shutil.rmtree(self.path / "reports", ignore_errors=True)
+        for step in set(seconds) - {"train"}:
+            del seconds[step]
+
+    def report(self, attack: AttackSettings) -> Path:
+        """Return the folder of an attack's report."""
+        return self.path / "reports" / attack.report_name
+
+    def write_state(self, state: CellState) -> None:
+        """Write what the folder is used for."""
+        state.write(self._state_file)
+
+
+def run_in_process(cell: GridCell, folder: Path, share: Share, location: Location) -> None:
+    """Run a cell in this process, whose output goes to the cell's log.
+
+    The process ends with exit code 0, with 2 after an error in the input, or with 130 when it was
+    interrupted and has saved. It stops as after Ctrl-C when the process that started it has ended.
+    """
+    directory = CellDirectory(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = directory.log.open("ab")
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log.fileno(), stream.fileno())
+    # In a process group of its own, a terminal's Ctrl-C reaches this process only through the sweep, once.
+    os.setpgrp()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ncen_tf").setLevel(logging.INFO)
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    if share.cores is not None:
+        os.sched_setaffinity(0, share.cores)
+    os.environ.update(share.environment)
+    try:
+        run_cell(cell, directory, location)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("Interrupted; the same sweep continues here.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> CellRecord:
+    """Train, export and attack; what is done already is kept.
+
+    Args:
+        cell: What to do.
+        directory: Where to do it.
+        location: Where datasets are.
+
+    Returns:
+        The cell's record, which is also written.
+
+    Raises:
+        InputError: A step cannot be done.
+        KeyboardInterrupt: Ctrl-C; the training is saved.
+    """
+    seconds = directory.begin(cell)
+
+    @contextlib.contextmanager
+    def step(name: str) -> Iterator[None]:
+        print(f"--- {name}", flush=True)
+        started, before = time.monotonic(), seconds.get(name, 0.0)
+        try:
+            yield
+        finally:
+            seconds[name] = round(before + time.monotonic() - started, 1)
+            directory.write_state(CellState(cell=cell, seconds=seconds))
+
+    config = cell.config
+    if not RunDirectory(directory.run).is_complete:
+        directory.delete_export(seconds)  # of an earlier training
+    with step("train"):
+        sizes = {"train_examples": config.train_examples, "test_examples": config.test_examples}
+        data = ncen_tf.load_data(config.dataset, **location, **sizes)
+        run = ncen_tf.train_ensemble(config, data, directory.run)
+    with step("export"):
+        if (directory.export / MANIFEST).is_file():
+            manifest = Manifest.read(directory.export)
+        else:
+            manifest = ncen_tf.export_ensemble(run, directory.export, data=data, **dict(cell.export))
+    reports: dict[str, Report] = {}
+    for attack in cell.attacks:
+        with step(attack.report_name):
+            reports[attack.report_name] = _report(cell, attack, directory, location)
+    record = CellRecord(
+        name=directory.path.name,
+        config=config,
+        run=run.summary,
+        export=manifest.accuracy,
+        onnx_sha256=manifest.files[ONNX_FILE].sha256,
+        reports=reports,
+        seconds=seconds,
+    )
+    record.write(directory.record)
+    return record
+
+
+def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, location: Location) -> Report:
+    """Attack the cell's export, or read the report of an attack that is finished."""
+    folder = directory.report(attack)
+    if (folder / "report.json").is_file():
+        return Report.read(folder / "report.json")
+    # An export has no batch statistics: what needs them attacks the run.
+    needs_run = load_suite(attack.suite, cell.config.dataset).batch_statistics
+    report: Report = ncen_tf.evaluate(
+        directory.run if needs_run else directory.export / ONNX_FILE,
+        ncen_tf.load_data(cell.config.dataset, **location).test,
+        suite=attack.suite,
+        examples=attack.examples,
+        seed=attack.seed,
+        out=folder,
+        **attack.choices,
+    )
+    report.save(folder)
+    return report
+
+
+def _stop_with_parent() -> None:
+    """Wait for the end of the sweep's process, and interrupt this one: two sweeps must not train one cell."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGINT)

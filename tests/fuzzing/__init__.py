@@ -1,1 +1,0 @@
-"""Damaged and hostile files against everything that reads files: accepted, or refused in one sentence."""

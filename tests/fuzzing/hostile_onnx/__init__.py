@@ -1,1 +1,0 @@
-"""ONNX files that ask for what no reader may do or take."""

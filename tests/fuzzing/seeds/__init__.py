@@ -1,1 +1,0 @@
-"""Small files of every format that its reader accepts: what mutations start from."""

@@ -1,1 +1,0 @@
-"""Real programs, killed with SIGKILL at random moments and started again, beside undisturbed ones."""
