@@ -97,9 +97,11 @@ class Objective:
             Logits, losses, and gradients [N, H, W, C], each up to a positive factor.
 
         Raises:
-            InputError: A gradient is NaN.
+            InputError: A logit or a gradient is NaN.
         """
         logits, pull_back = self.linearize(images)
+        if np.isnan(logits).any():
+            raise self._undefined("answer")
         losses, slopes = loss(logits.astype(np.float64))
         largest = np.abs(slopes).max(axis=(1, 2), keepdims=True)
         scaled = np.divide(slopes, largest, out=np.zeros_like(slopes), where=largest != 0)
@@ -114,10 +116,9 @@ class Objective:
         Raises:
             InputError: A logit is NaN.
         """
-        scores = log_mean_probabilities(logits)
-        if np.isnan(scores).any():  # the largest of which would be class 0
+        if np.isnan(logits).any():  # the largest of which would be class 0
             raise self._undefined("answer")
-        return scores.argmax(axis=1)
+        return log_mean_probabilities(logits).argmax(axis=1)
 
     def count(self, queries: int, gradients: int) -> None:
         """Add passes that were made without this object's methods."""

@@ -21,6 +21,7 @@ from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml
+from ncen_tf.base.flags import parse_number
 from ncen_tf.base.settings import Settings
 
 
@@ -242,4 +243,9 @@ def _build_attack(entry: Any) -> Attack:
     for key, value in settings.items():
         if isinstance(value, bool):  # which Python counts as a number
             raise InputError(f"`{key}` must be a number, got {str(value).lower()}.")
+        if isinstance(value, str) and "/" in value:
+            try:
+                settings[key] = parse_number(value)
+            except ValueError as error:
+                raise InputError(f"`{key}` must be a number or a fraction, got {value!r}.") from error
     return _builder(entry["name"])(**settings)

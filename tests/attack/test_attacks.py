@@ -1,23 +1,30 @@
-"""Every attack in one table, and what each of the project's own ones promises."""
+"""Every attack in one table, and what each promises: its bound, its steps, its definition."""
 
-from typing import Any
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, ClassVar
 
+import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.diverse_input import DiverseInput
-from ncen_tf.attack.foolbox_attacks import DeepFool
-from ncen_tf.attack.momentum_iterative import MomentumIterative
-from ncen_tf.attack.objectives import Objective, ObjectiveName
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
-from ncen_tf.attack.registry import ATTACKS
+from ncen_tf.attack.attack import ATTACKS, MinimalPerturbation, find_attack
+from ncen_tf.attack.cleverhans_attacks import ProjectedGradientDescent
+from ncen_tf.attack.iterative import DiverseInput, MomentumIterative
+from ncen_tf.attack.losses import ObjectiveName
+from ncen_tf.attack.objectives import Objective, RemainingExamples
+from ncen_tf.attack.skip_gradient import SkipGradient, decay_residual_gradients
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
-from tests.attack.conftest import Examples
-from tests.attack.stand_in import KerasTarget, ResidualTarget
+from ncen_tf.base.settings import settings
+from ncen_tf.ensembles.batch_norm import BatchNorm
+from ncen_tf.ensembles.resnet import build_resnet
+from ncen_tf.targets.target import Target
+from ncen_tf.targets.tensorflow_targets import KerasTarget, TensorFlowTarget
+from tests.attack.helpers import Examples
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -70,21 +77,20 @@ def test_the_table_is_complete() -> None:
 
 
 @pytest.mark.parametrize(("name", "changes"), [*((name, {}) for name in TABLE), *IN_L2.items()])
-def test_every_attack_breaks_images_inside_its_ball(
+def test_every_attack_breaks_images_within_its_bound(
     name: str,
     changes: dict[str, Any],
-    residual_target: ResidualTarget,
+    residual_target: KerasTarget,
     target: KerasTarget,
     examples: Examples,
 ) -> None:
     settings, count, module = TABLE[name]
     pytest.importorskip(module)
-    attack = ATTACKS[name](**(settings | changes))
-    several = name.startswith("Transfer")  # a single classifier has no stand-ins to attack
+    attack = find_attack(name)(**(settings | changes))
+    several = name.startswith("Transfer")  # a single classifier has no surrogates
     objective = Objective(target if several else residual_target, "member_average")
     images, labels = right_examples(objective, examples, count)
-    batch = tf.constant(images), tf.constant(labels, tf.int32)
-    found = np.asarray(attack(objective, *batch, seed=5))
+    found = attack(objective, images, labels, seed=5)
     assert found.dtype == np.float32
     assert found.shape == images.shape
     assert found.min() >= 0
@@ -93,19 +99,29 @@ def test_every_attack_breaks_images_inside_its_ball(
     sizes = np.linalg.norm(change, ord=np.inf if attack.norm == "Linf" else 2, axis=1)
     assert sizes.max() <= attack.eps + 1e-6
     assert broken(objective, found, labels) > 0
-    np.testing.assert_array_equal(found, attack(objective, *batch, seed=5))
+    np.testing.assert_array_equal(found, attack(objective, images, labels, seed=5))
+
+
+@settings
+class Minimal(MinimalPerturbation):
+    """Returns the images."""
+
+    name: ClassVar[str] = "Minimal"
+
+    def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
+        return images
 
 
 def test_minimal_perturbations_beyond_eps_do_not_count() -> None:
     clean = np.zeros((3, 2, 2, 1), np.float32)
     found = clean + np.array([0.1, 0.3, np.nan], np.float32)[:, np.newaxis, np.newaxis, np.newaxis]
-    kept = DeepFool(eps=0.5).within_eps(clean, found)  # L2 sizes 0.2, 0.6, NaN
+    kept = Minimal(eps=0.5).within_eps(clean, found)  # L2 sizes 0.2, 0.6, NaN
     np.testing.assert_array_equal(kept, np.stack([found[0], clean[1], clean[2]]))
 
 
 def test_a_larger_radius_never_leaves_more_images_right(target: KerasTarget, examples: Examples) -> None:
     objective = Objective(target, "ensemble")
-    batch = tf.constant(examples[0]), tf.constant(examples[1], tf.int32)
+    batch = examples
     counts = []
     for eps in (0.005, 0.02, 0.05, 0.15):
         found = ProjectedGradientDescent(eps=eps, steps=10, step_size=eps / 4)(objective, *batch, seed=0)
@@ -114,21 +130,28 @@ def test_a_larger_radius_never_leaves_more_images_right(target: KerasTarget, exa
     assert counts[-1] > counts[0]
 
 
-def test_all_attacks_share_one_trace(target: KerasTarget, examples: Examples) -> None:
-    objective = Objective(target, "member_average")
-    for size in (8, 5):  # a batch size of its own for the traces around it
-        batch = tf.constant(examples[0][:size]), tf.constant(examples[1][:size], tf.int32)
+def test_all_attacks_share_one_trace(trained: list[keras.Model], examples: Examples) -> None:
+    traces = 0
+
+    def function(images: tf.Tensor) -> tf.Tensor:
+        nonlocal traces
+        traces += 1
+        return tf.stack([member(images) for member in trained], axis=1)
+
+    target = TensorFlowTarget(function, (28, 28, 1), "counted", "0" * 64)
+    objective, before = Objective(target, "member_average"), traces
+    for size in (8, 5):
         for name in ("FGSM", "MI-FGSM", "PGD", "BIM", "DIM", "Square"):
-            ATTACKS[name](**TABLE[name][0])(objective, *batch, seed=0)
-            objective.log_probabilities(batch[0])
-    assert target.traces == 1
+            find_attack(name)(**TABLE[name][0])(objective, examples[0][:size], examples[1][:size], seed=0)
+            objective.log_probabilities(examples[0][:size])
+    assert traces == before
 
 
 def test_square_beats_noise_and_follows_its_schedule(target: KerasTarget, examples: Examples) -> None:
     objective = Objective(target, "ensemble")
     images, labels = right_examples(objective, examples, 24)
     attack = Square(eps=0.1, queries=150)
-    found = np.asarray(attack(objective, tf.constant(images), tf.constant(labels, tf.int32), seed=0))
+    found = attack(objective, images, labels, seed=0)
     signs = np.random.default_rng(0).choice([-0.1, 0.1], size=images.shape)
     noise = np.clip(images + signs, 0, 1).astype(np.float32)
     assert objective.gradients == 0
@@ -146,64 +169,195 @@ def test_some_attacks_ignore_the_objective(name: str, target: KerasTarget, examp
     """The averaged loss's extra column is no class that they could end in."""
     settings, count, module = TABLE[name]
     pytest.importorskip(module)
-    batch = tf.constant(examples[0][:count]), tf.constant(examples[1][:count], tf.int32)
+    batch = examples[0][:count], examples[1][:count]
     objectives: tuple[ObjectiveName, ...] = ("member_average", "ensemble")
-    found = [ATTACKS[name](**settings)(Objective(target, o), *batch, seed=0) for o in objectives]
+    found = [find_attack(name)(**settings)(Objective(target, o), *batch, seed=0) for o in objectives]
     np.testing.assert_array_equal(*found)
 
 
 def test_diverse_input_without_diversity_is_momentum(target: KerasTarget, examples: Examples) -> None:
     objective = Objective(target, "ensemble")
-    batch = tf.constant(examples[0][:8]), tf.constant(examples[1][:8], tf.int32)
+    batch = examples[0][:8], examples[1][:8]
     plain = MomentumIterative(eps=0.1, steps=3, step_size=0.02)(objective, *batch, seed=0)
     same = DiverseInput(eps=0.1, steps=3, step_size=0.02, least_scale=1.0)(objective, *batch, seed=0)
     assert np.mean(np.abs(plain - same) > 1e-5) < 0.002
 
 
-def test_diverse_input_shrinks_and_shifts(examples: Examples) -> None:
+class LinearImages(Target):
+    """One linear member of 28 x 28 images; keeps the images it is shown."""
+
+    description, sha256, image_shape, classes, members = "linear images", "", (28, 28, 1), 3, 1
+    weights = np.random.default_rng(0).normal(size=(784, 3)).astype(np.float32)
+    shown: Array
+
+    def logits(self, images: Array) -> Array:
+        self.shown = images
+        return (images.reshape(-1, 784) @ self.weights)[:, np.newaxis]
+
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        return self.logits(images), lambda u: (u[:, 0] @ self.weights.T).reshape(-1, 28, 28, 1)
+
+
+def test_diverse_input_differentiates_shrunk_and_shifted_copies(examples: Examples) -> None:
     attack = DiverseInput(eps=0.1, probability=1.0, least_scale=0.5)
-    white = tf.ones([2, 28, 28, 1])
-    areas = []
+    target, images, labels = LinearImages(), examples[0][:2], np.zeros(2, np.int32)
+    remaining, sizes = RemainingExamples(Objective(target, "ensemble"), images, labels), set()
     for seed in range(20):
-        copy = np.asarray(attack.diversify(white, np.random.default_rng(seed)))
-        assert copy.shape == white.shape
-        assert set(np.unique(copy)) <= {0.0, 1.0}
-        areas.append(copy[0].sum())
-    assert min(areas) >= 14 * 14
-    assert len(set(areas)) > 5
+        gradients, _ = attack.gradients(remaining, images, np.random.default_rng(seed))
+        generator = np.random.default_rng(seed)  # the same choices, in TensorFlow
+        generator.random()
+        size = math.ceil(generator.uniform(0.5, 1.0) * 28)
+        top, left = (int(generator.integers(28 - size + 1)) for _ in range(2))
+        x = tf.constant(images)
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            shrunk = tf.image.resize(x, (size, size), method="nearest")
+            copy = tf.image.pad_to_bounding_box(shrunk, top, left, 28, 28)
+            logits = tf.reshape(copy, [2, -1]) @ target.weights
+            loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        np.testing.assert_array_equal(target.shown, copy)
+        expected, found = tape.gradient(loss, x).numpy(), gradients
+        scales = [np.abs(g).max(axis=(1, 2, 3), keepdims=True) for g in (expected, found)]
+        np.testing.assert_allclose(found / scales[1], expected / scales[0], atol=1e-5)
+        sizes.add(size)
+    assert len(sizes) > 5
 
 
 @pytest.mark.parametrize(
     ("attack", "settings", "says"),
     [
-        ("FGSM", {"eps": -0.1}, "FGSM: eps is a finite number above 0; got -0.1"),
-        ("PGD", {"eps": float("nan"), "steps": 1, "step_size": 0.1}, "eps is a finite"),
-        ("PGD", {"eps": 0.1, "steps": 10, "step_size": 0.2}, "step_size is at most eps"),
+        ("FGSM", {"eps": -0.1}, "`eps` must be greater than 0, got -0.1"),
+        ("PGD", {"eps": float("nan"), "steps": 1, "step_size": 0.1}, "`eps` must be"),
+        ("PGD", {"eps": 0.1, "steps": 10, "step_size": 0.2}, "`step_size` must be at most eps"),
         ("MI-FGSM", {"eps": 0.1, "steps": 0}, "steps"),
-        ("DIM", {"eps": 0.1, "probability": 1.5}, "probability is at most 1"),
-        ("SGM", {"eps": 0.1, "gamma": 2.0}, "gamma is at most 1"),
-        ("Square", {"eps": 0.1, "initial_area": 1.5}, "initial_area is at most 1"),
-        ("APGD-CE", {"eps": 0.1, "norm": "L1"}, "APGD-CE: norm is Linf or L2; got 'L1'"),
-        ("APGD-T", {"eps": 0.1, "targets": 0}, "targets is a finite number above 0"),
+        ("DIM", {"eps": 0.1, "probability": 1.5}, "`probability` must be less than or equal to 1"),
+        ("SGM", {"eps": 0.1, "gamma": 2.0}, "`gamma` must be less than or equal to 1"),
+        ("Square", {"eps": 0.1, "initial_area": 1.5}, "`initial_area` must be less than or equal to 1"),
+        ("APGD-CE", {"eps": 0.1, "norm": "L1"}, "`norm` must be 'Linf' or 'L2', got 'L1'"),
+        ("FGSM", {"eps": 0.1, "norm": "L2"}, "FGSM: `norm` must be Linf"),
+        ("FGSM", {"eps": 8}, "`eps` must be at most 1 in Linf, got 8: .* write 8/255"),
+        ("Square", {"eps": 16.0}, "write 16/255"),
+        ("APGD-T", {"eps": 0.1, "targets": 0}, "`targets` must be greater than 0"),
     ],
 )
 def test_impossible_settings_are_refused(attack: str, settings: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
-        ATTACKS[attack](**settings)
+        find_attack(attack)(**settings)
 
 
-@pytest.mark.parametrize(
-    ("name", "module", "extra"), [("CW", "foolbox", "foolbox"), ("ZOO", "art.attacks", "art")]
-)
-def test_a_missing_extra_is_named(
-    name: str,
-    module: str,
-    extra: str,
-    target: KerasTarget,
-    examples: Examples,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("name", "module"), [("CW", "foolbox"), ("ZOO", "art")])
+def test_a_missing_extra_is_named(name: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"ncen_tf.attack.{module}_attacks", raising=False)
+    for loaded in [key for key in sys.modules if key.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"pip install ncen-tf\[{module}\]"):
+        find_attack(name)
+
+
+# Two steps: the sign of a gradient near zero is noise, and more steps would spread it.
+_TWO_STEPS = {"eps": 0.1, "steps": 2, "step_size": 0.06}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "FGSM": {"eps": 0.1},
+    "MI-FGSM": _TWO_STEPS | {"decay": 0.7},
+    "NumPy MI-FGSM": _TWO_STEPS | {"decay": 0.7},
+    "PGD": _TWO_STEPS,
+    "BIM": _TWO_STEPS,
+}
+
+
+def gradient(target: KerasTarget, objective: ObjectiveName, images: Array, labels: Labels) -> Array:
+    """Of the cross-entropy that the objective stands for, without its columns."""
+    x = tf.constant(images)
+    chosen = tf.one_hot(labels, target.classes)[:, tf.newaxis]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = target.tensorflow_logits(x)
+        if objective == "member_average":
+            chosen = tf.repeat(chosen, target.members, axis=1)
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(chosen, logits), axis=1)
+        else:
+            mean = tf.reduce_mean(tf.nn.softmax(logits), axis=1)
+            loss = -tf.math.log(tf.reduce_sum(mean * chosen[:, 0], axis=1))
+    return np.asarray(tape.gradient(loss, x))
+
+
+def written_out(
+    attack: Any, target: KerasTarget, objective: ObjectiveName, start: Array, images: Array, labels: Labels
+) -> Array:
+    """The definition of each attack, in NumPy."""
+    if attack.name == "FGSM":
+        return np.clip(images + attack.eps * np.sign(gradient(target, objective, images, labels)), 0, 1)
+    x, momentum = start, np.zeros_like(images)
+    for _ in range(attack.steps):
+        direction = gradient(target, objective, x, labels)
+        if attack.name == "MI-FGSM":
+            momentum = attack.decay * momentum + direction / np.abs(direction).mean((1, 2, 3), keepdims=True)
+            direction = momentum
+        x = np.clip(x + attack.step_size * np.sign(direction), images - attack.eps, images + attack.eps)
+        x = np.clip(x, 0, 1)
+    return x
+
+
+@pytest.mark.parametrize("objective", ["member_average", "ensemble"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_attacks_take_the_steps_of_their_definition(
+    name: str, objective: ObjectiveName, target: KerasTarget, examples: Examples
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, module, None)
-    attack: Attack = ATTACKS[name](eps=1.0)
-    with pytest.raises(InputError, match=rf"pip install ncen-tf\[{extra}\]"):
-        attack(Objective(target, "ensemble"), tf.constant(examples[0][:1]), tf.constant(examples[1][:1]), 0)
+    images, labels = examples[0][:10], examples[1][:10]
+    kind = MomentumIterative if name == "NumPy MI-FGSM" else find_attack(name)
+    attack = kind(**SETTINGS[name])
+    attacked = Objective(target, objective)
+    found = attack(attacked, images, labels, seed=9)
+    start = images
+    if name == "PGD":
+        tf.random.set_seed(9)
+        noise = tf.random.uniform(images.shape, -attack.eps, attack.eps)
+        start = np.clip(images + noise, 0, 1)
+    expected = written_out(attack, target, objective, start, images, labels)
+    assert np.mean(np.abs(found - expected) > 1e-5) < 0.002
+    steps = getattr(attack, "steps", 1)
+    assert (attacked.queries, attacked.gradients) == (10 * steps, 10 * steps)
+
+
+def test_pgd_starts_at_random(target: KerasTarget, examples: Examples) -> None:
+    attack = find_attack("PGD")(**SETTINGS["PGD"])
+    objective = Objective(target, "ensemble")
+    batch = examples[0][:4], examples[1][:4]
+    assert np.any(attack(objective, *batch, seed=1) != attack(objective, *batch, seed=2))
+
+
+def test_skip_gradient_scales_only_the_residual_branch() -> None:
+    image = keras.Input((2, 2, 1))
+    branch = keras.layers.Conv2D(1, 1, use_bias=False, kernel_initializer=keras.initializers.Constant(3.0))(
+        image
+    )
+    for inputs in ([branch, image], [image, branch]):
+        model = keras.Model(image, keras.layers.Flatten()(keras.layers.Add()(inputs)))
+        x = tf.ones([1, 2, 2, 1])
+        for gamma in (1.0, 0.25):
+            decayed = decay_residual_gradients(model, gamma)
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                total = tf.reduce_sum(decayed(x))
+            assert float(total) == 16.0
+            np.testing.assert_allclose(tape.gradient(total, x), np.full((1, 2, 2, 1), 1 + 3 * gamma))
+
+
+def test_skip_gradient_finds_the_branches_of_a_member() -> None:
+    """Option-A shortcuts are layers too; the branch is what ends in BatchNorm."""
+    model = build_resnet(8, (8, 8, 1), seed=0)
+    decayed = decay_residual_gradients(model, 0.2)
+    images = tf.constant(np.random.default_rng(0).uniform(size=(2, 8, 8, 1)).astype(np.float32))
+    np.testing.assert_array_equal(decayed(images, training=False), model(images, training=False))
+    scaled = [layer for layer in decayed.layers if isinstance(layer, keras.layers.Lambda)]
+    assert len(scaled) == 3
+    assert all(isinstance(layer.input._keras_history.operation, BatchNorm) for layer in scaled)
+
+
+def test_skip_gradient_needs_residual_keras_layers(examples: Examples) -> None:
+    objective = Objective(LinearImages(), "ensemble")
+    with pytest.raises(InputError, match="SGM needs a Keras model; linear images is none"):
+        SkipGradient(eps=0.1)(objective, examples[0][:2], np.zeros(2, np.int32), seed=0)
+    with pytest.raises(InputError, match="residual Add"):
+        decay_residual_gradients(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), 0.5)

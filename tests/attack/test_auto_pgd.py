@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import tensorflow as tf
 
 from ncen_tf.attack.attack import Norm
-from ncen_tf.attack.auto_pgd import AutoPgd, checkpoints
-from ncen_tf.attack.auto_pgd_attacks import AutoPgdCrossEntropy, AutoPgdLogitRatio
-from ncen_tf.attack.balls import random_start
+from ncen_tf.attack.auto_pgd import AutoPgd, AutoPgdCrossEntropy, AutoPgdLogitRatio, checkpoints
+from ncen_tf.attack.iterative import random_start
 from ncen_tf.attack.objectives import Objective
-from tests.attack.linear import LinearTarget, images_and_predictions, linear_target, mean_probabilities
+from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target, mean_probabilities
 
 Array = npt.NDArray[np.float32]
 Array64 = npt.NDArray[np.float64]
@@ -46,7 +44,7 @@ def slope(loss: LossOf, x: Array64) -> Array64:
     return gradient
 
 
-def into_ball(x: Array64, clean: Array64, eps: float, norm: Norm) -> Array64:
+def project_onto_bound(x: Array64, clean: Array64, eps: float, norm: Norm) -> Array64:
     change = x - clean
     if norm == "Linf":
         change = np.clip(change, -eps, eps)
@@ -69,9 +67,9 @@ def follow_the_paper(
     for k in range(steps - 1):
         gradient = slope(loss, x)
         up = np.sign(gradient) if norm == "Linf" else gradient / np.linalg.norm(gradient)
-        z = into_ball(x + eta * up, clean, eps, norm)
+        z = project_onto_bound(x + eta * up, clean, eps, norm)
         a = 0.75 if k else 1.0
-        x, before = into_ball(x + a * (z - x) + (1 - a) * (x - before), clean, eps, norm), x
+        x, before = project_onto_bound(x + a * (z - x) + (1 - a) * (x - before), clean, eps, norm), x
         values.append(loss(x))
         if values[-1] > loss(best):
             best = x
@@ -91,17 +89,17 @@ def follow_the_paper(
 @pytest.mark.parametrize(
     ("attack", "loss_of"), [(AutoPgdCrossEntropy, cross_entropy), (AutoPgdLogitRatio, dlr)]
 )
-def test_what_stands_is_led_as_the_paper_says(
+def test_examples_that_remain_correct_are_moved_as_the_paper_says(
     norm: Norm, eps: float, attack: type[AutoPgd], loss_of: Callable[[LinearTarget, int], LossOf]
 ) -> None:
     target = linear_target()
     images, labels = images_and_predictions(target, 60)
     found = attack(eps=eps, norm=norm, steps=STEPS)(
-        Objective(target, "member_average"), tf.constant(images), tf.constant(labels), seed=3
+        Objective(target, "member_average"), images, labels, seed=3
     )
     starts = random_start(np.random.default_rng(3), images, eps, norm)
     compared = halved = 0
-    for image, label, start, ours in zip(images, labels, starts, np.asarray(found), strict=True):
+    for image, label, start, ours in zip(images, labels, starts, found, strict=True):
         loss = loss_of(target, int(label))
         if mean_probabilities(target.logits64(ours.astype(float))).argmax() != label:
             continue
@@ -136,17 +134,14 @@ def test_the_authors_implementation_climbs_as_far(norm: Norm, eps: float, loss: 
     best, right, _, _ = theirs.attack_single_run(x, y, torch.tensor(starts))
     attack = {"ce": AutoPgdCrossEntropy, "dlr": AutoPgdLogitRatio}[loss](eps=eps, norm=norm)
     objective = Objective(target, "ensemble")
-    found = attack(objective, tf.constant(images), tf.constant(labels), 5)
+    found = attack(objective, images, labels, 5)
     ours_right = np.argmax(objective.log_probabilities(found), axis=1) == labels
     assert np.sum(ours_right != right.numpy()) <= 1
     both = ours_right & right.numpy()
     assert both.sum() >= 20
     loss_of = {"ce": cross_entropy, "dlr": dlr}[loss]
     ours, their = (
-        [
-            loss_of(target, int(y))(x.astype(float))
-            for x, y in zip(np.asarray(end)[both], labels[both], strict=True)
-        ]
+        [loss_of(target, int(y))(x.astype(float)) for x, y in zip(end[both], labels[both], strict=True)]
         for end in (found, best)
     )
     np.testing.assert_allclose(ours, their, rtol=0.02)

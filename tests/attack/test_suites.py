@@ -3,9 +3,11 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.suites import SUITES, load_suite, read_suite
 from ncen_tf.base.errors import InputError
 
@@ -59,11 +61,12 @@ def test_the_shipped_example_loads() -> None:
     assert [attack.name for attack in suite.attacks] == ["FGSM", "PGD", "DIM", "Square"]
 
 
-def test_an_integer_is_a_number(tmp_path: Path) -> None:
+def test_an_integer_is_a_number_and_a_fraction_too(tmp_path: Path) -> None:
     file = tmp_path / "s.toml"
-    file.write_text('[[attack]]\nname = "DeepFool"\neps = 1\n')
-    eps = read_suite(file).attacks[0].eps
-    assert isinstance(eps, float)
+    file.write_text('[[attack]]\nname = "Square"\neps = 1\n[[attack]]\nname = "Square"\neps = "8/255"\n')
+    whole, fraction = (attack.eps for attack in read_suite(file).attacks)
+    assert isinstance(whole, float)
+    assert fraction == 8 / 255
 
 
 @pytest.mark.parametrize(
@@ -74,15 +77,15 @@ def test_an_integer_is_a_number(tmp_path: Path) -> None:
         ("[[atack]]\nname='FGSM'", "it has atack"),
         ("[attack]\nname='FGSM'", "tables and nothing else"),
         ("attack = [1]", "attack 1: an attack is a table"),
-        ("[[attack]]\neps=0.1", "attack 1: name is one of FGSM"),
-        ("[[attack]]\nname='fgm'\neps=0.1", "attack 1: name is one of .* got 'fgm'"),
-        ("[[attack]]\nname='FGSM'", "attack 1: FGSM needs eps"),
-        ("[[attack]]\nname='FGSM'\neps=0.1\n[[attack]]\nname='PGD'\neps=0.1\nstep=1", "attack 2: .*'step'"),
-        ("[[attack]]\nname='FGSM'\neps=-0.1", "attack 1: .*above 0; got -0.1"),
-        ("[[attack]]\nname='FGSM'\neps='0.1'", "eps is a number; got '0.1'"),
-        ("[[attack]]\nname='FGSM'\neps=true", "eps is a number; got True"),
-        ("[[attack]]\nname='Square'\neps=0.1\nqueries=10.5", "queries is an integer; got 10.5"),
-        ("[[attack]]\nname='PGD'\neps=0.1\nsteps=5\nstep_size=0.2", "step_size is at most eps"),
+        ("[[attack]]\neps=0.1", "attack 1: an attack is a table"),
+        ("[[attack]]\nname='fgm'\neps=0.1", "attack 1: `name` must be one of .* got 'fgm'"),
+        ("[[attack]]\nname='FGSM'", "attack 1: `eps` is missing"),
+        ("[[attack]]\nname='FGSM'\neps=0.1\n[[attack]]\nname='PGD'\neps=0.1\nstep=1", "attack 2: `step"),
+        ("[[attack]]\nname='FGSM'\neps=-0.1", "attack 1: `eps` must be greater than 0, got -0.1"),
+        ("[[attack]]\nname='FGSM'\neps='big'", "`eps` must be a valid number"),
+        ("[[attack]]\nname='FGSM'\neps=true", "`eps` must be a number, got true"),
+        ("[[attack]]\nname='Square'\neps=0.1\nqueries=10.5", "`queries` must be a valid integer"),
+        ("[[attack]]\nname='PGD'\neps=0.1\nsteps=5\nstep_size=0.2", "`step_size` must be at most eps"),
     ],
 )
 def test_a_wrong_file_names_itself_and_the_entry(content: str, says: str, tmp_path: Path) -> None:
@@ -96,17 +99,95 @@ def test_a_wrong_file_names_itself_and_the_entry(content: str, says: str, tmp_pa
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="known are paper, released, strict, blackbox, quick"):
         load_suite("papr", "fashion_mnist")
-    with pytest.raises(InputError, match="no radii for 'mnist'"):
+    with pytest.raises(InputError, match="no perturbation bounds for 'mnist'"):
         load_suite("paper", "mnist")
     with pytest.raises(InputError, match="cannot be read"):
         load_suite(str(tmp_path / "none.toml"), "fashion_mnist")
 
 
+@pytest.mark.parametrize(
+    ("dataset", "radii"),
+    [
+        ("fashion_mnist", {"Linf": 0.1, "L2": 1.5}),
+        ("fashion_mnist_sample", {"Linf": 0.1, "L2": 1.5}),
+        ("cifar10", {"Linf": 8 / 255, "L2": 0.5}),
+    ],
+)
+def test_both_norms_have_the_same_attacks(dataset: str, radii: dict[str, float]) -> None:
+    suite = load_suite("strict", dataset)
+    for norm, eps in radii.items():
+        settings = {s["attack"]: s for s in (a.settings() for a in suite.attacks) if s["norm"] == norm}
+        assert list(settings) == [
+            "MI-FGSM", "APGD-CE", "APGD-DLR", "Transfer-mean-logit", "Transfer-members", "PGD-restarts",
+            "APGD-T", "Square",
+        ]  # fmt: skip
+        assert {s["eps"] for s in settings.values()} == {eps}
+        for name in ("APGD-CE", "APGD-DLR", "Transfer-mean-logit", "Transfer-members", "APGD-T"):
+            assert (settings[name]["steps"], settings[name]["restarts"]) == (100, 1)
+        assert settings["APGD-T"]["targets"] == 9
+        assert settings["Square"]["queries"] == 5000
+        pgd, momentum = settings["PGD-restarts"], settings["MI-FGSM"]
+        assert (pgd["steps"], pgd["restarts"], pgd["step_size"]) == (50, 10, eps / 4)
+        assert (momentum["steps"], momentum["step_size"], momentum["decay"]) == (10, eps / 10, 1.0)
+    assert len(suite.attacks) == 16
+
+
+def test_strict_is_about_the_ensemble_and_all_images() -> None:
+    suite = load_suite("strict", "cifar10")
+    assert (suite.objective, suite.cumulative, suite.examples) == ("ensemble", True, 0)
+    assert suite.with_choices(objective="ensemble", batch_size=50).batch_size == 50
+    with pytest.raises(InputError, match="'strict' is measured with `objective`=ensemble"):
+        suite.with_choices(objective="member_average")
+
+
+def test_one_norm_of_the_suite_can_be_run_alone() -> None:
+    suite = load_suite("strict", "cifar10")
+    linf, l2 = (suite.with_choices(norm=norm) for norm in get_args(Norm))
+    assert (*linf.attacks, *l2.attacks) == suite.attacks
+    assert {attack.eps for attack in l2.attacks} == {0.5}
+    assert linf.check_gradients
+    assert l2.check_gradients
+    assert (linf.gradient_check_eps(), l2.gradient_check_eps()) == (8 / 255, None)
+    assert l2.comparable_threat_models() == [("L2", 0.5)]
+    assert "Transfer-members" not in [a.name for a in suite.with_choices(members=1).attacks]
+    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-1]})  # without Square
+    with pytest.raises(
+        InputError, match="`check_gradients` needs a gradient attack in Linf, or attacks with"
+    ):
+        of_one_kind.with_choices(check_gradients=True)
+    with pytest.raises(InputError, match=r"'paper' has no attack in L2: leave `norm` out\."):
+        load_suite("paper", "cifar10").with_choices(norm="L2")
+
+
+def test_a_custom_suite_chooses_the_norm(tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text('[[attack]]\nname = "APGD-T"\neps = 1\nnorm = "L2"\ntargets = 3\n')
+    (attack,) = read_suite(file).attacks
+    assert attack.settings() == {
+        "attack": "APGD-T", "norm": "L2", "eps": 1.0, "steps": 100, "restarts": 1, "targets": 3,
+    }  # fmt: skip
+    assert not read_suite(file).cumulative
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("name = 'APGD-CE'\nnorm = 'L1'", "attack 1: `norm` must be 'Linf' or 'L2', got 'L1'"),
+        ("name = 'Square'\nnorm = 2", "attack 1: `norm` must be 'Linf' or 'L2', got 2"),
+        ("name = 'FGSM'\nnorm = 'L2'", "attack 1: FGSM: `norm` must be Linf, got L2"),
+    ],
+)
+def test_a_norm_that_an_attack_does_not_know_is_refused(line: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "s.toml"
+    file.write_text(f"[[attack]]\n{line}\neps = 0.1\n")
+    with pytest.raises(InputError, match=says):
+        read_suite(file)
+
+
 def test_suites_and_gates_load_without_tensorflow() -> None:
-    """As under ``python -m``, where the package itself imports nothing: --help stays fast."""
     code = (
-        "import sys; sys.argv = ['-m']\n"
-        "import ncen_tf.attack.suites, ncen_tf.report.gate\n"
+        "import sys, ncen_tf.attack.suites, ncen_tf.report.gate\n"
+        "ncen_tf.attack.suites.load_suite('strict', 'cifar10')\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     root = Path(__file__).parents[2]

@@ -1,0 +1,96 @@
+"""Small targets, and a short way to run attacks on them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from ncen_tf.attack.attack import Attack
+from ncen_tf.attack.cleverhans_attacks import FastGradient, ProjectedGradientDescent
+from ncen_tf.attack.results import SuiteResult
+from ncen_tf.attack.runner import run_suite
+from ncen_tf.attack.square import Square
+from ncen_tf.attack.suites import Suite
+from ncen_tf.targets.target import Target
+
+Array = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
+Examples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+
+FGSM = FastGradient(eps=0.1)
+PGD = ProjectedGradientDescent(eps=0.1, steps=3, step_size=0.05)
+SQUARE = Square(eps=0.1, queries=10)
+
+
+class LinearTarget(Target):
+    """Members that are linear in the image: x W_i + b, W [k, 12, C] float64, b [C]."""
+
+    description = "linear"
+    sha256 = "0" * 64
+    image_shape = (4, 3, 1)
+
+    def __init__(self, weights: Array64, bias: Array64) -> None:
+        self.weights, self.bias = weights, bias
+        self.members, _, self.classes = weights.shape
+
+    def logits(self, images: Array) -> Array:
+        flat, weights = images.reshape(-1, 12), self.weights.astype(np.float32)
+        return np.einsum("np,kpc->nkc", flat, weights) + self.bias.astype(np.float32)
+
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        def pull_back(cotangent: Array) -> Array:
+            return np.einsum("nkc,kpc->np", cotangent, self.weights.astype(np.float32)).reshape(-1, 4, 3, 1)
+
+        return self.logits(images), pull_back
+
+    def logits64(self, image: Array64) -> Array64:
+        """The same in float64 for one image: [k, C]."""
+        return np.einsum("p,kpc->kc", image.reshape(-1), self.weights) + self.bias
+
+
+def linear_target(members: int = 3, classes: int = 5, scale: float = 3.0, seed: int = 0) -> LinearTarget:
+    """Random weights; the images and labels below fit it."""
+    weights = np.random.default_rng(seed).normal(scale=scale, size=(members, 12, classes))
+    return LinearTarget(weights, np.zeros(classes))
+
+
+def images_and_predictions(target: LinearTarget, count: int, seed: int = 1) -> Examples:
+    """Images in [0, 1], and as labels what the ensemble predicts for them."""
+    images = np.random.default_rng(seed).uniform(size=(count, *target.image_shape)).astype(np.float32)
+    labels = [mean_probabilities(target.logits64(image)).argmax() for image in images.astype(np.float64)]
+    return images, np.array(labels, np.int32)
+
+
+def mean_probabilities(logits: Array64) -> Array64:
+    """[k, C] -> [C]."""
+    return np.asarray(softmax(logits).mean(axis=0))
+
+
+def softmax(z: Array64) -> Array64:
+    exponentials = np.exp(z - z.max(axis=-1, keepdims=True))
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True))
+
+
+def small_member(seed: int) -> keras.Model:
+    """Strided convolutions with a residual branch and a dense layer: 28 x 28 x 1 -> 10 logits."""
+    keras.utils.set_random_seed(seed)
+    image = keras.Input((28, 28, 1))
+    x = keras.layers.Conv2D(8, 5, 2, padding="same", activation="relu")(image)
+    y = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(x)
+    x = keras.layers.Add()([x, y])
+    x = keras.layers.Conv2D(16, 3, 2, padding="same", activation="relu")(x)
+    return keras.Model(image, keras.layers.Dense(10)(keras.layers.Flatten()(x)))
+
+
+def run(target: Target, examples: tuple[Any, Any], *attacks: Attack, **options: Any) -> SuiteResult:
+    """Run attacks; options of the suite and of ``run_suite``."""
+    of_suite = {"objective": "ensemble", "batch_size": 8} | {
+        name: options.pop(name) for name in ("objective", "batch_size", "cumulative") if name in options
+    }
+    return run_suite(target, *examples, Suite(name="test", attacks=attacks, **of_suite), **options)
+
+
+def first(examples: Examples, count: int) -> Examples:
+    return examples[0][:count], examples[1][:count]
