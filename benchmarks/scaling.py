@@ -17,7 +17,7 @@ from ncen_tf import program
 from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.ensembles.regularizers import NCE
-from ncen_tf.train.strategy import make_strategy, share_cores, split_device
+from ncen_tf.train.devices import make_strategy, share_cores, split_device
 
 STRATEGIES = {"one device": "one_device", "two virtual devices": "mirrored"}
 ABOUT = """A training step of `Ensemble` with NCE, float32, at each global batch: on one device, and by

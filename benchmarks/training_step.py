@@ -20,7 +20,7 @@ from ncen_tf.data.dataset import load_data
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.ensembles.resnet import build_resnet
-from ncen_tf.train.strategy import share_cores
+from ncen_tf.train.devices import share_cores
 
 LOSSES = {"CE": None, "NCE": NCE()}
 PASSES = {"CE": 3, "NCE": 6}

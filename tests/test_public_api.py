@@ -31,9 +31,10 @@ def test_every_public_name_has_an_example_that_runs(
     assert documentation, f"{name} has no docstring"
     test = doctest.DocTestParser().get_doctest(documentation, {"ncen_tf": ncen_tf}, name, None, None)
     assert test.examples, f"{name} has no example"
-    (tmp_path / "exports").mkdir()
-    for entry in (ROOT / "exports").glob("reference*"):
-        (tmp_path / "exports" / entry.name).symlink_to(entry)
+    for folder in ("configs", "docs", "exports"):  # Examples read them as from the repository's root.
+        (tmp_path / folder).mkdir()
+        for entry in (ROOT / folder).iterdir():
+            (tmp_path / folder / entry.name).symlink_to(entry)
     monkeypatch.chdir(tmp_path)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     report: list[str] = []

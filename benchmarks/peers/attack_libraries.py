@@ -38,7 +38,7 @@ class Task:
 
     def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """The ensemble's prediction, computed eagerly: what packages for TensorFlow are handed."""
-        return log_mean_probabilities(self.ensemble(images, training=False))
+        return log_mean_probabilities(self.ensemble.member_logits(images))
 
 
 def cleverhans(task: Task) -> Run:

@@ -1,7 +1,8 @@
 """A builder that appends nodes and constants to a graph, under names that the graph does not use yet."""
 
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,20 @@ _LARGEST_MATRIX = 2**22  # entries
 
 
 class GraphBuilder:
-    """Append nodes of opset `opset` to `graph`; `facts` describe the forward graph.
+    """Collects the nodes and constants of a graph of opset `opset`; `facts` describe the forward graph.
 
     Methods take and return tensor names. Where an operator's axes moved from an attribute to an input
     between opsets, the method of that name writes the form of the model's opset.
     """
 
-    def __init__(self, graph: onnx.GraphProto, opset: int, facts: GraphFacts) -> None:
-        self.graph = graph
+    def __init__(self, opset: int, facts: GraphFacts, names: Iterable[str] = ()) -> None:
         self.opset = opset
         self.facts = facts
-        self._names = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-        for node in graph.node:
-            self._names.update((node.name, *node.input, *node.output))
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self._names = set(names)
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
 
     def fresh(self, hint: str) -> str:
         """Return `hint`, followed by a number if the graph already uses it."""
@@ -41,19 +42,25 @@ class GraphBuilder:
 
     def op(self, op_type: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output and return its name."""
-        name = self.fresh(f"grad/{op_type}_{len(self.graph.node)}")
-        node = onnx.helper.make_node(op_type, inputs, [name], name=name, **attributes)
-        self.graph.node.append(node)
+        self._count += 1
+        name = self.fresh(f"grad/{op_type}_{self._count}")
+        self.nodes.append(onnx.helper.make_node(op_type, inputs, [name], name=name, **attributes))
         return name
+
+    def ops(self, op_type: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Append a node with `count` outputs and return their names."""
+        first = self.op(op_type, *inputs, **attributes)
+        self.nodes[-1].output.extend(self.fresh(f"{first}_{index}") for index in range(1, count))
+        return list(self.nodes[-1].output)
 
     def constant(self, value: NDArray[Any]) -> str:
         """Add an initializer; equal ones are stored once."""
-        key = (value.dtype.str, value.shape, value.tobytes())
+        key = (value.dtype.str, value.shape, hashlib.sha256(np.ascontiguousarray(value).data).digest())
         if key not in self._constants:
             name = self.fresh(f"grad/constant_{len(self._constants)}")
-            self.graph.initializer.append(
-                numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
-            )
+            tensor = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+            self.initializers.append(tensor)
+            self.facts.add_weight(tensor)
             self._constants[key] = name
         return self._constants[key]
 
@@ -89,10 +96,14 @@ class GraphBuilder:
             return self.op("ReduceSum", tensor, axes=list(axes), keepdims=int(keepdims))
         return self.op("ReduceSum", tensor, self.integers(axes), keepdims=int(keepdims))
 
-    def reduce_mean(self, tensor: str, axes: Sequence[int]) -> str:
+    def reduce(self, op_type: str, tensor: str, axes: Sequence[int]) -> str:
+        """Apply a reduction other than ReduceSum; the reduced axes stay, with size 1."""
         if self.opset < 18:
-            return self.op("ReduceMean", tensor, axes=list(axes), keepdims=1)
-        return self.op("ReduceMean", tensor, self.integers(axes), keepdims=1)
+            return self.op(op_type, tensor, axes=list(axes), keepdims=1)
+        return self.op(op_type, tensor, self.integers(axes), keepdims=1)
+
+    def reduce_mean(self, tensor: str, axes: Sequence[int]) -> str:
+        return self.reduce("ReduceMean", tensor, axes)
 
     def reshape(self, tensor: str, shape: Shape) -> str:
         """Reshape; at most one dimension may vary with the batch.
@@ -148,6 +159,28 @@ class GraphBuilder:
         lowest = np.iinfo(np.int64).min
         ends, axes = self.integers([lowest]), self.integers([axis])
         return self.op("Slice", tensor, self.integers([-1]), ends, axes, self.integers([-1]))
+
+    def times_matrix(self, tensor: str, matrix: NDArray[Any], axis: int, rank: int, like: str) -> str:
+        """Multiply the vectors along an axis of a tensor of `rank` by a constant matrix.
+
+        Args:
+            tensor: the tensor; its size along `axis` is m.
+            matrix: [m, n], cast to the element type of the forward tensor `like`.
+            axis: the axis, whose size becomes n.
+            rank: rank of the tensor.
+            like: a forward tensor.
+        """
+        if axis == rank - 1:
+            return self.op("MatMul", tensor, self.like(matrix, like))
+        if axis == rank - 2:
+            return self.op("MatMul", self.like(matrix.T, like), tensor)
+        order = [*range(axis), *range(axis + 1, rank), axis]
+        last = self.op("MatMul", self.op("Transpose", tensor, perm=order), self.like(matrix, like))
+        return self.op("Transpose", last, perm=[order.index(i) for i in range(rank)])
+
+    def scatter_add(self, base: str, indices: str, updates: str) -> str:
+        """Add `updates` to `base` at `indices`, as ScatterND does; repeated indices add up (opset 16)."""
+        return self.op("ScatterND", base, indices, updates, reduction="add")
 
     def interleave_zeros(self, tensor: str, shape: Shape, steps: Sequence[int], dtype: np.dtype[Any]) -> str:
         """Insert `steps[i] - 1` zeros after every entry of axis i.

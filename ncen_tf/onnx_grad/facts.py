@@ -1,6 +1,8 @@
-"""Static analysis of a graph: shapes, element types and constant values."""
+"""Static analysis of a graph: shapes, element types, and values that do not depend on the image."""
 
 import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,167 +12,252 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 Shape = tuple[int | None, ...]  # None: the dimension varies with the batch size
+Array = NDArray[Any]
 
-# Two batch sizes no layer is likely to have as a width: a dimension that differs between them
-# varies with the batch.
-_PROBES = (7, 11)
+# What is equal for all of these batch sizes does not depend on the batch. Models treat 1 differently, and a
+# limit on the batch, as in min(batch, 64), shows at the largest.
+_PROBES = (1, 7, 1009)
+_LARGE = 2**16  # entries; larger tensors are no shapes
+_LARGEST_DATA = 2**10  # entries; shape inference reads shapes, axes, amounts and scales only
+_MOST_COMPUTED = 2**28  # bytes
+_SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 FLOAT_TYPES = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-class GraphFacts:
-    """Shapes, element types and constants of a model; only the batch dimension of its inputs may vary.
+@dataclass(frozen=True)
+class _Known:
+    """Element type, and shape and value (None if unknown), of a tensor at one batch size."""
 
-    ONNX shape inference loses track of a symbolic batch at the first Reshape. With a number in its
-    place it does not, so shapes are inferred for two batch sizes and compared.
+    element_type: int = TensorProto.UNDEFINED
+    shape: tuple[int, ...] | None = None
+    value: Array | None = None
+
+
+class GraphFacts:
+    """Shapes, element types and values of the tensors of a graph; only the batch size may vary.
+
+    ONNX shape inference loses a symbolic batch size at the first Reshape, and evaluates few of the
+    operators that exporters compute shapes with. Here each node is analysed once, in the order of the graph,
+    for several batch sizes: its output types by ONNX's inference of this one node, and its value by ONNX's
+    reference evaluator if all its inputs are known. A dimension or value that is equal for all batch sizes
+    is static.
+
+    Args:
+        opsets: the operator sets of the model.
+        ir_version: the IR version of the model.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = model
-        graph = model.graph
-        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._producers = {name: node for node in graph.node for name in node.output if name}
-        self._constants: dict[str, NDArray[np.generic] | None] = {}
-        self._computed = 0  # bytes of those that are no initializers
-        first, second = (_infer(model, batch) for batch in _PROBES)
-        self._types = {name: element_type for name, (element_type, _) in first.items()}
-        self._shapes: dict[str, Shape] = {}
-        for name, (_, shape) in first.items():
-            other = second[name][1] if name in second else None
-            if shape is not None and other is not None and len(shape) == len(other):
-                self._shapes[name] = tuple(a if a == b else None for a, b in zip(shape, other, strict=True))
+    def __init__(self, opsets: Iterable[onnx.OperatorSetIdProto], ir_version: int) -> None:
+        self._opsets = list(opsets)
+        self._versions = {entry.domain or "": entry.version for entry in self._opsets}
+        self._ir_version = ir_version
+        self._known: dict[str, tuple[_Known, ...]] = {}
+        self._weights: dict[str, TensorProto] = {}
+        self._constant_nodes: dict[str, onnx.NodeProto] = {}
+        self._constants: dict[str, Array | None] = {}
+        self._evaluators: dict[bytes, ReferenceEvaluator] = {}
+        self._computed = 0
+
+    def add_input(self, value: onnx.ValueInfoProto, image_shape: Sequence[int] | None = None) -> None:
+        """Record an input of the model: a dynamic first dimension is the batch.
+
+        Args:
+            value: the input.
+            image_shape: sizes of the dimensions after the first, where the model leaves them dynamic.
+        """
+        tensor = value.type.tensor_type
+        dims: list[int | None] = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
+        if image_shape is not None and len(image_shape) + 1 == len(dims):
+            dims[1:] = image_shape
+        self._known[value.name] = tuple(
+            _Known(tensor.elem_type, _complete([dims[0] or batch, *dims[1:]]) if dims else None)
+            for batch in _PROBES
+        )
+
+    def add_weight(self, tensor: TensorProto) -> None:
+        """Record an initializer."""
+        shape = tuple(tensor.dims)
+        value = numpy_helper.to_array(tensor) if math.prod(shape) <= _LARGEST_DATA else None
+        self._known[tensor.name] = (_Known(tensor.data_type, shape, value),) * len(_PROBES)
+        self._weights[tensor.name] = tensor
+
+    def add_node(self, node: onnx.NodeProto) -> None:
+        """Analyse a node whose inputs have been analysed."""
+        if _is_pure(node) and all(n in self._weights or n in self._constant_nodes for n in node.input if n):
+            self._constant_nodes.update((name, node) for name in node.output if name)
+        unknown = (_Known(),) * len(_PROBES)
+        inputs = [self._known.get(name, unknown) if name else unknown for name in node.input]
+        found: list[list[_Known]] = []
+        for probe in range(len(_PROBES)):
+            now = [known[probe] for known in inputs]
+            before = [known[probe - 1] for known in inputs]
+            if probe and all(_alike(a, b) for a, b in zip(now, before, strict=True)):
+                found.append(found[-1])
+            else:
+                found.append(self._analyse(node, now))
+        for index, name in enumerate(node.output):
+            if name:
+                self._known[name] = tuple(outputs[index] for outputs in found)
 
     def shape(self, name: str) -> Shape:
-        """Dimensions of a tensor, None for those that vary with the batch.
+        """Return the dimensions of a tensor, None for those that vary with the batch.
 
         Raises:
-            ValueError: shape inference cannot tell.
+            ValueError: the shape is unknown.
         """
-        if name not in self._shapes:
-            raise ValueError(f"shape of tensor {name!r} cannot be inferred; is only the batch dynamic?")
-        return self._shapes[name]
+        shapes = self.shapes(name)
+        if len({len(shape) for shape in shapes}) != 1:
+            raise ValueError(f"the rank of tensor {name!r} depends on the batch size")
+        return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True))
+
+    def shapes(self, name: str) -> list[tuple[int, ...]]:
+        """Return the shape of a tensor at each of the batch sizes that are compared.
+
+        Raises:
+            ValueError: it is unknown.
+        """
+        shapes = [known.shape for known in self._known.get(name, ())]
+        if not shapes or None in shapes:
+            raise ValueError(f"the shape of tensor {name!r} cannot be inferred; is only the batch dynamic?")
+        return [shape for shape in shapes if shape is not None]
+
+    def has_shape(self, name: str) -> bool:
+        """Return whether `shape` knows the shape of a tensor."""
+        ranks = {None if known.shape is None else len(known.shape) for known in self._known.get(name, ())}
+        return len(ranks) == 1 and None not in ranks
 
     def element_type(self, name: str) -> int:
-        """`TensorProto.DataType` of a tensor, UNDEFINED where inference cannot tell."""
-        return self._types.get(name, TensorProto.UNDEFINED)
+        """Return the `TensorProto.DataType` of a tensor, UNDEFINED if it is unknown."""
+        return self._known[name][0].element_type if name in self._known else TensorProto.UNDEFINED
 
     def is_float(self, name: str) -> bool:
-        """Whether gradients can flow through a tensor; one of unknown type counts as float."""
+        """Return whether gradients can flow through a tensor; one of unknown type counts as float."""
         return self.element_type(name) in (*FLOAT_TYPES, TensorProto.UNDEFINED)
 
-    def constant(self, name: str) -> NDArray[np.generic] | None:
-        """Value of a tensor that does not depend on any model input, else None.
+    def values(self, name: str) -> list[Array] | None:
+        """Return the value of a tensor at each of the batch sizes that are compared, None if unknown."""
+        values = [known.value for known in self._known.get(name, ())]
+        return None if not values or any(v is None for v in values) else [v for v in values if v is not None]
 
-        Initializers, Constant nodes and expressions of them count alike.
-        """
-        if name not in self._constants:
-            self._constants[name] = self._evaluate(name)
-        return self._constants[name]
+    def integers(self, name: str) -> list[int | None] | None:
+        """Return an integer vector; None for entries that vary with the batch, None if it is unknown."""
+        values = self.values(name)
+        if values is None:
+            constant = self.constant(name)
+            return None if constant is None else constant.reshape(-1).tolist()
+        if len({value.size for value in values}) != 1:
+            return None
+        columns = zip(*(value.reshape(-1).tolist() for value in values), strict=True)
+        return [column[0] if len(set(column)) == 1 else None for column in columns]
 
-    def _evaluate(self, name: str) -> NDArray[np.generic] | None:
-        if name in self._initializers:
-            return numpy_helper.to_array(self._initializers[name])
-        if name not in self._producers:
+    def constant(self, name: str) -> Array | None:
+        """Return the value of a tensor that depends neither on the image nor on the batch, else None."""
+        values = self.values(name)
+        if values is not None:
+            same = all(value is values[0] or _equal(value, values[0]) for value in values[1:])
+            return values[0] if same else None
+        if name in self._weights:
+            return numpy_helper.to_array(self._weights[name])
+        if name in self._constant_nodes and name not in self._constants:
+            node = self._constant_nodes[name]
+            feeds = [self.constant(n) if n else None for n in node.input]
+            outputs: Sequence[Array | None] = self._evaluate(node, feeds) or [None] * len(node.output)
+            self._constants.update(zip(node.output, outputs, strict=False))
+        return self._constants.get(name)
+
+    def _analyse(self, node: onnx.NodeProto, inputs: list[_Known]) -> list[_Known]:
+        """Return what is known about the outputs of a node, given what is known about its inputs."""
+        outputs = self._infer(node, inputs)
+        shape = inputs[0].shape if inputs else None
+        values: list[Array] | None = None
+        if node.op_type in ("Shape", "Size") and shape is not None:
+            values = self._evaluate(node, [np.broadcast_to(np.zeros(1, np.float32), shape)])
+        elif _is_pure(node):
+            given = all(known.value is not None for n, known in zip(node.input, inputs, strict=True) if n)
+            bounded = all(k.shape is not None and math.prod(k.shape) <= _LARGE for k in outputs)
+            if given and (bounded or node.op_type == "NonZero"):
+                values = self._evaluate(node, [known.value for known in inputs])
+        if values is None:
+            return outputs
+        return [
+            _Known(onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape, value) for value in values
+        ] + outputs[len(values) :]
+
+    def _infer(self, node: onnx.NodeProto, inputs: list[_Known]) -> list[_Known]:
+        """Infer types of the outputs of a node; unknown where ONNX cannot tell."""
+        types, data = {}, {}
+        for name, known in zip(node.input, inputs, strict=True):
+            if name:
+                if known.element_type == TensorProto.UNDEFINED:
+                    return [_Known()] * len(node.output)
+                types[name] = onnx.helper.make_tensor_type_proto(known.element_type, known.shape)
+                if known.value is not None and known.value.size <= _LARGEST_DATA:
+                    data[name] = numpy_helper.from_array(known.value, name)
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._versions.get(domain, 1), domain)
+            found = onnx.shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self._opsets, ir_version=self._ir_version
+            )
+        except Exception:  # no schema, or inputs that inference cannot handle: the rules name what they miss
+            return [_Known()] * len(node.output)
+        return [_read_type(found[name]) if name in found else _Known() for name in node.output]
+
+    def _evaluate(self, node: onnx.NodeProto, feeds: Sequence[Array | None]) -> list[Array] | None:
+        """Run a node in ONNX's reference evaluator; None if an input is missing or it cannot run."""
+        if any(name and value is None for name, value in zip(node.input, feeds, strict=True)):
             return None
-        node = self._producers[name]
-        if _has_subgraph(node):
+        alone = onnx.NodeProto()
+        alone.CopyFrom(node)
+        alone.ClearField("name")
+        alone.ClearField("doc_string")
+        alone.input[:] = [f"i{i}" if name else "" for i, name in enumerate(node.input)]
+        alone.output[:] = [f"o{i}" for i in range(len(node.output))]
+        key = alone.SerializeToString(deterministic=True)
+        if key not in self._evaluators:
+            graph = onnx.helper.make_graph(
+                [alone],
+                "node",
+                [onnx.ValueInfoProto(name=name) for name in alone.input if name],
+                [onnx.ValueInfoProto(name=name) for name in alone.output],
+            )
+            model = onnx.helper.make_model(graph, opset_imports=self._opsets)
+            try:
+                self._evaluators[key] = ReferenceEvaluator(model)
+            except Exception:  # an operator that it lacks
+                return None
+        named = {name: value for name, value in zip(alone.input, feeds, strict=True) if name}
+        try:
+            values = [np.asarray(value) for value in self._evaluators[key].run(None, named)]
+        except Exception:  # an operator, or a type of tensor, that it cannot run
             return None
-        feeds: dict[str, Any] = {name: self.constant(name) for name in node.input if name}
-        if any(value is None for value in feeds.values()):
-            return None
-        value = _run(self._model, node, feeds, name)
-        self._computed += value.nbytes
+        self._computed += sum(value.nbytes for value in values)
         if self._computed > _MOST_COMPUTED:
             raise ValueError(f"the model computes more than {_MOST_COMPUTED:,} bytes of constants")
-        return value
+        return values
 
 
-_INTEGERS = (TensorProto.INT32, TensorProto.INT64)
-_SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
-_LARGE = 2**20  # entries that no shape and no index has
-_MOST_COMPUTED = 2**28
+def _is_pure(node: onnx.NodeProto) -> bool:
+    """Whether a node computes the same at each run and reads nothing but its inputs."""
+    random = node.op_type in ("Multinomial", "Bernoulli") or node.op_type.startswith("Random")
+    return not random and not any(attribute.type in _SUBGRAPHS for attribute in node.attribute)
 
 
-def _has_subgraph(node: onnx.NodeProto) -> bool:
-    return any(attribute.type in _SUBGRAPHS for attribute in node.attribute)
+def _complete(dims: list[int | None]) -> tuple[int, ...] | None:
+    return None if None in dims else tuple(dim for dim in dims if dim is not None)
 
 
-def _infer(model: onnx.ModelProto, batch: int) -> dict[str, tuple[int, tuple[int, ...] | None]]:
-    """Element type and shape of every tensor when dynamic first dimensions are `batch`."""
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.value_info[:]
-    for value in probe.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    for value in probe.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and not dims[0].HasField("dim_value"):
-            dims[0].dim_value = batch
-    while True:
-        # Without ONNX's own propagation of integers, whose memory knows no bounds.
-        facts = _read(onnx.shape_inference.infer_shapes(probe).graph)
-        if not _fold_shape_arithmetic(probe, facts):
-            return facts
+def _alike(a: _Known, b: _Known) -> bool:
+    """Whether two batch sizes need not be told apart at a tensor."""
+    return a.shape == b.shape and (a.value is b.value or _equal(a.value, b.value))
 
 
-def _read(graph: onnx.GraphProto) -> dict[str, tuple[int, tuple[int, ...] | None]]:
-    facts: dict[str, tuple[int, tuple[int, ...] | None]] = {
-        tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in graph.initializer
-    }
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor_type = value.type.tensor_type
-        dims = tensor_type.shape.dim
-        known = tensor_type.HasField("shape") and all(dim.HasField("dim_value") for dim in dims)
-        shape = tuple(dim.dim_value for dim in dims) if known else None
-        facts[value.name] = (tensor_type.elem_type, shape)
-    return facts
+def _equal(a: Array | None, b: Array | None) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b)
 
 
-def _fold_shape_arithmetic(
-    model: onnx.ModelProto, facts: dict[str, tuple[int, tuple[int, ...] | None]]
-) -> bool:
-    """Replaces integers computed from known shapes by constants; whether there were any.
-
-    Inference of its own accord follows them through few operators, and at old opsets through none.
-    """
-    values: dict[str, Any] = {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in model.graph.initializer
-        if tensor.data_type in _INTEGERS
-    }
-    folded, computed = False, 0
-    for node in model.graph.node:
-        element_type, shape = facts.get(node.output[0], (0, None)) if len(node.output) == 1 else (0, None)
-        if element_type not in _INTEGERS or _has_subgraph(node) or math.prod(shape or ()) > _LARGE:
-            continue
-        if node.op_type == "Shape":
-            shape = facts.get(node.input[0], (0, None))[1]
-            if shape is None:
-                continue
-            feeds = {node.input[0]: np.broadcast_to(np.float32(0), shape)}
-        elif all(name in values for name in node.input if name):
-            feeds = {name: values[name] for name in node.input if name}
-        else:
-            continue
-        value = values[node.output[0]] = _run(model, node, feeds, node.output[0])
-        computed += value.size
-        if computed > 16 * _LARGE:
-            raise ValueError("the model computes more integers than shapes and indices have")
-        if node.op_type != "Constant":
-            constant = numpy_helper.from_array(value)
-            node.CopyFrom(onnx.helper.make_node("Constant", [], node.output, value=constant))
-            folded = True
-    return folded
-
-
-def _run(model: onnx.ModelProto, node: onnx.NodeProto, feeds: dict[str, Any], output: str) -> NDArray[Any]:
-    """One output of one node."""
-    graph = onnx.helper.make_graph(
-        [node],
-        "node",
-        [onnx.ValueInfoProto(name=name) for name in feeds],
-        [onnx.ValueInfoProto(name=output)],
-    )
-    evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=model.opset_import))
-    (value,) = evaluator.run([output], feeds)
-    return np.asarray(value)
+def _read_type(found: onnx.TypeProto) -> _Known:
+    tensor = found.tensor_type
+    dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    return _Known(tensor.elem_type, _complete(dims) if tensor.HasField("shape") else None)

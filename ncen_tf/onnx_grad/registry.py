@@ -10,13 +10,16 @@ from ncen_tf.onnx_grad.builder import GraphBuilder
 
 
 class UnsupportedOpError(ValueError):
-    """An operator on the path from image to output cannot be differentiated."""
+    """Operators on the path from image to output that cannot be differentiated."""
 
-    def __init__(self, node: onnx.NodeProto, reason: str) -> None:
-        op = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    def __init__(self, nodes: onnx.NodeProto | Sequence[onnx.NodeProto], reason: str) -> None:
+        nodes = [nodes] if isinstance(nodes, onnx.NodeProto) else nodes
+        names = ", ".join(
+            f"{node.domain}.{node.op_type}"[not node.domain :] + f" (node {node.name or node.output[0]!r})"
+            for node in nodes
+        )
         super().__init__(
-            f"ONNX operator {op} (node {node.name or node.output[0]!r}) {reason}; "
-            "attack this model without gradients instead (`suite`=blackbox)"
+            f"ONNX operator {names} {reason}; attack this model without gradients instead (`suite`=blackbox)"
         )
 
 
@@ -106,15 +109,9 @@ def rule(
     return register
 
 
-def find_rule(node: onnx.NodeProto) -> Rule:
-    """Return the rule for a node.
-
-    Raises:
-        UnsupportedOpError: there is none.
-    """
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _RULES:
-        raise UnsupportedOpError(node, "has no differentiation rule")
-    return _RULES[node.op_type]
+def find_rule(node: onnx.NodeProto) -> Rule | None:
+    """Return the rule for a node, None if there is none."""
+    return _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
 
 
 def supported_ops() -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def read_records(folder: Path) -> list[CellRecord]:
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder of records: ncen_tf.sweep writes them into its `out`.")
-    files = sorted(file for file in folder.rglob("*.json") if file.is_file() and _is_record(file))
+    files = [file for file in sorted(folder.rglob("*.json")) if _is_record(folder, file)]
     if not files:
         raise InputError(f"{folder} holds no record of a sweep ({RECORD} of a finished cell).")
     return [CellRecord.read(file) for file in files]
@@ -71,9 +71,9 @@ def format_records(records: list[CellRecord]) -> str:
     return tabulate(rows, headers="keys", disable_numparse=True)
 
 
-def _is_record(file: Path) -> bool:
-    if any(part.startswith(".") for part in file.parts if part not in ("..", ".")):
-        return False  # a temporary file of a process that is writing, or was killed
+def _is_record(folder: Path, file: Path) -> bool:
+    if not file.is_file() or any(part.startswith(".") for part in file.relative_to(folder).parts):
+        return False  # Hidden files are those that a process is writing, or was killed over.
     try:
         content = json.loads(file.read_bytes())
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -106,7 +107,7 @@ def _markdown(table: ResultTable, level: int = 2) -> str:
     return f"{heading}\n\n{_aligned(table, header, lines, 'pipe')}\n\n{_escape_markdown(table.caption)}\n"
 
 
-def _aligned(table: ResultTable, header: list[str], lines: list[list[str]], tablefmt: str) -> str:
+def _aligned(table: ResultTable, header: list[str], lines: Sequence[list[str] | str], tablefmt: str) -> str:
     align = ["left"] * table.row_heads + ["right"] * (len(header) - table.row_heads)
     return tabulate(lines, header, tablefmt=tablefmt, disable_numparse=True, colalign=align)
 

@@ -38,15 +38,15 @@ def parameter_map(
     attacked = attacked[(attacked["measure"] == "AAE") & (attacked["attack"] != WORST_CASE)]
     if attacked.empty:
         raise InputError(f"No record has a report of protocol {protocol!r}.")
+    for name in (x, y):
+        if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
+            raise InputError(f"{name} is not a training setting with a number in all records.")
     for key in GROUP_KEYS:
         if attacked[key].nunique() > 1:
             raise InputError(f"The runs of a map must have the same {key}; these have several.")
     others = attacked["config"].map(lambda c: str({k: v for k, v in c.items() if k not in (x, y, "seed")}))
     if others.nunique() > 1:
         raise InputError(f"The runs of a map may differ in {x}, {y} and the seed only; these differ in more.")
-    for name in (x, y):
-        if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
-            raise InputError(f"{name} is not a training setting with a number in all records.")
     clean = results[results["measure"] == "clean_accuracy"].set_index("record")["value"]
     points = {name: attacked["config"].map(lambda config, name=name: float(config[name])) for name in (x, y)}
     runs = attacked.assign(**points).groupby([y, x, "record"])["value"].mean().reset_index("record")
@@ -93,13 +93,14 @@ def plot_parameter_map(
     means, out = parameter_map(results, x, y, protocol), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     means.to_csv(out.with_suffix(".csv"))
+    points: list[tuple[float, float]] = means.index.tolist()
     figure = Figure(figsize=(14, 4.6), layout="constrained")  # A figure of its own needs no display.
     for axes, panel in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
         values = means[panel].unstack(x)
         axes.use_sticky_edges = False  # leaves space for the numbers of the outer points
         axes.margins(0.1)
         figure.colorbar(axes.contourf(values.columns, values.index, values, levels=12), ax=axes)
-        for (b, a), value in means[panel].items():
+        for (b, a), value in zip(points, means[panel], strict=True):
             axes.plot(a, b, "o", color="white", markeredgecolor="black", markersize=4)
             axes.annotate(
                 f"{value:.3f}", (a, b), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7

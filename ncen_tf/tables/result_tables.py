@@ -1,25 +1,24 @@
 """Tables of results: methods in columns, structures in blocks, mean and deviation over seeds in cells."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import math
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.tables.results_frame import (
+    METHOD_NAMES,
     PAPER_SCALE,
-    WEIGHTS,
     WORST_CASE,
-    Setting,
+    Method,
+    common_settings,
     describe_settings,
-    is_departure,
     lines_of,
-    of_adversary,
+    method_label,
+    method_rank,
+    methods_of,
 )
-
-Method = tuple[str, tuple[Setting, ...]]
-"""A regularizer, and the settings that are not its defaults."""
 
 PROTOCOLS = ("paper", "released", "strict")
 """Order of the protocols; others follow by name."""
@@ -43,7 +42,6 @@ CSV_COLUMNS = [
 _SCALE = ["dataset", "members", "train_examples", "epochs"]
 _METHOD = ["regularizer", "settings"]
 _ROW = ["measure", "attack", "norm", "eps", "detail"]
-_NAMES = {"none": "BL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
 _TABLE_OF_MEMBERS = {3: "II", 4: "III", 5: "IV"}
 _FORMATS = {"AAE": ".4f", "robust accuracy": ".4f", "gradients": ".4g", "cost": ".3f"}
 _MEANING = {
@@ -88,12 +86,6 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
 
     Raises:
         InputError: Nothing was measured under the protocol.
-
-    Example:
-        >>> import ncen_tf
-        >>> tables = ncen_tf.result_tables(ncen_tf.read_results("docs/diversity"), protocol="all")
-        >>> list(tables)[-2:]
-        ['Gradients on clean images', 'Cost of training']
     """
     known = sorted(set(results["protocol"]) - {""}, key=_protocol_rank)
     if protocol not in ("all", *known):
@@ -113,7 +105,9 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
 
 def _average(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds: a line for each cell of all tables, in the order in which their rows appear."""
-    seeds = [f"{s} " if v == v else "" for s, v in zip(results["seed"], results["value"], strict=True)]
+    seeds = [
+        f"{s} " if not math.isnan(v) else "" for s, v in zip(results["seed"], results["value"], strict=True)
+    ]
     keys = [*GROUP_KEYS, "structure", *_METHOD, *_ROW]
     cells = results.assign(seeds=pd.Series(seeds, results.index, object)).groupby(
         keys, sort=False, dropna=False
@@ -158,31 +152,6 @@ def _scale_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
     return rank, *(first[name] for name in _SCALE)
 
 
-def _methods(group: pd.DataFrame) -> list[Method]:
-    """List the methods in the paper's order, those with its own settings first."""
-    return sorted(set(zip(group["regularizer"], group["settings"], strict=True)), key=_method_rank)
-
-
-def _method_rank(method: Method) -> tuple[Any, ...]:
-    return list(WEIGHTS).index(method[0]), len(method[1]), method[1]
-
-
-def _common_settings(methods: Sequence[Method]) -> frozenset[Setting]:
-    """Settings that all methods share, for the caption.
-
-    What makes it another method than the paper's stays in the labels; of adversarial training, only that
-    there is one, for its details are long.
-    """
-    shared = frozenset.intersection(*(frozenset(settings) for _, settings in methods))
-    departing = {s for name, settings in methods for s in settings if is_departure(name, s[0])}
-    return frozenset(s for s in shared if s not in departing or of_adversary(s[0]))
-
-
-def _label(method: Method, common: Iterable[Setting] = ()) -> str:
-    own = describe_settings(s for s in method[1] if s not in common)
-    return f"{_NAMES[method[0]]}, {own}" if own else _NAMES[method[0]]
-
-
 def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
     """Make the table of results that were measured under the same conditions.
 
@@ -191,9 +160,9 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
         averages: Their means over the seeds.
     """
     first = group.iloc[0]
-    methods = _methods(group)
-    common = _common_settings(methods)
-    labels = [_label(method, common) for method in methods]
+    methods = methods_of(group)
+    common = common_settings(methods)
+    labels = [method_label(method, common) for method in methods]
     runs: dict[tuple[str, Method], set[int]] = {}
     for line in lines_of(group):
         runs.setdefault((line.structure, (line.regularizer, line.settings)), set()).add(line.seed)
@@ -201,7 +170,7 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
     cells = {(c.structure, (c.regularizer, c.settings), str(_row(c))): c for c in lines_of(averages)}
     rows = list({str(_row(cell)): cell for cell in cells.values()}.items())
     compared = [
-        any(c.paper == c.paper for (_, m, _), c in cells.items() if m == method) for method in methods
+        any(not math.isnan(c.paper) for (_, m, _), c in cells.items() if m == method) for method in methods
     ]
     with_eps = first["table"] in ("AAE", "robust accuracy")
     header = ["structure", *(["attack", "eps"] if with_eps else ["measure"])]
@@ -213,12 +182,12 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
         for key, row in rows:
             line = ["" if block else structure, *_row_head(row)[: 1 + with_eps]]
             for method, with_paper in zip(methods, compared, strict=True):
-                cell = cells.get((structure, method, key))
+                cell: Any = cells.get((structure, method, key))
                 line.append(
                     _text(cell, len(runs[structure, method]), _FORMATS[first["table"]]) if cell else ""
                 )
                 if with_paper:
-                    has_paper = cell is not None and cell.paper == cell.paper
+                    has_paper = cell is not None and not math.isnan(cell.paper)
                     line += [f"{cell.paper:.4f}", f"{cell.mean - cell.paper:+.4f}"] if has_paper else ["", ""]
             block.append(line)
         blocks.append(block)
@@ -233,7 +202,7 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
     numbers = tuple(
         context
         | {name: getattr(cell, name) for name in ("structure", *_ROW, "n", "mean", "std", "paper")}
-        | {"method": _NAMES[cell.regularizer], "settings": describe_settings(cell.settings)}
+        | {"method": METHOD_NAMES[cell.regularizer], "settings": describe_settings(cell.settings)}
         | {"seeds": cell.seeds.strip(), "difference": cell.mean - cell.paper}
         for cell in cells.values()
     )
@@ -248,14 +217,14 @@ def _text(cell: Any, runs: int, number_format: str = ".4f") -> str:
     """Write ``0.7694 ± 0.0012``, with ``(n = ...)`` if a seed is missing, or ``n/a`` if all are."""
     if cell.n == 0:
         return "n/a"
-    deviation = f" ± {cell.std:{number_format}}" if cell.std == cell.std else ""
+    deviation = f" ± {cell.std:{number_format}}" if not math.isnan(cell.std) else ""
     return f"{cell.mean:{number_format}}{deviation}" + (f" (n = {cell.n})" if cell.n < runs else "")
 
 
 def _row_head(row: Any) -> tuple[str, str]:
     """Name a row, and give its bound."""
     name = row.attack or row.measure
-    eps = "" if row.eps != row.eps else f"{row.eps:.4g}"
+    eps = "" if math.isnan(row.eps) else f"{row.eps:.4g}"
     return (
         f"{name} ({row.detail})" if row.detail else name,
         f"{eps} ({row.norm})" if row.norm == "L2" else eps,
@@ -313,7 +282,7 @@ def _seeds_sentence(runs: dict[tuple[str, Method], set[int]], labels: dict[Metho
     several_blocks = len({structure for structure, _ in runs}) > 1
     columns: dict[tuple[int, ...], list[str]] = {}
     for (structure, method), seeds in sorted(
-        runs.items(), key=lambda item: (item[0][0], _method_rank(item[0][1]))
+        runs.items(), key=lambda item: (item[0][0], method_rank(item[0][1]))
     ):
         block = f"{structure} " if several_blocks else ""
         columns.setdefault(tuple(sorted(seeds)), []).append(block + labels[method])
@@ -364,7 +333,7 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
         values.setdefault((*(getattr(line, name) for name in where), column), []).append(line.value)
     lines = []
     for structure in sorted(set(group["structure"])):
-        for method in _methods(group[group["structure"] == structure]):
+        for method in methods_of(group[group["structure"] == structure]):
             found = [
                 pd.Series(values.get((structure, *method, column), []), dtype=float)
                 for column in [None, *columns]
@@ -372,7 +341,7 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
             texts = [
                 _text(_Average(v.count(), v.mean(), v.std()), len(found[0])) if len(v) else "" for v in found
             ]
-            lines.append([structure, _label(method), *texts])
+            lines.append([structure, method_label(method), *texts])
     heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
     caption = (
         "Examples that are classified correctly without attack and under the strongest of a protocol's "

@@ -1,7 +1,7 @@
 """Records of a sweep as one long table: a line for every number that was measured on a run."""
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from ncen_tf.train.run_directory import TestMetrics
 
 Line = dict[str, Any]
 Setting = tuple[str, str]
+Method = tuple[str, tuple[Setting, ...]]
+"""A regularizer, and the settings that are not its defaults."""
 
 WORST_CASE = "worst case"
 WEIGHTS = {
@@ -28,6 +30,8 @@ WEIGHTS = {
     "nce": ("lambda_cos", "lambda_norm"),
 }
 """Weights of the regularizers, in the order of the paper's columns; ADP is not in the paper."""
+METHOD_NAMES = {"none": "BL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
+"""Names of the regularizers in the paper's tables."""
 PAPER_SCALE = {"fashion_mnist": (60_000, 40), "cifar10": (50_000, 60)}
 """Training images and epochs of the paper, by dataset."""
 
@@ -106,6 +110,33 @@ def is_departure(regularizer: str, setting: str) -> bool:
 def of_adversary(setting: str) -> bool:
     """Return whether a setting is a detail of adversarial training."""
     return setting.startswith(("at_", "trades_"))
+
+
+def methods_of(group: pd.DataFrame) -> list[Method]:
+    """List the methods of results in the paper's order."""
+    return sorted(set(zip(group["regularizer"], group["settings"], strict=True)), key=method_rank)
+
+
+def method_rank(method: Method) -> tuple[Any, ...]:
+    """Sort methods as the paper does, those with its own settings first."""
+    return list(WEIGHTS).index(method[0]), len(method[1]), method[1]
+
+
+def common_settings(methods: Sequence[Method]) -> frozenset[Setting]:
+    """Find the settings that all methods share, which the caption names.
+
+    What makes it another method than the paper's stays in the labels; of adversarial training, only that
+    there is one, for its details are long.
+    """
+    shared = frozenset.intersection(*(frozenset(settings) for _, settings in methods))
+    departing = {s for name, settings in methods for s in settings if is_departure(name, s[0])}
+    return frozenset(s for s in shared if s not in departing or of_adversary(s[0]))
+
+
+def method_label(method: Method, common: Iterable[Setting] = ()) -> str:
+    """Name a method as ``NCEn, lambda_norm -0.02``, without the settings that all columns share."""
+    own = describe_settings(s for s in method[1] if s not in common)
+    return f"{METHOD_NAMES[method[0]]}, {own}" if own else METHOD_NAMES[method[0]]
 
 
 def lines_of(frame: pd.DataFrame) -> list[Any]:

@@ -9,16 +9,15 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
+from ncen_tf.data.dataset import DataFlags
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger("ncen_tf.train")
 
 
-class Flags(TrainConfig):
+class Flags(TrainConfig, DataFlags):
     """Settings of a run, where its data are, and where it goes."""
 
-    data_dir: Path | None = Field(default=None, description="Folder of tensorflow-datasets")
-    archive_dir: Path | None = Field(default=None, description="Folder with the dataset's original archives")
     structure: Literal["Ensemble1", "Ensemble2", "Ensemble3", "Ensemble4"] = Field(
         default="Ensemble1", description="Structure of the paper, instead of an architecture"
     )
@@ -53,17 +52,11 @@ def main(flags: Flags) -> None:
     """Train, and print the accuracy and the next command."""
     config = flags.config()
     for name, reason in config.without_effect(flags.given).items():
-        logger.warning("--%s has no effect with %s", name, reason)
+        logger.warning("--%s has no effect with --%s", name, reason)
     path = flags.run_dir or default_run_dir(config)
     run = ncen_tf.train_ensemble(
         config,
-        lambda: ncen_tf.load_data(
-            config.dataset,
-            data_dir=flags.data_dir,
-            archive_dir=flags.archive_dir,
-            train_examples=config.train_examples,
-            test_examples=config.test_examples,
-        ),
+        lambda: flags.load(config.train_examples, config.test_examples),
         path,
         overwrite=flags.overwrite,
     )

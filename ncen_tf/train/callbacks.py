@@ -137,7 +137,7 @@ class Checkpoint(keras.callbacks.Callback):
         wrong = sorted({name.partition("/")[0] for name, a in arrays.items() if not np.isfinite(a).all()})
         if wrong:
             raise _diverged(self.model, wrong, self.epoch, self.step)
-        write_checkpoint(self.folder, int(self.model.optimizer.iterations), arrays)
+        write_checkpoint(self.folder, int(as_number(self.model.optimizer.iterations)), arrays)
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         if not self._is_restored:
@@ -159,6 +159,11 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch, self.step = epoch + 1, 0
         self.save()
+
+
+def as_number(variable: Any) -> float:
+    """Read a scalar that may be a distributed variable."""
+    return float(tf.convert_to_tensor(variable))
 
 
 def _state(model: keras.Model) -> dict[str, keras.Variable]:
@@ -244,7 +249,7 @@ class GradientDiagnostics(keras.callbacks.Callback):
 
 
 def _totals_function(ensemble: keras.Model) -> Any:
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def totals(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         logits, ce, gradients = input_gradients(ensemble.members, [images] * len(ensemble.members), labels)
         right = tf.argmax(mean_probabilities(logits), 1, tf.int32) == labels
@@ -314,7 +319,7 @@ def _right_function(ensemble: keras.Model) -> Any:
     longer = AdversarialTraining(eps=trained.eps, steps=steps, step_size=trained.eps / 4)
     attacks = {"training_attack_accuracy": trained, "pgd_accuracy": longer}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def right(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         counts = {}
         for name, attack in attacks.items():
@@ -376,6 +381,6 @@ class ProgressLine(keras.callbacks.Callback):
         self._bar.close()
 
     def _readings(self, logs: Mapping[str, Any]) -> dict[str, str]:
-        rate = float(self.model.optimizer.learning_rate)
+        rate = as_number(self.model.optimizer.learning_rate)
         values = {name: f"{value:.4f}" for name, value in logs.items()}
         return {"epoch": self._epoch, "lr": f"{rate:g}"} | values

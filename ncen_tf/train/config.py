@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of, flatten, unflatten
 from ncen_tf.base.settings import LARGEST, Settings
+from ncen_tf.data.dataset import DatasetName
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
@@ -46,7 +47,7 @@ class TrainConfig(Settings):
     }
     """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
 
-    dataset: str = Field(default="fashion_mnist", description="Name of the dataset to train on")
+    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
     train_examples: int | None = Field(
         default=None, ge=1, description="Size of the class-balanced part of the training images that is used"
     )
@@ -166,7 +167,7 @@ class TrainConfig(Settings):
         return {name: value for name, value in values.items() if not _is_idle(name, values)}
 
     def without_effect(self, given: Iterable[str]) -> dict[str, str]:
-        """List the given flags that have no effect, each with the setting that is the reason.
+        """List the given flags that have no effect, with the reasons, such as regularizer=gal.
 
         Args:
             given: Names of flags.
@@ -175,7 +176,7 @@ class TrainConfig(Settings):
         for name in given:
             owner = _OWNERS.get(name)
             if owner and name not in values:
-                reasons[name] = f"`{owner}` {values[owner]}"
+                reasons[name] = f"{owner}={values[owner]}"
         return reasons
 
 
@@ -188,6 +189,3 @@ def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
     return (name == "decay_every" and values["schedule"] != "steps") or (
         name == "trades_beta" and values["adversarial_training"] != "trades"
     )
-
-
-from ncen_tf.train.old_config import COEFFICIENTS, TrainingConfig, default_at_step_size  # noqa: E402,F401

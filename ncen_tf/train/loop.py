@@ -26,6 +26,7 @@ from ncen_tf.train.callbacks import (
     ProgressLine,
     RobustnessProbe,
     StopOnNaN,
+    as_number,
 )
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import any_worker, has_several_workers
@@ -72,7 +73,7 @@ def make_step(ensemble: Ensemble, strategy: tf.distribute.Strategy) -> Step:
 
     # One graph for each batch size, of which there are two: a graph for any size is slower, and one that
     # is first this, then that, would make a resumed run round differently.
-    @tf.function
+    @tf.function(autograph=False)
     def step(images: tf.Tensor, labels: tf.Tensor) -> None:
         def replica_step() -> None:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -188,7 +189,7 @@ class _RunLog(keras.callbacks.Callback):
         self._seconds = time.perf_counter() - self._started
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        last_step = self.model.optimizer.iterations - 1
+        last_step = as_number(self.model.optimizer.iterations) - 1
         rate = self._rates if isinstance(self._rates, float) else self._rates(last_step)
         figures = self._diagnostics.latest | (self._probe.latest if self._probe else {})
         record = EpochRecord(

@@ -55,6 +55,8 @@ class Case:
     dtype: type = np.float64
     step: float = 1e-6
     forward: Callable[[Array], Array] | None = None  # another float64 forward function
+    domain: str = ""
+    more: int = 0  # outputs that are not differentiated
 
 
 IMAGE = (4, 7, 6)
@@ -102,6 +104,59 @@ def reduction(op: str, axes: list[int], keepdims: int, **kwargs: Any) -> list[Ca
         Case(op, (X,), attribute, (3, 2, 4), opsets=(11,) if since == 13 else (11, 13, 17), **kwargs),
         Case(op, (X, ints(*axes)), {"keepdims": keepdims}, (3, 2, 4), opsets=(since, 21), **kwargs),
     ]
+
+
+def resize(sizes: tuple[int, ...] = (), scales: tuple[float, ...] = (), opset: int = 13, **a: Any) -> Case:
+    """On onnxruntime, which has float32 only; the operator is linear, so any step is exact."""
+    factors = np.array([1, 1, *scales], np.float32) if scales else ""
+    inputs = (X, "", factors, *([ints(2, 2, *sizes)] if sizes else ()))
+    kind = {"runtime": "both", "dtype": np.float32, "step": 1.0}
+    return Case("Resize", inputs, a, (2, 6, 7), opsets=(opset,), batch=2, **kind)  # type: ignore[arg-type]
+
+
+GAMMA, BIAS, SKIP = normal(4), normal(4), normal(2, 3, 4)
+KERNEL, OFFSET, MATRIX = normal(3, 2, 3, 3), normal(3), normal(4, 5)
+
+
+ON_RUNTIME: dict[str, Any] = {"runtime": "vjp", "dtype": np.float32}
+
+
+def fused(op: str, inputs: tuple[Any, ...], attributes: dict[str, Any], forward: Any, **more: Any) -> Case:
+    """An operator of onnxruntime's optimizer, against its definition in NumPy."""
+    more |= {"domain": "com.microsoft", "forward": forward}
+    return Case(op, inputs, attributes, opsets=(13, 17), **more, **ON_RUNTIME)
+
+
+def convolved(x: Array) -> Array:
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    return np.asarray(np.einsum("nchwij,kcij->nkhw", windows, KERNEL) + OFFSET[:, None, None])
+
+
+def group_normalized(x: Array) -> Array:
+    grouped = x.reshape(len(x), 2, 2, 2, 3)
+    centred = grouped - grouped.mean((2, 3, 4), keepdims=True)
+    y = (centred / np.sqrt(grouped.var((2, 3, 4), keepdims=True) + 1e-5)).reshape(x.shape)
+    return np.asarray(y * GAMMA[:, None, None] + BIAS[:, None, None])
+
+
+def across_channels(x: Array, before: int, after: int) -> Array:
+    """Sum over the channels from `before` below to `after` above each."""
+    padded = np.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
+    return np.asarray(sum(padded[:, i : i + x.shape[1]] for i in range(before + after + 1)))
+
+
+def leaky(x: Array) -> Array:
+    return np.where(x > 0, x, 0.3 * x)
+
+
+def tanh_gelu(x: Array) -> Array:
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def normalized(x: Array) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 0.1) * GAMMA + BIAS
 
 
 ALL = (11, 13, 17, 21)
@@ -261,9 +316,22 @@ CASES = [
             "ReduceL2",
             "ReduceSumSquare",
             "ReduceLogSumExp",
+            "ReduceProd",
         )
         for axes, keepdims in (([2, 3], 1), ([-1], 0), ([1, 2], 0), ([0, 2], 1))
         for case in reduction(op, axes, keepdims)
+    ),
+    *(
+        case
+        for axes, keepdims in (([1, 2], 1), ([-1], 0))
+        for case in reduction("ReduceLogSum", axes, keepdims, draw=positive)
+    ),
+    Case(
+        "ReduceProd",
+        (X,),
+        {"axes": [1]},
+        (3, 4),
+        draw=lambda *shape: normal(*shape) * (RNG.random(shape) < 0.7),
     ),
     Case("ReduceMean", (X,), {"keepdims": 0}, opsets=(11, 18)),
     # moving, joining, cutting
@@ -301,6 +369,207 @@ CASES = [
     Case("Gather", (X, np.array(1)), {"axis": 1}),
     Case("Gather", (X, ints(-1)), {"axis": 2}),
     Case("Gather", (X, np.array([[0, 2], [2, -3]])), {"axis": 1}),
+    Case("Gather", (X, np.array([1, 0, 1])), {"axis": 0}, opsets=(16, 18), runtime="vjp"),
+    Case("Gather", (X, np.array([[1], [0]], np.int32)), {"axis": 0}, opsets=(16,), runtime="vjp"),
+    Case("Slice", (X, ints(1), ints(2), ints(0)), runtime="vjp"),
+    Case("Slice", (X, ints(0, 1), ints(1, 3), ints(0, 1)), runtime="vjp"),
+    Case("GatherElements", (X, RNG.integers(-3, 3, (2, 2, 4))), {"axis": 1}, opsets=(16, 18), batch=2),
+    Case("GatherND", (X, np.array([[0, 1], [1, 2], [0, 1]])), {}, opsets=(16,), runtime="vjp", batch=2),
+    Case("ScatterElements", (X, ints(*(2, 0) * 4).reshape(2, 1, 4), normal(2, 1, 4)), {"axis": 1}, batch=2),
+    Case(
+        "ScatterElements",
+        (
+            normal(2, 5, 4),
+            RNG.permuted(np.tile(np.arange(5), (2, 4, 1)), axis=2).transpose(0, 2, 1)[:, :3],
+            X,
+        ),
+        {"axis": 1},
+        batch=2,
+    ),
+    Case(
+        "ScatterElements",
+        (normal(2, 3, 4), RNG.integers(0, 3, (2, 3, 4)), X),
+        {"axis": 1, "reduction": "add"},
+        opsets=(18,),
+        batch=2,
+    ),
+    Case("ScatterND", (X, np.array([[0, 1], [1, 2]]), normal(2, 4)), runtime="vjp", batch=2),
+    Case("ScatterND", (normal(5, 3, 4), ints(3, 1).reshape(2, 1), X), batch=2),
+    Case("TopK", (X, ints(2)), {"axis": 1}, (5, 3), runtime="vjp", opsets=(11, 21), more=1),
+    Case("TopK", (X, ints(2)), {"largest": 0}, (5,), runtime="vjp", more=1),
+    Case("Tile", (X, ints(1, 2, 3))),
+    Case("Tile", (X, ints(2, 1, 1))),
+    Case("DepthToSpace", (X,), {"blocksize": 2}, (8, 3, 2)),
+    Case("DepthToSpace", (X,), {"blocksize": 2, "mode": "CRD"}, (8, 3, 2)),
+    Case("SpaceToDepth", (X,), {"blocksize": 2}, (2, 4, 6)),
+    Case("Trilu", (X, np.array(1)), {"upper": 0}, opsets=(14,)),
+    Case("Trilu", opsets=(14,)),
+    *(
+        Case("CumSum", (X, np.array(axis)), {"reverse": reverse, "exclusive": exclusive})
+        for axis, reverse, exclusive in ((1, 0, 0), (-1, 1, 0), (2, 0, 1), (1, 1, 1))
+    ),
+    Case("CastLike", (X, normal(1)), opsets=(15, 21)),
+    *(Case(op, opsets=(11, 22)) for op in ("Sin", "Cos")),
+    # sums of products
+    Case("Einsum", (X, normal(4, 5)), {"equation": "bij,jk->bik"}),
+    Case("Einsum", (normal(4, 3, 5), X), {"equation": "jik , bij -> bk"}, opsets=(12, 21)),
+    Case("Einsum", (X, X), {"equation": "bij,bkj->bik"}),
+    Case("Einsum", (X,), {"equation": "bij->bj"}),
+    Case("Einsum", (X, normal(4, 5)), {"equation": "...j,jk"}),
+    Case("Einsum", (X, normal(2, 3, 4)), {"equation": "...ij,...ij->...i"}, batch=2),
+    # resizing, which is linear
+    *(
+        resize(mode=mode, coordinate_transformation_mode=coordinates, sizes=sizes)
+        for mode in ("nearest", "linear", "cubic")
+        for coordinates in ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
+        for sizes in ((9, 10), (3, 4))
+    ),
+    *(
+        resize(mode="nearest", nearest_mode=near, coordinate_transformation_mode=where, scales=scales)
+        for near in ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+        for where in ("half_pixel", "asymmetric")
+        for scales in ((2.0, 3.0), (0.6, 1.7))
+    ),
+    resize(mode="linear", scales=(1.7, 0.6)),
+    resize(mode="cubic", scales=(2.0, 2.0), cubic_coeff_a=-0.5),
+    resize(mode="cubic", sizes=(9, 4), exclude_outside=1),
+    resize(mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn", scales=(2.0, 2.0)),
+    resize(mode="linear", coordinate_transformation_mode="half_pixel_symmetric", scales=(1.7, 2.6), opset=19),
+    # opset 9 and 10, whose operators are written as those of opset 11
+    *(
+        Case(op, inputs, attributes, (2, 3, 4), opsets=opsets, runtime="both", dtype=np.float32, step=step)
+        for op, inputs, attributes, opsets, step in (
+            ("Upsample", (X, np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}, (9,), 1.0),
+            ("Upsample", (X, np.array([1, 1, 2, 2], np.float32)), {"mode": "linear"}, (9,), 1.0),
+            ("Resize", (X, np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}, (10,), 1.0),
+            ("Resize", (X, np.array([1, 1, 0.7, 0.5], np.float32)), {"mode": "nearest"}, (10,), 1.0),
+            ("Resize", (X, np.array([1, 1, 1.5, 2], np.float32)), {"mode": "linear"}, (10,), 1.0),
+            ("Slice", (X,), {"starts": [1, 0], "ends": [3, 2], "axes": [3, 2]}, (9,), 1.0),
+            ("Slice", (X, ints(1), ints(3), ints(3)), {}, (10,), 1.0),
+            ("Pad", (X,), {"pads": [0, 0, 1, 2, 0, 0, 0, 1], "value": 1.0}, (9, 10), 1.0),
+            ("Pad", (X,), {"pads": [0, 0, 1, 2, 0, 0, 0, 1], "mode": "reflect"}, (9,), 1.0),
+        )
+    ),
+    Case(
+        "Clip",
+        (X,),
+        {"min": -0.5, "max": 0.7},
+        opsets=(9, 10),
+        runtime="vjp",
+        dtype=np.float32,
+        forward=lambda x: np.clip(x, -0.5, 0.7),
+    ),
+    Case(
+        "TopK",
+        (X, ints(2)),
+        {"axis": 1},
+        (5, 3),
+        opsets=(10,),
+        runtime="vjp",
+        more=1,
+        dtype=np.float32,
+        forward=lambda x: -np.sort(-x, axis=1)[:, :2],
+    ),
+    # operators that are expanded
+    *(Case(op, opsets=(18, 22)) for op in ("Softsign", "ThresholdedRelu", "Shrink", "Mish")),
+    Case(
+        "Celu",
+        (X,),
+        {"alpha": 1.5},
+        opsets=(12, 18),
+        **ON_RUNTIME,
+        forward=lambda x: np.where(x > 0, x, 1.5 * np.expm1(x / 1.5)),
+    ),
+    Case("Swish", (X,), {"alpha": 1.3}, opsets=(24,)),
+    Case(
+        "MeanVarianceNormalization",
+        image=(3, 2, 4),
+        **ON_RUNTIME,
+        forward=lambda x: (x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True),
+    ),
+    Case(
+        "GroupNormalization",
+        (X, GAMMA, BIAS),
+        {"num_groups": 2},
+        (4, 2, 3),
+        opsets=(21,),
+        **ON_RUNTIME,
+        forward=group_normalized,
+    ),
+    Case("RMSNormalization", (X, normal(4)), {"epsilon": 0.01}, opsets=(23,)),
+    Case("Attention", (X, X, X), {"q_num_heads": 2, "kv_num_heads": 2}, (3, 8), opsets=(23,)),
+    Case("LpNormalization", (X,), {"axis": 1, "p": 2}),
+    Case(
+        "LpNormalization",
+        (X,),
+        {"axis": -1, "p": 1},
+        opsets=(11, 21),
+        forward=lambda x: x / np.abs(x).sum(-1, keepdims=True),
+    ),
+    Case(
+        "LpPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1], "p": 3}, (2, 5, 6)
+    ),
+    Case(
+        "LRN",
+        (X,),
+        {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5},
+        (5, 2, 3),
+        forward=lambda x: x / (1.5 + 0.5 / 3 * across_channels(x**2, 1, 1)) ** 0.6,
+    ),
+    Case(
+        "LRN",
+        (X,),
+        {"size": 4, "alpha": 0.5},
+        (5, 2, 3),
+        forward=lambda x: x / (1 + 0.5 / 4 * across_channels(x**2, 1, 2)) ** 0.75,
+    ),
+    fused(
+        "FusedConv",
+        (X, KERNEL, OFFSET),
+        {"pads": [1, 1, 1, 1], "activation": "Relu"},
+        lambda x: np.maximum(convolved(x), 0),
+        image=(2, 4, 5),
+    ),
+    fused(
+        "FusedConv",
+        (X, KERNEL, OFFSET),
+        {"pads": [1, 1, 1, 1], "activation": "HardSigmoid", "activation_params": [0.1, 0.4]},
+        lambda x: np.clip(0.1 * convolved(x) + 0.4, 0, 1),
+        image=(2, 4, 5),
+    ),
+    fused(
+        "FusedGemm",
+        (X, MATRIX, np.ones(5)),
+        {"activation": "LeakyRelu", "activation_alpha": 0.3},
+        lambda x: leaky(x @ MATRIX + 1),
+        image=(4,),
+    ),
+    fused(
+        "FusedMatMul",
+        (X, MATRIX.T),
+        {"transB": 1, "alpha": 0.5},
+        lambda x: 0.5 * x @ MATRIX,
+    ),
+    fused("Gelu", (X,), {}, lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2),
+    fused("BiasGelu", (X, BIAS), {}, lambda x: (x + BIAS) * (1 + ERF((x + BIAS) / math.sqrt(2))) / 2),
+    fused("FastGelu", (X, BIAS), {}, lambda x: tanh_gelu(x + BIAS)),
+    fused("QuickGelu", (X,), {"alpha": 1.5}, lambda x: x / (1 + np.exp(-1.5 * x))),
+    fused(
+        "SkipLayerNormalization",
+        (X, SKIP, GAMMA, BIAS),
+        {"epsilon": 0.1},
+        lambda x: normalized(x + SKIP),
+        batch=2,
+    ),
+    Case(
+        "LayerNormalization",
+        (X, GAMMA, BIAS),
+        {"epsilon": 0.1},
+        opsets=(13,),
+        runtime="vjp",
+        dtype=np.float32,
+        forward=normalized,
+    ),
 ]
 
 
@@ -314,9 +583,10 @@ def one_node_model(case: Case, opset: int, dtype: type) -> onnx.ModelProto:
             typed = value.astype(dtype) if value.dtype == np.float64 else value
             initializers.append(numpy_helper.from_array(typed, f"c{index}"))
     outputs = [f"y{i}" for i in range(case.outputs)]
+    more = [f"more{i}" for i in range(case.more)]
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     graph = helper.make_graph(
-        [helper.make_node(case.op, names, outputs, name="node", **case.attributes)],
+        [helper.make_node(case.op, names, [*outputs, *more], "node", domain=case.domain, **case.attributes)],
         "one node",
         [helper.make_tensor_value_info("x", element, [case.batch, *case.image])],
         [helper.make_tensor_value_info(y, element, None) for y in outputs],
@@ -324,7 +594,9 @@ def one_node_model(case: Case, opset: int, dtype: type) -> onnx.ModelProto:
     )
     return onnx.shape_inference.infer_shapes(
         helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=min(10, opset - 4)
+            graph,
+            opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)],
+            ir_version=max(4, min(10, opset - 4)),
         )
     )
 
@@ -332,7 +604,8 @@ def one_node_model(case: Case, opset: int, dtype: type) -> onnx.ModelProto:
 def evaluator(model: onnx.ModelProto, on_runtime: bool) -> Callable[[dict[str, Array]], list[Any]]:
     """Runs a model on onnxruntime's CPU provider or on onnx's reference evaluator."""
     if not on_runtime:
-        return lambda feeds: list(ReferenceEvaluator(model).run(None, feeds))
+        reference = ReferenceEvaluator(model)
+        return lambda feeds: list(reference.run(None, feeds))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, feeds)
 
@@ -360,23 +633,27 @@ def test_matches_finite_differences(case: Case, opset: int) -> None:
     x = case.draw(BATCH, *case.image)
     model = one_node_model(case, opset, case.dtype)
     both = case.runtime == "both"
-    exact = evaluator(model if both else one_node_model(case, opset, np.float64), both)
+    exact = None
+    if case.forward is None:
+        exact = evaluator(model if both else one_node_model(case, opset, np.float64), both)
     for index in range(case.outputs):
 
         def forward(x: Array, index: int = index) -> Array:
-            if case.forward is not None:
-                return case.forward(x)
+            if exact is None:
+                return np.asarray(case.forward(x))  # type: ignore[misc]
             return np.asarray(exact({"x": x.astype(case.dtype) if both else x})[index])
 
         v = rng.normal(size=forward(x).shape)
         expected = finite_differences(forward, x, v, case.step)
         gradient = evaluator(gradient_model(model, f"y{index}"), bool(case.runtime))
         feeds = {"x": x.astype(case.dtype), f"y{index}_cotangent": v.astype(case.dtype)}
-        found = gradient(feeds)[-1]
+        outputs = gradient(feeds)
+        found = outputs[-1]
+        np.testing.assert_allclose(outputs[index], forward(x), rtol=1e-4, atol=1e-5)
         assert found.shape == x.shape
         error = np.linalg.norm(found - expected) / max(1.0, float(np.linalg.norm(expected)))
         assert error < TOLERANCE[case.dtype]
 
 
 def test_every_rule_has_a_case() -> None:
-    assert {case.op for case in CASES} == set(supported_ops())
+    assert set(supported_ops()) <= {case.op for case in CASES}

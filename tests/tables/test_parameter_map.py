@@ -41,13 +41,14 @@ def frame(folder: Path, records: list[CellRecord]) -> pd.DataFrame:
 def test_points_are_means_over_seeds(tmp_path: Path, records: list[CellRecord]) -> None:
     means = parameter_map(frame(tmp_path, records))
     assert list(means.index) == [(y, x) for y in Y for x in X]
-    for (y, x), line in means.iterrows():  # type: ignore[misc]
+    points: list[tuple[float, float]] = means.index.tolist()
+    for (y, x), line in zip(points, means[[*PANELS, "runs"]].to_numpy(float), strict=True):
         here = [one for one in records if one.name in {f"{x} {y} {seed}" for seed in SEEDS}]
         clean = [one.run.clean_accuracy for one in here]
         aae = [np.mean([row.aae.value for row in one.reports["paper"].attacks]) for one in here]
         # The product of each run, not of the means: a seed with a high and a low accuracy counts as such.
         expected = [np.mean(clean), np.mean(aae), np.mean(np.multiply(clean, aae)), 2]
-        np.testing.assert_allclose(line[[*PANELS, "runs"]].astype(float), expected)
+        np.testing.assert_allclose(line, np.array(expected, float))
 
 
 @pytest.mark.parametrize(

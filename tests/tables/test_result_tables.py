@@ -18,16 +18,16 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.formats import format_tables, results_page
-from ncen_tf.tables.result_tables import (
-    GROUP_KEYS,
-    _Average,
-    _common_settings,
-    _label,
-    _methods,
-    _text,
-    result_tables,
+from ncen_tf.tables.result_tables import _Average, _text
+from ncen_tf.tables.results_frame import (
+    common_settings,
+    is_departure,
+    method_label,
+    method_settings,
+    methods_of,
+    paper_cells,
+    read_results,
 )
-from ncen_tf.tables.results_frame import is_departure, method_settings, paper_cells, read_results
 from ncen_tf.train.config import TrainConfig
 from tests.tables.records import CPU, ENSEMBLE1, GPU, Rng, cells_of, record, report, tables_of, write
 
@@ -281,23 +281,24 @@ def test_labels_leave_to_the_caption_what_all_columns_share() -> None:
         ("adversarial_training", "pgd"),
     )
     columns = [("none", (short,)), ("nce", (short,)), ("nce", (short, balanced))]
-    common = _common_settings(columns)
+    common = common_settings(columns)
     assert common == {short}
-    assert [_label(method, common) for method in columns] == ["BL", "NCEn", "NCEn, lambda_norm -0.02"]
+    assert [method_label(method, common) for method in columns] == ["BL", "NCEn", "NCEn, lambda_norm -0.02"]
     # What makes another method is named in every column; of an adversary, only that there is one.
     columns = [("nce", (adversarial, ("at_steps", "4"), balanced)), ("nce", (adversarial, ("at_steps", "4")))]
-    assert _common_settings(columns) == {("at_steps", "4")}
+    assert common_settings(columns) == {("at_steps", "4")}
     assert (
-        _label(columns[0], _common_settings(columns)) == "NCEn, adversarial_training pgd, lambda_norm -0.02"
+        method_label(columns[0], common_settings(columns))
+        == "NCEn, adversarial_training pgd, lambda_norm -0.02"
     )
-    assert not _common_settings([columns[0], ("nce", (adversarial, ("at_steps", "7")))])
+    assert not common_settings([columns[0], ("nce", (adversarial, ("at_steps", "7")))])
 
 
 def test_columns_are_in_the_papers_order() -> None:
     methods: list[tuple[str, tuple[Any, ...]]] = [(r, ()) for r in ("nce", "adp", "none", "gpmr", "gal")]
     methods.append(("nce", (("lambda_norm", "-0.02"),)))
     frame = pd.DataFrame(methods, columns=["regularizer", "settings"])
-    labels = [_label(method) for method in _methods(frame)]
+    labels = [method_label(method) for method in methods_of(frame)]
     assert labels == ["BL", "GAL", "GPMR", "ADP", "NCEn", "NCEn, lambda_norm -0.02"]
 
 
@@ -345,23 +346,6 @@ def test_other_attacks_are_another_table(tmp_path: Path, rng: Rng) -> None:
         "cumulative: PGD Linf 0.1 (step_size 0.01, steps 10); BIM Linf 0.1 (step_size 0.01, steps 10)",
     }
     assert set(cells.loc[cells["protocol"] == "", "attack_settings"]) == {""}
-
-
-def test_a_table_never_mixes_conditions(written: tuple[Path, list[CellRecord]]) -> None:
-    results = read_results(written[0])
-    tables = [table for section in result_tables(results).values() for table in section if table.cells]
-    assert len(tables) == len(results.groupby(GROUP_KEYS))
-    for table in tables:
-        for name in (
-            "protocol",
-            "objective",
-            "examples",
-            "attack_settings",
-            "train_examples",
-            "epochs",
-            "members",
-        ):
-            assert len({cell[name] for cell in table.cells}) == 1
 
 
 def test_rows_that_look_alike_say_how_they_differ(tmp_path: Path, rng: Rng) -> None:

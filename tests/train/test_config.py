@@ -1,109 +1,121 @@
-import dataclasses
+"""Settings of a training run: from Python, from flags, from a file."""
+
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.train.config import ADVERSARIAL_TRAININGS, REGULARIZERS, TrainingConfig
-from ncen_tf.train.objective import make_adversarial_training, make_regularizer
+from ncen_tf.base.flags import flags_of
+from ncen_tf.ensembles.adversarial import AdversarialTraining
+from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE
+from ncen_tf.train.config import TrainConfig
 
-CONFIG = TrainingConfig(
-    dataset="cifar10",
-    architecture=("resnet20", "resnet8"),
-    regularizer="nce",
-    lambda_cos=0.06,
-    lambda_norm=-0.04,
+CONFIG = TrainConfig.for_dataset(
+    "cifar10",
+    members=["resnet20", "resnet8"],
+    regularizer=NCE(0.06, -0.04),
     epochs=3,
-    noise_eps=0.09,
     train_examples=500,
     jit_compile=True,
     strategy="one_device",
 )
 
 
-def test_flags_give_the_settings_back() -> None:
-    assert TrainingConfig.from_flags(CONFIG.to_flags()) == CONFIG
-    assert "test_examples" not in CONFIG.to_flags()
+@pytest.mark.parametrize("regularizer", [None, NCE(0.1, -0.2, "released"), GAL(0.1), GPMR(1, 2), ADP(3, 4)])
+@pytest.mark.parametrize("adversarial", [None, AdversarialTraining("trades", 0.2, 3, loss="members", beta=2)])
+def test_flags_and_files_give_the_settings_back(
+    regularizer: Any, adversarial: AdversarialTraining | None, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"regularizer": regularizer, "adversarial_training": adversarial})
+    assert TrainConfig.from_flags(config.flat()) == config
+    config.write(tmp_path / "config.json")
+    assert TrainConfig.read(tmp_path / "config.json") == config
+
+
+def test_defaults_are_those_of_the_paper_for_each_dataset() -> None:
+    fashion, cifar = (
+        TrainConfig.for_dataset("fashion_mnist_sample"),
+        TrainConfig.from_flags({"dataset": "cifar10"}),
+    )
+    assert (fashion.epochs, fashion.noise_eps, fashion.flip) == (40, 0.3, False)
+    assert (cifar.epochs, cifar.noise_eps, cifar.flip) == (60, 0.09, True)
+    assert (fashion.regularizer, cifar.regularizer) == (NCE(0.02, 0.02), NCE(0.06, 0.04))
+    flags = {"dataset": "cifar10", "regularizer": "gpmr", "adversarial_training": "pgd", "at_steps": 4}
+    chosen = TrainConfig.from_flags(flags)
+    assert chosen.regularizer == GPMR(0.04, 10)
+    assert chosen.adversarial_training == AdversarialTraining(eps=8 / 255, steps=4)
+    assert TrainConfig.from_flags({"dataset": "cifar10", "lambda_cos": 0.5}).regularizer == NCE(0.5, 0.04)
+
+
+def test_structures_of_the_paper_stand_for_architectures() -> None:
+    assert TrainConfig.from_flags({}).members == ("resnet20",) * 3
+    members = TrainConfig.from_flags({"structure": "Ensemble4", "members": 5}).members
+    assert members == ("resnet20", "resnet20", "resnet26", "resnet26", "resnet32")
+    with pytest.raises(InputError, match="3, 4 or 5"):
+        TrainConfig.from_flags({"members": 7})
+    assert TrainConfig.from_flags({"members": 7, "architecture": ["resnet8"] * 2}).members == ("resnet8",) * 2
+
+
+def test_flat_settings_are_those_that_have_an_effect() -> None:
+    flat = CONFIG.flat()
+    assert flat["architecture"] == ("resnet20", "resnet8")
+    assert (flat["regularizer"], flat["lambda_norm"]) == ("nce", -0.04)
+    absent = {"gal_coefficient", "lambda_div", "at_eps", "trades_beta"}
+    assert absent.isdisjoint(flat)
+    cosine = TrainConfig(schedule="cosine", adversarial_training=AdversarialTraining()).flat()
+    assert {"decay_every", "trades_beta"}.isdisjoint(cosine)
+    assert cosine["at_eps"] == 0.1
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("epochs", "three"), ("jit_compile", "maybe"), ("surprise", "1"), ("dataset", "svhn")]
-)
-def test_flags_that_no_run_has_are_refused(name: str, text: str) -> None:
-    with pytest.raises(InputError):
-        TrainingConfig.from_flags(CONFIG.to_flags() | {name: text})
-
-
-@pytest.mark.parametrize(
-    "change",
+    ("flags", "idle"),
     [
-        {"batch_size": 0},
-        {"noise_eps": -0.1},
-        {"crop_padding": -1},
-        {"crop_padding": 32},
-        {"schedule": "linear"},
-        {"learning_rate": float("inf")},
-        {"learning_rate": 1e39},
-        {"at_eps": 1e39},
-        {"regularizer": "adp", "architecture": ("resnet20",) * 10},
-        {"seed": -1},
-        {"epochs": 16**5000},
-        {"train_examples": -(16**5000)},
-        {"virtual_devices": 2},
-        {"sync_batch_norm": True, "strategy": "mirrored"},
-        {"architecture": ("resnet20",)},
+        ({"regularizer": "gal", "lambda_cos": 0.1, "gal_coefficient": 0.1}, ["lambda_cos"]),
+        ({"regularizer": "none", "adp_alpha": 1.0}, ["adp_alpha"]),
+        ({"at_steps": 3, "epochs": 2}, ["at_steps"]),
+        ({"adversarial_training": "pgd", "at_steps": 3, "trades_beta": 2.0}, ["trades_beta"]),
+        ({"adversarial_training": "trades", "trades_beta": 2.0}, []),
+        ({"schedule": "cosine", "decay_every": 2}, ["decay_every"]),
     ],
 )
-def test_settings_that_cannot_work_are_refused(change: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="--"):
-        dataclasses.replace(CONFIG, **change)  # type: ignore[arg-type]
+def test_settings_without_effect_are_named(flags: dict[str, Any], idle: list[str]) -> None:
+    assert list(TrainConfig.from_flags(flags).without_effect(flags)) == idle
 
 
-@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "-1e39"])
-@pytest.mark.parametrize("name", ["lambda_cos", "lambda_norm", "gal_coefficient", "lambda_eq", "adp_beta"])
-def test_coefficients_are_finite(name: str, text: str) -> None:
-    with pytest.raises(InputError, match=f"--{name} is finite in float32"):
-        TrainingConfig.from_flags(CONFIG.to_flags() | {name: text})
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"batch_size": 0}, "`batch_size` must be greater than or equal to 1, got 0"),
+        ({"noise_eps": -0.1}, "`noise_eps` must be"),
+        ({"crop_padding": -1}, "`crop_padding` must be"),
+        ({"schedule": "linear"}, "`schedule` must be 'steps' or 'cosine', got 'linear'"),
+        ({"learning_rate": float("inf")}, "`learning_rate` must be a finite number"),
+        ({"learning_rate": 1e39}, "`learning_rate` must be finite in float32"),
+        ({"lambda_cos": float("nan")}, "lambda_cos` must be a finite number"),
+        ({"adversarial_training": "pgd", "at_eps": 0}, r"`adversarial_training.eps` must be greater than 0"),
+        ({"adversarial_training": "pgd", "at_fraction": 1.5}, r"fraction` must be less than or equal to 1"),
+        ({"adversarial_training": "pgd", "at_steps": 0}, r"steps` must be"),
+        ({"adversarial_training": "fgsm"}, "must be 'pgd' or 'trades', got 'fgsm'"),
+        ({"adversarial_training": "trades", "at_random_start": False}, "no gradient at the clean image"),
+        ({"regularizer": "surprise"}, "`regularizer` must be one of 'nce'"),
+        ({"seed": -1}, "`seed` must be"),
+        ({"epochs": "three"}, "`epochs` must be a valid integer"),
+        ({"virtual_devices": 2, "strategy": "one_device"}, "`virtual_devices` above 1 needs"),
+        ({"sync_batch_norm": True, "jit_compile": True}, "`jit_compile` compiles each replica on its own"),
+        ({"architecture": ["resnet20"]}, "at least two members"),
+        ({"architecture": ["resnet20", "resnet21"]}, "'resnet21'"),
+        ({"dataset": "svhn"}, "`dataset` must be one of fashion_mnist"),
+        ({"surprise": 1}, "`surprise` is not a setting"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(flags: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        TrainConfig.from_flags(flags)
 
 
-OTHERS: dict[str, Any] = {
-    "lambda_cos": 0.5,
-    "lambda_norm": 0.5,
-    "nce_form": "released",
-    "gal_coefficient": 0.3,
-    "lambda_div": 0.3,
-    "lambda_eq": 0.3,
-    "adp_alpha": 0.3,
-    "adp_beta": 0.3,
-    "at_eps": 0.2,
-    "at_steps": 3,
-    "at_step_size": 0.3,
-    "at_random_start": False,
-    "at_loss": "members",
-    "at_fraction": 0.5,
-}
-"""Other values than those of CONFIG."""
-
-
-@pytest.mark.parametrize("regularizer", REGULARIZERS)
-@pytest.mark.parametrize("form", ["none", "pgd"])
-def test_settings_without_effect_are_those_that_change_nothing(regularizer: str, form: str) -> None:
-    config = dataclasses.replace(CONFIG, regularizer=regularizer, adversarial_training=form)
-
-    def made(changed: TrainingConfig) -> tuple[object, object]:
-        return make_regularizer(changed), make_adversarial_training(changed)
-
-    idle = [
-        name
-        for name, value in OTHERS.items()
-        if made(dataclasses.replace(config, **{name: value})) == made(config)
-    ]
-    without_effect = config.without_effect(OTHERS)
-    assert list(without_effect) == idle
-    assert set(without_effect.values()) <= {f"--regularizer={regularizer}", f"--adversarial_training={form}"}
-
-
-@pytest.mark.parametrize("form", ADVERSARIAL_TRAININGS)
-def test_only_trades_has_a_weight(form: str) -> None:
-    without_effect = dataclasses.replace(CONFIG, adversarial_training=form).without_effect(["trades_beta"])
-    assert bool(without_effect) == (form != "trades")
+def test_every_flag_has_a_description_and_numbers_may_be_fractions() -> None:
+    assert all(flag.help for flag in flags_of(TrainConfig))
+    assert TrainConfig.from_flags({"noise_eps": "8/255"}).noise_eps == 8 / 255
+    with pytest.raises(ValueError, match="frozen"):
+        CONFIG.epochs = 5

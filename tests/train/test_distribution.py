@@ -1,14 +1,151 @@
-"""Two replicas and one device train the same ensemble."""
+"""Several replicas train what one device trains: virtual devices, and two real processes on 127.0.0.1."""
 
+import contextlib
+import json
+import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import keras
+import numpy as np
+import pytest
+
+import ncen_tf
 from tests.conftest import ROOT
 
+TINY = (
+    "--strategy=multi_worker",
+    "--sync_batch_norm",
+    "--dataset=fashion_mnist_sample",
+    "--architecture=resnet8,resnet8",
+    "--regularizer=none",  # others take long to trace
+    "--train_examples=20",
+    "--test_examples=10",
+    "--epochs=2",
+    "--batch_size=8",
+    "--checkpoint_every=1",
+    "--deterministic",
+)
 
-def test_two_replicas_with_synced_batch_norm_end_with_the_weights_of_one_device(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.train.two_replicas", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+Workers = list[subprocess.Popen[str]]
+
+
+@contextlib.contextmanager
+def two_workers(*command: str) -> Iterator[Workers]:
+    """Start the same command as two workers on free ports; they are stopped at the end."""
+    with contextlib.ExitStack() as reserved:
+        sockets = [reserved.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]
+    workers = []
+    for index in range(2):
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", *command],
+                cwd=ROOT,
+                env=os.environ | {"TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        yield workers
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+
+
+def finish(workers: Workers) -> list[str]:
+    """Wait until both have succeeded, and return what they print."""
+    outputs = [worker.communicate(timeout=500) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], outputs
+    return [stdout for stdout, _ in outputs]
+
+
+def wait_for_checkpoint(run: Path, steps: int, workers: Workers) -> None:
+    deadline = time.monotonic() + 500
+    while not (run / "checkpoints" / f"step-{steps}.npz").exists():
+        assert time.monotonic() < deadline
+        assert all(worker.poll() is None for worker in workers), [w.communicate() for w in workers]
+        time.sleep(0.005)
+
+
+def saved_weights(run: Path) -> list[np.ndarray]:
+    return ncen_tf.open_run(run).ensemble.get_weights()
+
+
+def test_two_virtual_devices_end_with_the_weights_of_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.train.replicas", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout.splitlines()[-1]) < 1e-9
+    replicas, difference = done.stdout.split()
+    assert replicas == "2"
+    assert float(difference) < 1e-9
+
+
+def test_two_workers_end_with_the_weights_of_one_device(tmp_path: Path) -> None:
+    with two_workers("tests.train.replicas", str(tmp_path)) as workers:
+        chief, _ = finish(workers)
+    replicas, difference = chief.split()
+    assert replicas == "2"
+    assert float(difference) < 1e-9
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    with two_workers("ncen_tf.train", *TINY, f"--run_dir={run}") as workers:
+        finish(workers)
+    return run
+
+
+def test_after_a_kill_and_after_sigterm_the_same_command_resumes_to_the_same_weights(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    """The second worker is killed; in the resumed run, the chief is asked to end."""
+    run = tmp_path / "run"
+    command = ("ncen_tf.train", *TINY, f"--run_dir={run}")
+    with two_workers(*command) as workers:
+        wait_for_checkpoint(run, 1, workers)
+        workers[1].send_signal(signal.SIGKILL)
+        _, stderr = workers[0].communicate(timeout=120)
+        assert workers[0].returncode == 75, stderr
+    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, stderr
+    assert "The connection to another worker is lost" in errors[0]
+    assert "Traceback" not in stderr
+    with two_workers(*command) as workers:
+        wait_for_checkpoint(run, 3, workers)
+        workers[0].send_signal(signal.SIGTERM)
+        outputs = [worker.communicate(timeout=300) for worker in workers]
+        assert [worker.returncode for worker in workers] == [130, 130], outputs
+    assert not (run / "summary.json").exists()
+    with two_workers(*command) as workers:
+        finish(workers)
+    pairs = zip(saved_weights(run), saved_weights(undisturbed), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def test_only_the_chief_writes_the_run_directory(undisturbed: Path) -> None:
+    """Everything is there once: two writers would leave two event files."""
+    assert sorted(path.name for path in undisturbed.iterdir()) == [
+        ".lock",
+        "checkpoints",
+        "config.json",
+        "data.json",
+        "diagnostics.png",
+        "ensemble.keras",
+        "metrics.jsonl",
+        "summary.json",
+        "tensorboard",
+    ]
+    assert len(list((undisturbed / "tensorboard").iterdir())) == 1
+    assert json.loads((undisturbed / "summary.json").read_text())["replicas"] == 2
+    assert keras.saving.load_model(undisturbed / "ensemble.keras", compile=False)

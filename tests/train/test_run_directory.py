@@ -1,6 +1,5 @@
-"""Who may use a run directory: one process at a time, until it ends in whatever way."""
+"""Who may use a run directory, and what is deleted when a run begins."""
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -10,28 +9,37 @@ from pathlib import Path
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.train.config import TrainingConfig
-from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.config import TrainConfig
+from ncen_tf.train.run_directory import DataRecord, RunDirectory
 from tests.conftest import ROOT
 
-CONFIG = TrainingConfig("fashion_mnist_sample", ("resnet8", "resnet8"), "none", 0.0, 0.0, 1, 0.3)
-OPENER = """
+CONFIG = TrainConfig(members=("resnet8", "resnet8"), regularizer=None, epochs=1)
+DATA = DataRecord(
+    name="noise",
+    source="none",
+    image_shape=(28, 28, 1),
+    class_names=("a", "b"),
+    train_examples=2,
+    test_examples=2,
+    sha256="0" * 64,
+)
+LOCKER = """
 import sys
 from pathlib import Path
-from tests.train.test_run_directory import CONFIG
+from tests.train.test_run_directory import CONFIG, DATA
 from ncen_tf.train.run_directory import RunDirectory
 run = RunDirectory(Path(sys.argv[1]))
-run.open(CONFIG, overwrite="overwrite" in sys.argv)
-run.begin(CONFIG)
-print("open", flush=True)
-sys.stdin.readline()
+with run.lock():
+    run.begin(CONFIG, DATA)
+    print("locked", flush=True)
+    sys.stdin.readline()
 """
 
 
-def opener(run: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A process that opens the run and keeps it until it is told to end."""
+def locker(run: Path) -> subprocess.Popen[str]:
+    """Start a process that locks the run and keeps it until it is told to end."""
     return subprocess.Popen(
-        [sys.executable, "-c", OPENER, str(run), *arguments],
+        [sys.executable, "-c", LOCKER, str(run)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -40,108 +48,94 @@ def opener(run: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def opened(process: subprocess.Popen[str]) -> bool:
+def locked(process: subprocess.Popen[str]) -> bool:
     assert process.stdout is not None
-    return process.stdout.readline() == "open\n"
+    return process.stdout.readline() == "locked\n"
 
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    first = opener(run)
-    assert opened(first)
-    for arguments in ((), ("overwrite",)):
-        _, stderr = opener(run, *arguments).communicate(timeout=60)
-        assert f"InputError: Another process trains in {run}" in stderr
-    assert (run / "flags.cfg").exists()
+    run = tmp_path / "run[1]"
+    first = locker(run)
+    assert locked(first)
+    _, stderr = locker(run).communicate(timeout=120)
+    assert f"InputError: Another process trains in {run}" in stderr
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    third = opener(run)
-    assert opened(third)
+    third = locker(run)
+    assert locked(third)
     third.communicate("\n")
     assert third.returncode == 0
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    run.open(CONFIG)
-    run.begin(CONFIG)
+    with run.lock():
+        run.begin(CONFIG, DATA)
     run.checkpoints.mkdir()
-    (run.checkpoints / "step-5").mkdir()
-    (run.checkpoints / ".123.step-6").mkdir()
-    (run.checkpoints / ".123.step-6" / "state.index").write_text("half")
-    (run.path / ".123.ensemble.keras").write_text("half")
-    (run.path / ".notes").write_text("mine")
-    RunDirectory(run.path).open(CONFIG)
+    for name in ("checkpoints/step-5.npz", "checkpoints/.123.step-6.npz", ".123.ensemble.keras", ".notes"):
+        (run.path / name).write_text("half")
+    with run.lock():
+        pass
     assert sorted(path.name for path in run.path.rglob("*")) == [
         ".lock",
         ".notes",
         "checkpoints",
-        "flags.cfg",
-        "step-5",
+        "config.json",
+        "data.json",
+        "step-5.npz",
     ]
 
 
-def test_a_process_killed_before_it_wrote_its_flags_leaves_a_folder_to_start_in(tmp_path: Path) -> None:
-    (tmp_path / ".lock").touch()
-    (tmp_path / ".123.flags.cfg").write_text("--se")
+def test_a_process_killed_before_it_wrote_its_settings_leaves_a_folder_to_start_in(tmp_path: Path) -> None:
+    for name in (".lock", ".123.config.json", "data.json"):
+        (tmp_path / name).write_text("")
     run = RunDirectory(tmp_path)
-    run.open(CONFIG)
-    run.begin(CONFIG)
-    assert run.read_flags()["seed"] == "0"
+    with run.lock():
+        run.begin(CONFIG, DATA)
+    assert run.read_config() == CONFIG
 
 
-def test_nothing_is_written_or_deleted_before_a_run_begins(tmp_path: Path) -> None:
-    other = dataclasses.replace(CONFIG, seed=1)
-    for config in (other, CONFIG):  # the first comes to nothing, say for want of images
-        RunDirectory(tmp_path).open(config)
+def test_beginning_deletes_what_an_earlier_run_wrote_and_nothing_else(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    run.open(CONFIG)
-    run.begin(CONFIG)
-    run.summary_file.write_text("{}")
-    RunDirectory(tmp_path).open(other, overwrite=True)
-    again = RunDirectory(tmp_path)
-    again.open(CONFIG)
-    assert again.is_complete
-    again.open(other, overwrite=True)
-    assert not again.is_complete
-    assert not again.state_files(), "other workers begin anew too"
-    again.begin(other)
-    assert again.read_flags()["seed"] == "1"
-    assert not run.summary_file.exists()
-
-
-def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
-    run = RunDirectory(tmp_path)
-    run.open(CONFIG, overwrite=True)
-    run.begin(CONFIG)
-    (run.checkpoints / "step-5").mkdir(parents=True)
-    run.tensorboard.mkdir()
-    for file in (run.summary_file, run.metrics_file, run.model_file, run.plot_file):
-        file.write_text("old")
-    (tmp_path / "notes.txt").write_text("mine")
-    run.open(CONFIG, overwrite=True)
-    run.begin(CONFIG)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", ".lock", "flags.cfg", "notes.txt"]
-
-
-def test_overwriting_keeps_the_lock(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path / "run")
-    run.open(CONFIG)
-    run.begin(CONFIG)
+    run.begin(CONFIG, DATA)
     run.checkpoints.mkdir()
-    run.metrics_file.write_text("{}\n")
-    run.open(CONFIG, overwrite=True)
-    run.begin(CONFIG)
-    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "flags.cfg"]
-    _, stderr = opener(run.path).communicate(timeout=60)
-    assert "Another process trains in" in stderr
+    run.tensorboard.mkdir()
+    for file in (run.summary_file, run.metrics_file, run.model_file, run.plot_file, tmp_path / "notes.txt"):
+        file.write_text("old")
+    assert run.is_complete
+    run.begin(TrainConfig(), DATA)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "data.json", "notes.txt"]
+    assert run.read_config() == TrainConfig()
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    """Permissions do not stop root, /proc does."""
+def test_other_settings_and_other_data_are_refused_with_the_difference(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.begin(CONFIG, DATA)
+    run.refuse_other(CONFIG.model_copy(update={"checkpoint_every": 7}), DATA)
+    with pytest.raises(InputError, match=r"`schedule` was steps, is cosine; `seed` was 0, is 1\)"):
+        run.refuse_other(CONFIG.model_copy(update={"seed": 1, "schedule": "cosine"}), DATA)
+    with pytest.raises(InputError, match="other images or labels"):
+        run.refuse_other(CONFIG, DATA.model_copy(update={"sha256": "1" * 64}))
+
+
+def test_folders_that_hold_no_run_or_cannot_be_written_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run directory"):
+        RunDirectory(tmp_path).read_config()
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="holds no run"):
+        RunDirectory(tmp_path).lock()
+    with pytest.raises(InputError, match="is a file"):
+        RunDirectory(tmp_path / "notes.txt").lock()
     tmp_path.chmod(0o555)
-    place = tmp_path if os.geteuid() else Path("/proc")
+    place = tmp_path if os.geteuid() else Path("/proc")  # permissions do not stop root
     with pytest.raises(InputError, match=r"cannot be written \(.*\): choose another"):
-        RunDirectory(place / "run").open(CONFIG)
+        RunDirectory(place / "run").lock()
     tmp_path.chmod(0o755)
+
+
+def test_lines_that_are_no_epochs_are_refused(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert run.read_history() == []
+    run.metrics_file.write_text('{"epoch": 1}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl, line 1: `learning_rate` is missing"):
+        run.read_history()

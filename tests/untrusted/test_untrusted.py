@@ -279,7 +279,7 @@ def test_an_operator_that_is_not_supported_is_named(operator: str, domain: str, 
 
 @pytest.mark.parametrize("operation", ["ReadFile", "WriteFile", "PyFunc"])
 def test_saved_models_that_reach_outside_are_refused(operation: str, tmp_path: Path) -> None:
-    effects = {
+    effects: dict[str, Any] = {
         "ReadFile": lambda: tf.strings.length(tf.io.read_file("/etc/hostname")),
         "WriteFile": lambda: tf.io.write_file(str(tmp_path / "written"), "x") or 0,
         "PyFunc": lambda: tf.numpy_function(lambda: np.int32(0), [], tf.int32),

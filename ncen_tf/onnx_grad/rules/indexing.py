@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 
 _LARGEST_TABLE = 2**24  # entries
-_UNBOUNDED = 10**9  # tf2onnx writes this as the end of an axis; other exporters write larger numbers
 
 
 @rule("Identity")
@@ -30,7 +30,9 @@ def dropout(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 
 @rule("Cast")
 def cast(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    return [g.op("Cast", dy, to=g.facts.element_type(node.inputs[0]))]
+    element_type = g.facts.element_type(node.inputs[0])
+    # The gradient of an image of integers is that of the floats they are cast to.
+    return [g.op("Cast", dy, to=element_type) if g.facts.is_float(node.inputs[0]) else dy]
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -93,31 +95,45 @@ def split(g: GraphBuilder, node: Node, _: str) -> Sequence[str | None]:
 @rule("Slice")
 def slice_(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     """Zeros go between (steps) and around (starts, ends) the entries that were taken."""
-    shape = list(g.shape(node.inputs[0]))
-    given = [g.facts.constant(name) if name else None for name in node.inputs[1:]]
+    x, y = node.inputs[0], node.outputs[0]
+    shape = list(g.shape(x))
+    given = [g.facts.integers(name) if name else None for name in node.inputs[1:]]
     if any(name and value is None for name, value in zip(node.inputs[1:], given, strict=True)):
         raise node.unsupported("has bounds that are only known when the model runs")
-    starts, ends, axes, steps = (
-        [] if value is None else value.tolist() for value in [*given, None, None][:4]
-    )
+    starts, ends, axes, steps = ([] if value is None else value for value in [*given, None, None][:4])
     axes = axes or list(range(len(starts)))
     steps = steps or [1] * len(starts)
-    sizes, spread = list(g.shape(node.outputs[0])), [1] * len(shape)
+    sizes, spread = list(g.shape(y)), [1] * len(shape)
     before, after = [0] * len(shape), [0] * len(shape)
+    cut = []
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        axis = (axis or 0) % len(shape)
         size = shape[axis]
-        if size is None:
-            if step != 1 or start != 0 or end < _UNBOUNDED:
-                raise node.unsupported("cuts the batch")
+        if all(a[axis] == b[axis] for a, b in zip(g.facts.shapes(x), g.facts.shapes(y), strict=True)):
+            if step != 1 and step != -1:
+                raise node.unsupported("has bounds that vary with the batch")
+            dy = g.reverse(dy, axis) if step == -1 else dy
             continue
+        if size is None and start is not None and start >= 0 and step == 1:
+            before[axis] = start
+            cut.append(axis)
+            continue
+        if size is None or start is None or end is None or step is None:
+            raise node.unsupported("has bounds that vary with the batch")
         taken = range(size)[slice(start, end, step)]
         if step < 0:
             dy, taken = g.reverse(dy, axis), taken[::-1]
         spread[axis] = taken.step
         before[axis] = taken.start
         after[axis] = size - taken.start - len(taken) * taken.step
-    spaced = g.interleave_zeros(dy, tuple(sizes), spread, g.dtype(node.inputs[0]))
-    return [g.pad(spaced, before, after)]
+    spaced = g.interleave_zeros(dy, tuple(sizes), spread, g.dtype(x))
+    if not cut:
+        return [g.pad(spaced, before, after)]
+    # Part of the batch: the rest is as large as what the output lacks.
+    lacking = g.op("Sub", g.op("Sub", g.op("Shape", x), g.op("Shape", y)), g.integers(before))
+    mask = g.integers([int(axis in cut) for axis in range(len(shape))])
+    behind = g.op("Add", g.op("Mul", lacking, mask), g.integers(after))
+    return [g.op("Pad", spaced, g.op("Concat", g.integers(before), behind, axis=0))]
 
 
 @rule("Pad")
@@ -150,8 +166,8 @@ def gather(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     shape = g.shape(x)
     axis = node.attributes.get("axis", 0) % len(shape)
     size = shape[axis]
-    if indices is None or size is None:
-        raise node.unsupported("has indices that are only known when the model runs, or picks from the batch")
+    if indices is None or size is None or size * max(size, indices.size) > _LARGEST_TABLE:
+        return [_gather_at_run_time(g, node, dy, axis)]
     flat = indices.reshape(-1)
     if indices.ndim != 1:
         dy = g.reshape(dy, (*shape[:axis], flat.size, *shape[axis + 1 :]))
@@ -163,13 +179,115 @@ def gather(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     return [_scatter(g, dy, flat, axis, len(shape), size, x)]
 
 
+def _gather_at_run_time(g: GraphBuilder, node: Node, dy: str, axis: int) -> str:
+    """Add the rows of the cotangent to the rows of x that the indices name when the model runs."""
+    if g.opset < 16:
+        raise node.unsupported("has indices that vary with the batch or image, which takes opset 16")
+    x = node.inputs[0]
+    rank, picked = len(g.shape(x)), len(g.shape(node.inputs[1]))
+    indices = g.op("Cast", g.op("Reshape", node.inputs[1], g.integers([-1, 1])), to=onnx.TensorProto.INT64)
+    # The axes of the indices go first, and become one.
+    order = [*range(axis, axis + picked), *range(axis), *range(axis + picked, rank - 1 + picked)]
+    rows = g.op("Transpose", dy, perm=order) if axis else dy
+    moved = [axis, *range(axis), *range(axis + 1, rank)]
+    rest = g.op("Gather", g.op("Shape", x), g.integers(moved[1:]))
+    rows = g.op("Reshape", rows, g.op("Concat", g.op("Shape", indices, end=1), rest, axis=0))
+    base = g.op("Transpose", g.zeros(x), perm=moved) if axis else g.zeros(x)
+    total = g.scatter_add(base, indices, rows)
+    return g.op("Transpose", total, perm=[moved.index(i) for i in range(rank)]) if axis else total
+
+
+@rule("GatherElements")
+def gather_elements(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    if g.opset < 16:
+        raise node.unsupported("has a gradient from opset 16 only")
+    axis = node.attributes.get("axis", 0)
+    x, indices = node.inputs
+    return [g.op("ScatterElements", g.zeros(x), indices, dy, axis=axis, reduction="add")]
+
+
+@rule("GatherND")
+def gather_nd(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    if g.opset < 16 or node.attributes.get("batch_dims", 0):
+        raise node.unsupported("has a gradient from opset 16 only, and without `batch_dims`")
+    return [g.scatter_add(g.zeros(node.inputs[0]), node.inputs[1], dy)]
+
+
+@rule("ScatterElements", "ScatterND", inputs=(0, 2))
+def scatter(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """Entries of the data that are replaced get no gradient."""
+    reduction = node.attributes.get("reduction", b"none")
+    if reduction not in (b"none", b"add"):
+        raise node.unsupported(f"has no gradient with reduction {reduction.decode()}")
+    indices, updates = node.inputs[1:]
+    axis = {"axis": node.attributes.get("axis", 0)} if node.op_type == "ScatterElements" else {}
+    ddata = dupdates = None
+    if node.active[0]:
+        replaced = reduction == b"none"
+        ddata = g.op(node.op_type, dy, indices, g.zeros(updates), **axis) if replaced else dy
+    if node.active[2]:
+        dupdates = g.op("GatherElements" if axis else "GatherND", dy, indices, **axis)
+    return [ddata, None, dupdates]
+
+
+@rule("TopK")
+def top_k(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The gradient goes to the entries that the runtime chose."""
+    if len(node.proto.output) == 1 or not node.proto.output[1]:
+        node.proto.output[1:] = [g.fresh(f"{node.outputs[0]}_indices")]
+    x, indices = node.inputs[0], node.proto.output[1]
+    return [g.op("ScatterElements", g.zeros(x), indices, dy, axis=node.attributes.get("axis", -1))]
+
+
+@rule("Tile")
+def tile(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x = node.inputs[0]
+    repeats = g.facts.integers(node.inputs[1])
+    if repeats is None:
+        raise node.unsupported("has repeats that are only known when the model runs")
+    shape: list[int | None] = []
+    summed = []
+    for size, count in zip(g.shape(x), repeats, strict=True):
+        if count != 1:
+            summed.append(len(shape))
+            shape.append(count)
+        shape.append(size)
+    return [g.reshape_like(g.reduce_sum(g.reshape(dy, tuple(shape)), summed), x)] if summed else [dy]
+
+
+@rule("DepthToSpace")
+def depth_to_space(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    x, block = node.inputs[0], node.attributes["blocksize"]
+    if node.attributes.get("mode", b"DCR") == b"DCR":
+        return [g.op("SpaceToDepth", dy, blocksize=block)]
+    _, channels, rows, columns = g.shape(x)
+    if channels is None:
+        raise node.unsupported("has an unknown number of channels")
+    split = g.reshape(dy, (None, channels // block**2, rows, block, columns, block))
+    return [g.reshape_like(g.op("Transpose", split, perm=[0, 1, 3, 5, 2, 4]), x)]
+
+
+@rule("SpaceToDepth")
+def space_to_depth(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.op("DepthToSpace", dy, blocksize=node.attributes["blocksize"])]
+
+
+@rule("Trilu")
+def trilu(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    return [g.op("Trilu", dy, *node.inputs[1:], upper=node.attributes.get("upper", 1))]
+
+
+@rule("CumSum")
+def cum_sum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    a = node.attributes
+    reverse = 1 - a.get("reverse", 0)
+    return [g.op("CumSum", dy, node.inputs[1], exclusive=a.get("exclusive", 0), reverse=reverse)]
+
+
 def _scatter(
     g: GraphBuilder, dy: str, source: NDArray[Any], axis: int, rank: int, size: int, like: str
 ) -> str:
     """Add entry i of `axis` to entry `source[i]` of an axis of `size`, by a product with a 0/1 matrix."""
     if size * max(size, source.size) > _LARGEST_TABLE:
         raise ValueError(f"picking {source.size} of {size} entries of an axis has too large a gradient")
-    one_hot = g.like(np.eye(size)[source], like)
-    order = [*range(axis), *range(axis + 1, rank), axis]
-    last = g.op("MatMul", g.op("Transpose", dy, perm=order), one_hot)
-    return g.op("Transpose", last, perm=[order.index(i) for i in range(rank)])
+    return g.times_matrix(dy, np.eye(size)[source], axis, rank, like)

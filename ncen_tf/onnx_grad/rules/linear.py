@@ -1,4 +1,4 @@
-"""Matrix products, reductions over axes, and normalization in inference mode."""
+"""Matrix products (also Einsum), reductions over axes, and normalization in inference mode."""
 
 from collections.abc import Sequence
 
@@ -149,6 +149,26 @@ def reduce_log_sum_exp(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | N
     return [g.op("Mul", weights, _keep(g, node, dy))]
 
 
+@rule("ReduceLogSum")
+def reduce_log_sum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    share = g.op("Mul", dy, g.op("Exp", g.op("Neg", node.outputs[0])))
+    return [g.expand_like(_keep(g, node, share), node.inputs[0])]
+
+
+@rule("ReduceProd")
+def reduce_prod(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The product of the other entries, which is 0 if one of them is 0."""
+    x, axes = node.inputs[0], _axes(g, node)
+    zero, one = g.like(0.0, x), g.like(1.0, x)
+    is_zero = g.op("Equal", x, zero)
+    zeros = g.reduce_sum(g.op("Where", is_zero, one, zero), axes)
+    safe = g.op("Where", is_zero, one, x)
+    product = g.reduce("ReduceProd", safe, axes)
+    others = g.op("Where", g.op("Equal", zeros, zero), g.op("Div", product, safe), zero)
+    only_zero = g.op("And", is_zero, g.op("Equal", zeros, one))
+    return [g.op("Mul", g.op("Where", only_zero, product, others), _keep(g, node, dy))]
+
+
 @rule("BatchNormalization")
 def batch_normalization(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     """Given statistics: dx = dy * scale / sqrt(variance + epsilon), channel by channel."""
@@ -194,3 +214,47 @@ def _standardize(g: GraphBuilder, x: str, dz: str, axes: Sequence[int], epsilon:
     along = g.op("Mul", z, g.reduce_mean(g.op("Mul", z, dz), axes))
     rest = g.op("Sub", g.op("Sub", dz, g.reduce_mean(dz, axes)), along)
     return g.op("Div", rest, deviation)
+
+
+@rule("Einsum", inputs=None)
+def einsum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """The gradient by an operand is an Einsum of the cotangent and the other operands."""
+    terms, output = _einsum_terms(g, node)
+    gradients: list[str | None] = []
+    for index, (name, term) in enumerate(zip(node.inputs, terms, strict=True)):
+        if not node.active[index]:
+            gradients.append(None)
+            continue
+        if len(set(term)) < len(term):
+            raise node.unsupported("takes a diagonal")
+        others = [i for i in range(len(terms)) if i != index]
+        known = set(output).union(*(terms[i] for i in others))
+        kept = "".join(letter for letter in term if letter in known)
+        equation = ",".join([output, *(terms[i] for i in others)]) + "->" + kept
+        gradient = g.op("Einsum", dy, *(node.inputs[i] for i in others), equation=equation)
+        if kept != term:  # summed over on its own
+            sizes = zip(term, g.shape(name), strict=True)
+            gradient = g.reshape(gradient, tuple(size if letter in known else 1 for letter, size in sizes))
+            gradient = g.expand_like(gradient, name)
+        gradients.append(gradient)
+    return gradients
+
+
+def _einsum_terms(g: GraphBuilder, node: Node) -> tuple[list[str], str]:
+    """Return the letters of the operands and the output, with letters in place of an ellipsis."""
+    equation = node.attributes["equation"].decode().replace(" ", "")
+    left, arrow, output = equation.partition("->")
+    terms = left.split(",")
+    if not arrow:
+        letters = left.replace(",", "").replace(".", "")
+        output = "..." * ("..." in left) + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+    free = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
+    sizes: dict[str, int | None] = {}
+    for index, (term, name) in enumerate(zip(terms, node.inputs, strict=True)):
+        shape = g.shape(name)
+        count = len(shape) - len(term.replace("...", ""))
+        terms[index] = term = term.replace("...", "".join(free[:count]))
+        output = output.replace("...", "".join(free[:count])) if count else output
+        if any(sizes.setdefault(c, size) != size for c, size in zip(term, shape, strict=True)):
+            raise node.unsupported("broadcasts")
+    return terms, output.replace("...", "")
