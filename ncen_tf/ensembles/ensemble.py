@@ -165,6 +165,7 @@ class Ensemble(keras.Model):
         self.ce_on = ce_on
         self.adversarial_training = adversarial_training
         self.seed = seed
+        self._compiles_gradients = jit_compile
         self._compiled_gradients = (
             tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
         )
@@ -172,16 +173,6 @@ class Ensemble(keras.Model):
         if adversarial_training is not None and adversarial_training.form == "trades":
             terms.append("divergence")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "ce", *terms, "accuracy")}
-        self._saved_settings = {
-            "optimizer": self.optimizer,
-            "regularizer": regularizer,
-            "ce_on": ce_on,
-            "adversarial_training": adversarial_training,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "seed": seed,
-            "jit_compile": jit_compile,
-        }
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -355,10 +346,18 @@ class Ensemble(keras.Model):
         return cls(members, **{name: value for name, value in config.items() if name != "members"})
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        if not self.compiled:
+        config = super().get_compile_config()
+        if not config:
             return None
-        serialize = keras.saving.serialize_keras_object
-        return {name: serialize(value) for name, value in self._saved_settings.items()}
+        own = {
+            "regularizer": self.regularizer,
+            "ce_on": self.ce_on,
+            "adversarial_training": self.adversarial_training,
+            "seed": self.seed,
+            "jit_compile": self._compiles_gradients,
+        }
+        own = {name: keras.saving.serialize_keras_object(value) for name, value in own.items()}
+        return {name: value for name, value in config.items() if "loss" not in name} | own
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})

@@ -4,11 +4,13 @@ The formulas are in ``penalties.py``; this module does not import TensorFlow.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from ncen_tf.base.settings import LARGEST, settings
+
+Coefficient = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class Regularizer:
@@ -65,12 +67,8 @@ class NCE(GradientRegularizer):
         NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
     """
 
-    lambda_cos: float = Field(
-        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of NCE"
-    )
-    lambda_norm: float = Field(
-        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of NCE"
-    )
+    lambda_cos: Coefficient = Field(default=0.02, description="Weight of the direction term of NCE")
+    lambda_norm: Coefficient = Field(default=0.02, description="Weight of the magnitude term of NCE")
     form: Literal["paper", "released"] = Field(
         default="paper",
         description="Formulas of the paper, or of the authors' released code",
@@ -96,12 +94,8 @@ class GAL(GradientRegularizer):
         0.5
     """
 
-    coefficient: float = Field(
-        default=0.5,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of GAL",
-        json_schema_extra={"flag": "gal_coefficient"},
+    coefficient: Coefficient = Field(
+        default=0.5, description="Weight of GAL", json_schema_extra={"flag": "gal_coefficient"}
     )
     name: Literal["gal"] = "gal"
 
@@ -125,12 +119,8 @@ class GPMR(GradientRegularizer):
         10.0
     """
 
-    lambda_div: float = Field(
-        default=0.1, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of GPMR"
-    )
-    lambda_eq: float = Field(
-        default=10.0, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of GPMR"
-    )
+    lambda_div: Coefficient = Field(default=0.1, description="Weight of the direction term of GPMR")
+    lambda_eq: Coefficient = Field(default=10.0, description="Weight of the magnitude term of GPMR")
     name: Literal["gpmr"] = "gpmr"
 
     term_names = ("l_div", "l_eq")
@@ -154,19 +144,11 @@ class ADP(PredictionRegularizer):
         ('entropy', 'log_diversity')
     """
 
-    alpha: float = Field(
-        default=2.0,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of the entropy term of ADP",
-        json_schema_extra={"flag": "adp_alpha"},
+    alpha: Coefficient = Field(
+        default=2.0, description="Weight of the entropy of ADP", json_schema_extra={"flag": "adp_alpha"}
     )
-    beta: float = Field(
-        default=0.5,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of the diversity term of ADP",
-        json_schema_extra={"flag": "adp_beta"},
+    beta: Coefficient = Field(
+        default=0.5, description="Weight of the diversity of ADP", json_schema_extra={"flag": "adp_beta"}
     )
     name: Literal["adp"] = "adp"
 

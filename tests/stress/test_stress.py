@@ -65,7 +65,9 @@ def test_damaged_and_different_files_are_noticed(tmp_path: Path) -> None:
     for name, seconds in (("one", 1.0), ("other", 9.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps({"accuracy": 0.5, "seconds": seconds}))
-        np.savez(tmp_path / name / "state.npz", predictions=np.arange(3), seconds=seconds)
+        np.savez(
+            tmp_path / name / "state.npz", predictions=np.arange(3), info=json.dumps({"seconds": seconds})
+        )
     folder = tmp_path / "other"
     assert differences(tmp_path / "one", folder) == []
     (folder / "report.json").write_text(json.dumps({"accuracy": 0.6}))
