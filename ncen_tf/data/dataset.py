@@ -48,6 +48,13 @@ class Split:
 
     Raises:
         InputError: The arrays do not have these types and shapes, or a label has no class name.
+
+    Example:
+        >>> import ncen_tf, numpy as np
+        >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1])
+        >>> split = ncen_tf.Split(images, labels, class_names=("cat", "dog"))
+        >>> len(split[:3]), split.float_images().dtype
+        (3, dtype('float32'))
     """
 
     images: npt.NDArray[np.uint8]
@@ -130,6 +137,12 @@ class Dataset:
         train: Training images.
         test: Test images.
         source: Kind of source that the images were read from.
+
+    Example:
+        >>> import ncen_tf
+        >>> data = ncen_tf.load_data("fashion_mnist_sample")
+        >>> data.name, data.image_shape, len(data.train), data.source
+        ('fashion_mnist_sample', (28, 28, 1), 6000, 'embedded in the package')
     """
 
     name: str
@@ -169,11 +182,10 @@ def load_data(
             are too few images.
 
     Example:
-
-    >>> import ncen_tf
-    >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=200)
-    >>> data.test.images.shape, data.class_names[:2]
-    ((200, 28, 28, 1), ('T-shirt/top', 'Trouser'))
+        >>> import ncen_tf
+        >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=200)
+        >>> data.test.images.shape, data.class_names[:2]
+        ((200, 28, 28, 1), ('T-shirt/top', 'Trouser'))
     """
     if source not in CLASS_NAMES:
         raise InputError(f"`source` must be one of {', '.join(CLASS_NAMES)}, got {source!r}.")

@@ -13,6 +13,11 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import LARGEST, settings
 
 
+def _field(flag: str, default: Any, description: str, **bounds: float) -> Any:
+    """Declare a field whose flag has another name."""
+    return Field(default=default, description=description, json_schema_extra={"flag": flag}, **bounds)  # type: ignore[call-overload]
+
+
 @settings
 class AdversarialTraining:
     """Training on images that a projected gradient attack makes in each step.
@@ -40,59 +45,27 @@ class AdversarialTraining:
         InputError: A value is out of range, or ``trades`` is to start at the clean image.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.AdversarialTraining("trades", eps=8 / 255, steps=5).beta
-    6.0
+        >>> import ncen_tf
+        >>> ncen_tf.AdversarialTraining("trades", eps=8 / 255, steps=5).beta
+        6.0
     """
 
-    form: Literal["pgd", "trades"] = Field(
-        default="pgd", description="How the adversarial images are trained on"
-    )
-    eps: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="Linf perturbation bound of adversarial training, for images in [0, 1]",
-        json_schema_extra={"flag": "at_eps"},
-    )
-    steps: int = Field(
-        default=10,
-        ge=1,
-        description="Number of attack steps of adversarial training",
-        json_schema_extra={"flag": "at_steps"},
-    )
-    step_size: float | None = Field(
-        default=None,
+    form: Literal["pgd", "trades"] = Field(default="pgd", description="Form of adversarial training")
+    eps: float = _field("at_eps", 0.1, "Linf bound of the training attack, for images in [0, 1]", gt=0, le=1)
+    steps: int = _field("at_steps", 10, "Number of gradient steps of the training attack", ge=1)
+    step_size: float | None = _field(
+        "at_step_size",
+        None,
+        "Size of each step (default: 1.25 eps for one step, 2.5 eps / steps for more)",
         gt=0,
         le=LARGEST,
-        description="Size of an attack step (default: 1.25 eps for one step, 2.5 eps / steps for more)",
-        json_schema_extra={"flag": "at_step_size"},
     )
-    random_start: bool = Field(
-        default=True,
-        description="Whether the attack starts at a random point within eps",
-        json_schema_extra={"flag": "at_random_start"},
+    random_start: bool = _field("at_random_start", True, "Start of the attack at a random point within eps")
+    loss: Literal["ensemble", "members"] = _field(
+        "at_loss", "ensemble", "One adversarial image for the whole ensemble, or one for each member"
     )
-    loss: Literal["ensemble", "members"] = Field(
-        default="ensemble",
-        description="Whether to attack the ensemble's prediction, or each member with its own image",
-        json_schema_extra={"flag": "at_loss"},
-    )
-    fraction: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="Share of each batch that is attacked",
-        json_schema_extra={"flag": "at_fraction"},
-    )
-    beta: float = Field(
-        default=6.0,
-        gt=0,
-        le=LARGEST,
-        description="Weight of the divergence of TRADES",
-        json_schema_extra={"flag": "trades_beta"},
-    )
+    fraction: float = _field("at_fraction", 1.0, "Fraction of each batch that is attacked", gt=0, le=1)
+    beta: float = _field("trades_beta", 6.0, "Weight of the divergence in TRADES", gt=0, le=LARGEST)
 
     @pydantic.model_validator(mode="after")
     def _check_start(self) -> Self:

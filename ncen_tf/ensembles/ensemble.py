@@ -51,17 +51,16 @@ class Ensemble(keras.Model):
         InputError: The members are fewer than two, not distinct, differ in their shapes, or end in softmax.
 
     Example:
-
-    >>> import keras, ncen_tf, numpy as np
-    >>> def member():
-    ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
-    ...     return keras.Sequential(layers)
-    >>> ensemble = ncen_tf.Ensemble([member(), member()])
-    >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
-    >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
-    >>> history = ensemble.fit(images, labels, verbose=0)
-    >>> ensemble.predict(images, verbose=0).shape
-    (32, 4)
+        >>> import keras, ncen_tf, numpy as np
+        >>> def member():
+        ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
+        ...     return keras.Sequential(layers)
+        >>> ensemble = ncen_tf.Ensemble([member(), member()])
+        >>> ensemble.compile("adam", ncen_tf.NCE(0.02, 0.02), metrics=["sparse_categorical_crossentropy"])
+        >>> images, labels = np.random.default_rng(0).random((32, 8, 8, 1), np.float32), np.arange(32) % 4
+        >>> history = ensemble.fit(images, labels, verbose=0)
+        >>> ensemble.predict(images, verbose=0).shape
+        (32, 4)
     """
 
     train_function: Any
@@ -166,6 +165,7 @@ class Ensemble(keras.Model):
         self.ce_on = ce_on
         self.adversarial_training = adversarial_training
         self.seed = seed
+        self._compiles_gradients = jit_compile
         self._compiled_gradients = (
             tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
         )
@@ -173,16 +173,6 @@ class Ensemble(keras.Model):
         if adversarial_training is not None and adversarial_training.form == "trades":
             terms.append("divergence")
         self._trackers = {name: keras.metrics.Mean(name=name) for name in ("loss", "ce", *terms, "accuracy")}
-        self._saved_settings = {
-            "optimizer": self.optimizer,
-            "regularizer": regularizer,
-            "ce_on": ce_on,
-            "adversarial_training": adversarial_training,
-            "metrics": metrics,
-            "weighted_metrics": weighted_metrics,
-            "seed": seed,
-            "jit_compile": jit_compile,
-        }
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -356,10 +346,18 @@ class Ensemble(keras.Model):
         return cls(members, **{name: value for name, value in config.items() if name != "members"})
 
     def get_compile_config(self) -> dict[str, Any] | None:
-        if not self.compiled:
+        config = super().get_compile_config()
+        if not config:
             return None
-        serialize = keras.saving.serialize_keras_object
-        return {name: serialize(value) for name, value in self._saved_settings.items()}
+        own = {
+            "regularizer": self.regularizer,
+            "ce_on": self.ce_on,
+            "adversarial_training": self.adversarial_training,
+            "seed": self.seed,
+            "jit_compile": self._compiles_gradients,
+        }
+        own = {name: keras.saving.serialize_keras_object(value) for name, value in own.items()}
+        return {name: value for name, value in config.items() if "loss" not in name} | own
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         self.compile(**{k: keras.saving.deserialize_keras_object(v) for k, v in config.items()})
@@ -388,11 +386,10 @@ def build_ensemble(
         InputError: There are fewer than two members, or a name is unknown.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
-    >>> [member.name for member in ensemble.members]
-    ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
+        >>> import ncen_tf
+        >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
+        >>> [member.name for member in ensemble.members]
+        ['member_0_resnet8', 'member_1_resnet8', 'member_2_resnet8']
     """
     return Ensemble(
         [

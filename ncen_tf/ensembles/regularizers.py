@@ -4,11 +4,13 @@ The formulas are in ``penalties.py``; this module does not import TensorFlow.
 """
 
 import dataclasses
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from ncen_tf.base.settings import LARGEST, settings
+
+Coefficient = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
 
 class Regularizer:
@@ -60,18 +62,13 @@ class NCE(GradientRegularizer):
         form: ``paper`` for the formulas, ``released`` for what the authors' released code computes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.NCE(0.06, 0.04)
-    NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
+        >>> import ncen_tf
+        >>> ncen_tf.NCE(0.06, 0.04)
+        NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
     """
 
-    lambda_cos: float = Field(
-        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of NCE"
-    )
-    lambda_norm: float = Field(
-        default=0.02, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of NCE"
-    )
+    lambda_cos: Coefficient = Field(default=0.02, description="Weight of the direction term of NCE")
+    lambda_norm: Coefficient = Field(default=0.02, description="Weight of the magnitude term of NCE")
     form: Literal["paper", "released"] = Field(
         default="paper",
         description="Formulas of the paper, or of the authors' released code",
@@ -92,18 +89,13 @@ class GAL(GradientRegularizer):
         coefficient: Weight of the term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GAL(0.5).coefficient
-    0.5
+        >>> import ncen_tf
+        >>> ncen_tf.GAL(0.5).coefficient
+        0.5
     """
 
-    coefficient: float = Field(
-        default=0.5,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of GAL",
-        json_schema_extra={"flag": "gal_coefficient"},
+    coefficient: Coefficient = Field(
+        default=0.5, description="Weight of GAL", json_schema_extra={"flag": "gal_coefficient"}
     )
     name: Literal["gal"] = "gal"
 
@@ -122,18 +114,13 @@ class GPMR(GradientRegularizer):
         lambda_eq: Weight of the magnitude term.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
-    10.0
+        >>> import ncen_tf
+        >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
+        10.0
     """
 
-    lambda_div: float = Field(
-        default=0.1, ge=-LARGEST, le=LARGEST, description="Weight of the direction term of GPMR"
-    )
-    lambda_eq: float = Field(
-        default=10.0, ge=-LARGEST, le=LARGEST, description="Weight of the magnitude term of GPMR"
-    )
+    lambda_div: Coefficient = Field(default=0.1, description="Weight of the direction term of GPMR")
+    lambda_eq: Coefficient = Field(default=10.0, description="Weight of the magnitude term of GPMR")
     name: Literal["gpmr"] = "gpmr"
 
     term_names = ("l_div", "l_eq")
@@ -152,25 +139,16 @@ class ADP(PredictionRegularizer):
         beta: Weight of the diversity of the probabilities of wrong classes.
 
     Example:
-
-    >>> import ncen_tf
-    >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
-    ('entropy', 'log_diversity')
+        >>> import ncen_tf
+        >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
+        ('entropy', 'log_diversity')
     """
 
-    alpha: float = Field(
-        default=2.0,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of the entropy term of ADP",
-        json_schema_extra={"flag": "adp_alpha"},
+    alpha: Coefficient = Field(
+        default=2.0, description="Weight of the entropy of ADP", json_schema_extra={"flag": "adp_alpha"}
     )
-    beta: float = Field(
-        default=0.5,
-        ge=-LARGEST,
-        le=LARGEST,
-        description="Weight of the diversity term of ADP",
-        json_schema_extra={"flag": "adp_beta"},
+    beta: Coefficient = Field(
+        default=0.5, description="Weight of the diversity of ADP", json_schema_extra={"flag": "adp_beta"}
     )
     name: Literal["adp"] = "adp"
 

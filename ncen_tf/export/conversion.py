@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,12 @@ def reduce_precision(file: Path, precision: str, calibration: Split | None = Non
     elif calibration is None:
         raise InputError("int8 needs training images as `calibration`.")
     else:
+        starts = range(0, min(len(calibration), CALIBRATION_IMAGES), CALIBRATION_BATCH)
+        batches = ({IMAGE: calibration[i : i + CALIBRATION_BATCH].float_images()} for i in starts)
         quantize_static(
             str(file),
             str(target),
-            _Calibration(calibration),
+            types.SimpleNamespace(get_next=lambda: next(batches, None)),  # A CalibrationDataReader.
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -198,21 +201,6 @@ def reduce_precision(file: Path, precision: str, calibration: Split | None = Non
         )
     check_onnx(onnx.load(target))
     return target
-
-
-class _Calibration:
-    """onnxruntime's CalibrationDataReader: batches of images, then ``None``."""
-
-    def __init__(self, split: Split) -> None:
-        self._batches = self._read(split)
-
-    def get_next(self) -> dict[str, Any] | None:
-        return next(self._batches, None)
-
-    @staticmethod
-    def _read(split: Split) -> Iterator[dict[str, Any]]:
-        for start in range(0, min(len(split), CALIBRATION_IMAGES), CALIBRATION_BATCH):
-            yield {IMAGE: split[start : start + CALIBRATION_BATCH].float_images()}
 
 
 def ensemble_predictor(members: Sequence[keras.Model], image_shape: Sequence[int]) -> Predict:

@@ -249,7 +249,7 @@ class GradientDiagnostics(keras.callbacks.Callback):
 
 
 def _totals_function(ensemble: keras.Model) -> Any:
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def totals(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         logits, ce, gradients = input_gradients(ensemble.members, [images] * len(ensemble.members), labels)
         right = tf.argmax(mean_probabilities(logits), 1, tf.int32) == labels
@@ -319,7 +319,7 @@ def _right_function(ensemble: keras.Model) -> Any:
     longer = AdversarialTraining(eps=trained.eps, steps=steps, step_size=trained.eps / 4)
     attacks = {"training_attack_accuracy": trained, "pgd_accuracy": longer}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def right(images: tf.Tensor, labels: tf.Tensor) -> dict[str, tf.Tensor]:
         counts = {}
         for name, attack in attacks.items():

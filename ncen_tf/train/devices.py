@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from ncen_tf.base.environment import available_cores
-from ncen_tf.base.errors import InputError, LostWorkerError, one_line
+from ncen_tf.base.errors import InputError, LostWorkerError
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -196,6 +196,5 @@ def naming_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
             raise
         raise LostWorkerError(
             "The connection to another worker is lost: it has ended, as its own output may tell, or cannot "
-            "be reached. The same commands on all workers go on from the newest checkpoint. TensorFlow says: "
-            f"{one_line(str(error))[:200]}"
+            "be reached. The same commands on all workers go on from the newest checkpoint."
         ) from error

@@ -73,7 +73,7 @@ def make_step(ensemble: Ensemble, strategy: tf.distribute.Strategy) -> Step:
 
     # One graph for each batch size, of which there are two: a graph for any size is slower, and one that
     # is first this, then that, would make a resumed run round differently.
-    @tf.function
+    @tf.function(autograph=False)
     def step(images: tf.Tensor, labels: tf.Tensor) -> None:
         def replica_step() -> None:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group

@@ -119,7 +119,7 @@ def train_ensemble(
         record = _describe(loaded)
         _refuse_unsuitable(config, record)
         if has_several_workers(strategy):
-            refuse_different(strategy, config.model_dump_json() + record.sha256)
+            refuse_different(strategy, f"{config.model_dump_json()} {record.sha256} {overwrite}")
             if not overwrite:
                 _send_to_workers(strategy, run)
         goes_on = run.has_begun and not overwrite

@@ -1,13 +1,18 @@
 """The transfer matrix as a heat map (Luo et al., Fig. 3): AAE, a panel for each attack."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ncen_tf.base.files import replacing
-from ncen_tf.transfer.record import Transfer, TransferRow
+
+if TYPE_CHECKING:
+    from ncen_tf.transfer.record import Transfer, TransferRow
 
 CELL_INCHES = 0.75
 

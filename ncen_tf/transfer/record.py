@@ -13,6 +13,7 @@ from ncen_tf.base.settings import Settings
 from ncen_tf.report.metrics import aae, clean_accuracy, proportion
 from ncen_tf.report.results import Norm, Proportion
 from ncen_tf.report.table import interval, percent
+from ncen_tf.transfer.heat_map import write_heat_map
 
 Labels = npt.NDArray[np.int32]
 Matrix = tuple[tuple[Proportion, ...], ...]
@@ -108,8 +109,6 @@ class Transfer(Settings):
 
     def save(self, folder: Path | str) -> None:
         """Write ``transfer.json`` and the heat map ``transfer.png`` into a folder, made if it is missing."""
-        from ncen_tf.transfer.heat_map import write_heat_map  # Matplotlib takes a second to import.
-
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.write(Path(folder) / "transfer.json")
         write_heat_map(Path(folder) / "transfer.png", self)

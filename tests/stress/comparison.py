@@ -15,9 +15,9 @@ import onnxruntime
 
 _TEMPORARY = re.compile(r"\.\d+\..*")
 _EVENTS = "events.out.tfevents"
-_ANY_CONTENT = (_EVENTS, "report.html", "fingerprint.pb", "diagnostics.png", ".lock")
+_ANY_CONTENT = (_EVENTS, "log.txt", "report.html", "fingerprint.pb", "diagnostics.png", ".lock")
 """Beginnings of names of files with times or, in SavedModel's fingerprint, a random number."""
-_ANY_VALUE = {"seconds", "key", "sha256", "size", "shared_object_id"}
+_ANY_VALUE = {"seconds", "key", "sha256", "onnx_sha256", "size", "shared_object_id"}
 """Times; hashes, since tf2onnx numbers the names in a graph differently each time; addresses of objects."""
 
 
@@ -40,10 +40,7 @@ def damages(folder: Path) -> list[str]:
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """List files that are only in one of two folders, or have another content there.
-
-    TensorBoard's event files count as one, because every start of a training adds a file.
-    """
+    """List files that are only in one of two folders, or differ; TensorBoard's files count as one."""
     first, second = _files(one), _files(other)
     found = [f"only in one run: {name}" for name in sorted(first.keys() ^ second.keys())]
     for name in sorted(first.keys() & second.keys()):
@@ -63,21 +60,21 @@ def _files(folder: Path) -> dict[str, Path]:
 
 
 def _without_times(content: Any) -> Any:
-    if isinstance(content, list):
-        return [_without_times(value) for value in content]
-    if not isinstance(content, dict):
-        return content
-    kept = {name for name in content if name not in _ANY_VALUE and "seconds_per_step" not in name}
-    return {name: _without_times(content[name]) for name in kept}
+    if isinstance(content, dict):
+        kept = {name for name in content if name not in _ANY_VALUE and "seconds_per_step" not in name}
+        return {name: _without_times(content[name]) for name in kept}
+    return [_without_times(value) for value in content] if isinstance(content, list) else content
 
 
-def _json_lines(file: Path) -> Any:
-    return [_without_times(json.loads(line)) for line in file.read_text().splitlines()]
+def _json(file: Path) -> Any:
+    texts = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
+    return [_without_times(json.loads(text)) for text in texts]
 
 
-def _npz(file: Path) -> dict[str, tuple[str, bytes]]:
-    with np.load(file, allow_pickle=False) as arrays:
-        return {n: (str(a.dtype), a.tobytes()) for n, a in arrays.items() if n not in _ANY_VALUE}
+def _npz(file: Path) -> dict[str, Any]:
+    with np.load(file) as arrays:
+        texts = {n: _without_times(json.loads(str(a))) for n, a in arrays.items() if a.dtype.kind == "U"}
+        return {n: (str(a.dtype), a.tobytes()) for n, a in arrays.items()} | texts
 
 
 def _keras(file: Path) -> dict[str, Any]:
@@ -94,8 +91,8 @@ def _keras(file: Path) -> dict[str, Any]:
         return tensors | {"config": _without_times(json.loads(archive.read("config.json")))}
 
 
-def _answers(file: Path) -> list[bytes]:
-    """Compute what an exported ensemble answers for random images."""
+def _onnx(file: Path) -> list[bytes]:
+    """Compute the outputs for random images."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     image = session.get_inputs()[0]
     images = np.random.default_rng(0).uniform(size=(20, *image.shape[1:])).astype(np.float32)
@@ -103,10 +100,10 @@ def _answers(file: Path) -> list[bytes]:
 
 
 _READERS: dict[str, Callable[[Path], object]] = {
-    ".json": lambda file: _without_times(json.loads(file.read_text())),
-    ".jsonl": _json_lines,
+    ".json": _json,
+    ".jsonl": _json,
     ".keras": _keras,
     ".npz": _npz,
-    ".onnx": _answers,
+    ".onnx": _onnx,
     ".html": lambda file: file.read_text().index("</html>"),
 }

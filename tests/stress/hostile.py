@@ -1,6 +1,7 @@
 """Files that run code, reach other files, or take far more memory than their size."""
 
 import base64
+import functools
 import io
 import json
 import marshal
@@ -27,16 +28,14 @@ HUGE = 750_000_000
 
 def write_hostile(seeds: Path, folder: Path) -> None:
     """Write `folder`/KIND/NAME/... for every hostile case, made from the valid files in `seeds`/KIND."""
-    for kind, file, make in (
-        ("adversarials", "saved.npz", _npz),
-        ("keras", "ensemble.keras", _keras),
-        ("onnx", "ensemble.onnx", _onnx),
-    ):
+    makers = {"adversarials/saved.npz": _npz, "keras/ensemble.keras": _keras, "onnx/ensemble.onnx": _onnx}
+    for path, make in makers.items():
+        kind, _, file = path.partition("/")
         for name, content in make((seeds / kind / file).read_bytes()).items():
             shutil.copytree(seeds / kind, folder / kind / name)
             (folder / kind / name / file).write_bytes(content)
             (folder / kind / name / "weights.bin").write_bytes(bytes(4096))
-    _write_saved_models(folder / "saved_model")
+    _write_saved_models(seeds / "saved_model", folder / "saved_model")
 
 
 def _npz(original: bytes) -> dict[str, bytes]:
@@ -66,11 +65,9 @@ def _bomb(members: dict[str, bytes], name: str) -> bytes:
 
 def _keras(original: bytes) -> dict[str, bytes]:
     members = unpack(original)
-    weights = members["model.weights.h5"]
     code = base64.b64encode(marshal.dumps(compile(f"open({OUTSIDE!r}, 'wb')", "x", "eval"))).decode()
-    value = {"code": code, "defaults": None, "closure": None}
-    function = {"class_name": "__lambda__", "config": {"value": value}}
-    system = {"class_name": "function", "module": "os", "config": "system", "registered_name": "system"}
+    function = {"class_name": "__lambda__", "config": {"value": {"code": code}}}
+    system = {"class_name": "function", "module": "os", "config": "system"}
     pickled = "gASVIAAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAR0cnVllIWUUpQu"  # os.system("true")
     layers: dict[str, tuple[str, dict[str, Any]]] = {
         "lambda layer": ("Lambda", {"function": function}),
@@ -80,23 +77,17 @@ def _keras(original: bytes) -> dict[str, bytes]:
         "vocabulary file": ("StringLookup", {"vocabulary": OUTSIDE}),
         "huge padding": ("ZeroPadding2D", {"padding": 20_000}),
     }
-    tensors: dict[str, Callable[[h5py.File, str], Any]] = {
-        "link": lambda store, path: store.__setitem__(path, h5py.ExternalLink(OUTSIDE, "/x")),
-        "external weights": lambda store, path: store.create_dataset(
-            path, (4,), "f4", external=[(OUTSIDE, 0, 16)]
-        ),
-        "huge weights": lambda store, path: store.create_dataset(path, (HUGE,), "f4"),
-        "compressed weights": lambda store, path: store.create_dataset(
-            path, (HUGE,), "f4", chunks=(1_000_000,), compression="gzip"
-        ),
-    }
     files = {"member outside": members | {OUTSIDE: b""}}
     for name, (layer, config) in layers.items():
         files[name] = members | {"config.json": _with_layer(members["config.json"], layer, config)}
-    for name, make in tensors.items():
-        files[name] = members | {"model.weights.h5": _with_tensor(weights, make)}
-    bomb = _bomb(members, "config.json")
-    return {name: pack(content) for name, content in files.items()} | {"zip bomb": bomb}
+    weights = io.BytesIO(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as store:
+        path = next(iter(store))
+        del store[path]
+        store[path] = h5py.ExternalLink(OUTSIDE, "/x")
+    files["link to a file"] = members | {"model.weights.h5": weights.getvalue()}
+    packed = {name: pack(content) for name, content in files.items()}
+    return packed | {"zip bomb": _bomb(members, "config.json")}
 
 
 def _with_layer(original: bytes, layer: str, settings: dict[str, Any]) -> bytes:
@@ -107,16 +98,6 @@ def _with_layer(original: bytes, layer: str, settings: dict[str, Any]) -> bytes:
     place |= {"class_name": layer, "module": "keras.layers", "registered_name": None}
     place["config"] = settings | {"name": place["name"]}
     return json.dumps(config).encode()
-
-
-def _with_tensor(original: bytes, make: Callable[[h5py.File, str], Any]) -> bytes:
-    """Delete the first tensor of a weights file and let a function write another under its path."""
-    stream, paths = io.BytesIO(original), list[str]()
-    with h5py.File(stream, "r+") as store:
-        store.visititems(lambda path, entry: paths.append(path) if isinstance(entry, h5py.Dataset) else None)
-        del store[min(paths)]
-        make(store, min(paths))
-    return stream.getvalue()
 
 
 def _onnx(original: bytes) -> dict[str, bytes]:
@@ -144,75 +125,46 @@ def _external(location: str) -> TensorProto:
     return tensor
 
 
-def _external_initializer(location: str) -> Callable[[onnx.ModelProto], list[NodeProto]]:
-    def change(model: onnx.ModelProto) -> list[NodeProto]:
-        model.graph.initializer.append(_external(location))
-        return [helper.make_node("Identity", ["external"], ["more"])]
-
-    return change
+def _initializer(tensor: TensorProto, model: onnx.ModelProto) -> list[NodeProto]:
+    model.graph.initializer.append(tensor)
+    return [helper.make_node("Identity", [tensor.name], ["more"])]
 
 
 def _external_in_branch(model: onnx.ModelProto) -> list[NodeProto]:
     node = helper.make_node("Constant", [], ["branch"], value=_external(OUTSIDE))
     output = [helper.make_tensor_value_info("branch", TensorProto.FLOAT, [1])]
     inner = helper.make_graph([node], "branch", [], output)
-    true = _constant(model, np.array(True))
-    return [helper.make_node("If", [true], ["more"], then_branch=inner, else_branch=inner)]
-
-
-def _external_in_function(model: onnx.ModelProto) -> list[NodeProto]:
-    body = [helper.make_node("Constant", [], ["y"], value=_external(OUTSIDE))]
-    own = helper.make_opsetid("own", 1)
-    model.opset_import.append(own)
-    model.functions.append(helper.make_function("own", "F", [], ["y"], body, list(model.opset_import)))
-    return [helper.make_node("F", [], ["more"], domain="own")]
-
-
-def _huge_dims(model: onnx.ModelProto) -> list[NodeProto]:
-    tensor = TensorProto(data_type=TensorProto.FLOAT, dims=[2**40], name="huge", raw_data=b"1234")
-    model.graph.initializer.append(tensor)
-    return [helper.make_node("Identity", ["huge"], ["more"])]
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "true"))
+    return [helper.make_node("If", ["true"], ["more"], then_branch=inner, else_branch=inner)]
 
 
 def _huge_fill(model: onnx.ModelProto) -> list[NodeProto]:
-    return [helper.make_node("ConstantOfShape", [_constant(model, np.array([HUGE]))], ["more"])]
-
-
-def _constant(model: onnx.ModelProto, value: "np.ndarray[Any, Any]") -> str:
-    name = f"constant{len(model.graph.initializer)}"
-    model.graph.initializer.append(numpy_helper.from_array(value, name))
-    return name
+    model.graph.initializer.append(numpy_helper.from_array(np.array([HUGE]), "shape"))
+    return [helper.make_node("ConstantOfShape", ["shape"], ["more"])]
 
 
 _ONNX_CHANGES: dict[str, Callable[[onnx.ModelProto], list[NodeProto]]] = {
-    "external data outside": _external_initializer(OUTSIDE),
-    "external data, absolute path": _external_initializer("/etc/hostname"),
-    "external data beside": _external_initializer("weights.bin"),
+    "external data outside": functools.partial(_initializer, _external(OUTSIDE)),
+    "external data, absolute path": functools.partial(_initializer, _external("/etc/hostname")),
+    "external data beside": functools.partial(_initializer, _external("weights.bin")),
     "external data in branch": _external_in_branch,
-    "external data in function": _external_in_function,
-    "huge dims": _huge_dims,
+    "huge dims": functools.partial(
+        _initializer, TensorProto(data_type=1, dims=[2**40], name="huge", raw_data=b"1234")
+    ),
     "huge fill": _huge_fill,
 }
 _TF_ACTIONS: dict[str, Callable[[str], Any]] = {
     "read": tf.io.read_file,
     "write": lambda file: tf.io.write_file(file, "x"),
-    "list": tf.io.matching_files,
     "print": lambda file: tf.print("x", output_stream=f"file://{file}"),
     "python": lambda file: tf.numpy_function(lambda: 0.0, [], tf.float64),
-    "lines": lambda file: tf.data.TextLineDataset(file).reduce(0, lambda total, _: total + 1),
-    "save": lambda file: tf.raw_ops.SaveV2(
-        prefix=file, tensor_names=["x"], shape_and_slices=[""], tensors=[tf.ones(1)]
-    ),
     "map": lambda file: tf.raw_ops.ImmutableConst(dtype=tf.float32, shape=[1], memory_region_name=file),
     "branch": lambda file: tf.cond(tf.constant(True), lambda: tf.io.read_file(file), lambda: ""),
-    "loop": lambda file: tf.while_loop(
-        lambda text: tf.strings.length(text) < 1, lambda _: [tf.io.read_file(file)], [""]
-    )[0],
 }
 
 
-def _write_saved_models(folder: Path) -> None:
-    """Write classifiers of images [N, 28, 28, 1] that also act on a file, and one with a file outside."""
+def _write_saved_models(valid: Path, folder: Path) -> None:
+    """Write classifiers of images [N, 28, 28, 1] that also act on a file, and one with an asset outside."""
     for name, act in _TF_ACTIONS.items():
         module = tf.Module()
         module.weights = tf.Variable(tf.ones((784, 10)))
@@ -225,7 +177,7 @@ def _write_saved_models(folder: Path) -> None:
             return {"probabilities": tf.nn.softmax(logits), "member_logits": tf.stack([logits, logits], 1)}
 
         tf.saved_model.save(module, str(folder / name), signatures={"serving_default": serve})
-    shutil.copytree(folder / "loop", folder / "asset outside")
+    shutil.copytree(valid, folder / "asset outside")
     path = folder / "asset outside" / "saved_model.pb"
     content = SavedModel.FromString(path.read_bytes())
     content.meta_graphs[0].asset_file_def.add(filename=f"../{OUTSIDE}").tensor_info.name = "x"

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psutil
 
@@ -20,25 +21,21 @@ from tests.stress.comparison import damages, differences, unfinished
 LONGEST = 1200.0
 """Seconds after which a program that nobody kills counts as hung."""
 KILLS_PER_TRIAL = 6
-"""Then a program may finish: kills that come before anything is saved would never let it end."""
+"""Then a program may finish: kills before anything is saved would never let it end."""
 WEIGHTS = {"train": 2, "export": 2, "attack": 2, "sweep": 1}
 """Shares of the kills; one start of sweep takes as long as three others."""
 SUITE = Path(__file__).with_name("attack.toml")
 GRID = """
-[train]
 dataset = "fashion_mnist_sample"
-architecture = ["resnet8,resnet8"]
+architecture = "resnet8,resnet8"
 regularizer = "none"
 train_examples = 40
 test_examples = 20
 batch_size = 9
 epochs = 1
 deterministic = true
-[export]
-formats = "onnx"
-[[attack]]
-suite = "quick"
-num_examples = 20
+export = { formats = ["onnx"] }
+attack = [{ suite = "quick", examples = 20 }]
 """
 COMMANDS = {
     "train": "--dataset=fashion_mnist_sample --architecture=resnet8,resnet8 --regularizer=none --epochs=2 "
@@ -55,19 +52,14 @@ COMMANDS = {
 
 @dataclasses.dataclass
 class Task:
-    """A program in a folder of its own, and figures about its kills.
-
-    Args:
-        program: Name of the program.
-        campaign: Folder of the campaign.
-    """
+    """A program in a folder of its own below the folder of a campaign, and figures about its kills."""
 
     program: str
     campaign: dataclasses.InitVar[Path]
     seconds: float = 0.0
     """Duration of the uninterrupted run; the moments of kills are drawn from it."""
     moments: list[float] = dataclasses.field(default_factory=list)
-    """Seconds from a start to its kill."""
+    """Seconds from starts to kills."""
     while_writing: int = 0
     """Kills that left a file or folder with a temporary name."""
     trials: int = 0
@@ -82,11 +74,7 @@ class Task:
         (campaign / "grid.toml").write_text(GRID)
 
     def run_to_end(self) -> None:
-        """Run the program without interruption and keep its output as the expected one.
-
-        Raises:
-            InputError: The program failed.
-        """
+        """Run the program without interruption and keep its output as the expected one."""
         print(f"{self.program}: uninterrupted run", file=sys.stderr)
         started = time.monotonic()
         process = self._start()
@@ -113,11 +101,9 @@ class Task:
         found: list[str] = []
         process = self._start()
         try:
-            for number in range(kills):
+            for _ in range(kills):
                 started = time.monotonic()
                 if _ends_within(process, random.uniform(0, self.seconds)):
-                    if number == 0:  # the machine is less busy than before
-                        self.seconds = time.monotonic() - started
                     break
                 # Saving takes a small part of the time: every third kill waits for it.
                 if len(self.moments) % 3 == 2 and _ends_before_writing(process, self._out, random):
@@ -138,16 +124,10 @@ class Task:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         """Start the program as the leader of a session; its output is appended to a log."""
+        env = os.environ | {"TMPDIR": str(self._folder / "tmp"), "CUDA_VISIBLE_DEVICES": "-1"}
         with (self._folder / "log.txt").open("ab") as log:
-            return subprocess.Popen(
-                self._command,
-                cwd=ROOT,
-                env=os.environ | {"TMPDIR": str(self._folder / "tmp"), "CUDA_VISIBLE_DEVICES": "-1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            streams: Any = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+            return subprocess.Popen(self._command, cwd=ROOT, env=env, start_new_session=True, **streams)
 
     def _last_line(self) -> str:
         return (self._folder / "log.txt").read_text(errors="replace").strip().rpartition("\n")[2]
@@ -155,13 +135,13 @@ class Task:
 
 def run_campaign(campaign: Path, kills: int, seed: int) -> list[Task]:
     """Kill all programs, each as often as its weight says; the files of faulty trials stay in the folder."""
-    tasks, left = [], kills
+    tasks, left, weights = [], kills, sum(WEIGHTS.values())
     for program, weight in WEIGHTS.items():
         tasks.append(Task(program, campaign))
         tasks[-1].run_to_end()
-        share = min(left, -(-kills * weight // sum(WEIGHTS.values())))
+        share = round(left * weight / weights)
         tasks[-1].run_with_kills(share, seed)
-        left -= share
+        left, weights = left - share, weights - weight
     return tasks
 
 

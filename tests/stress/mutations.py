@@ -19,19 +19,15 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 NUMBERS = (0, 1, -1, 127, 255, 2**15, 2**16, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**63 - 1, -(2**63))
 """Integers at the limits of common types."""
 TEXTS = ("", "x", "\0", "\n", "\x1b[2J", "\ud800", "../outside/secret.bin", "x" * 9999, "1", "nan", "1e999")
-DEEP = json.loads("[" * 100 + "]" * 100)
 VALUES: tuple[Any, ...] = (
     *(None, True, False, *NUMBERS, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"), *TEXTS),
-    *([], {}, [None], [[]], {"": None}, [1, 2, 3], [0.5, "a"], DEEP),
+    *([], {}, [None], [[]], {"": None}, [1, 2, 3], [0.5, "a"], json.loads("[" * 100 + "]" * 100)),
 )
 """Values that replace others in JSON."""
-PIECES = (
-    *(b"", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"[" * 9999, b'{"a":' * 9999, b"9" * 5000),
-)
-"""Bytes that are inserted: among others no UTF-8, deep nesting, and a very long number."""
+PIECES = (b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"\xef\xbb\xbf", b"[" * 9999, b'{"a":' * 9999, b"9" * 5000)
+"""Bytes that are inserted: no UTF-8, deep nesting, a very long number."""
 SHAPES = ("()", "(0,)", "(-1,)", "(2, 2)", "(700000000,)", "'x'", "(1.5,)", "(2**62, 9)", "-" * 3000 + "1")
 TYPES = ("'|O'", "'<f8'", "'>f4'", "'<i4'", "'<U100000000'", "'|V8'", "'<M8[s]'", "'<f1000'", "[('a', 'O')]")
-NAMES = ("../outside/secret.bin", "/secret.bin", "..\\b", "C:\\b", "", "a" * 5000, "é", "assets/x")
 
 Mutate = Callable[[Random, bytes], bytes]
 
@@ -50,7 +46,7 @@ def mutate_bytes(random: Random, original: bytes) -> bytes:
         last = max(len(content) - 1, 0)
         at = random.choice((random.randint(0, last), random.randint(0, min(last, 64)), max(0, last - 32)))
         length = random.choice((1, 2, 4, 8, 64, 1000))
-        match random.randrange(7):
+        match random.randrange(6):
             case 0 if content:
                 content[at] ^= 1 << random.randrange(8)
             case 1:
@@ -60,36 +56,30 @@ def mutate_bytes(random: Random, original: bytes) -> bytes:
             case 3:
                 del content[at : at + length]
             case 4:
-                start = random.randint(0, last)
-                content[at:at] = content[start : start + length]
-            case 5:
-                size, code = random.choice(((1, "B"), (2, "H"), (4, "I"), (8, "Q")))
+                size, order = random.choice((1, 2, 4, 8)), random.choice(("little", "big"))
                 number = random.choice(NUMBERS) % 2 ** (8 * size)
-                content[at : at + size] = struct.pack(random.choice("<>") + code, number)
-            case 6:
+                content[at : at + size] = number.to_bytes(size, order)
+            case 5:
                 content[at : at + length] = content[at : at + length] * random.randint(2, 100)
     return bytes(content)
 
 
 def mutate_json(random: Random, original: bytes) -> bytes:
-    """Replace, delete, rename or exchange one to three values of a JSON text."""
+    """Replace, delete or rename one to three values of a JSON text."""
     content = json.loads(original)
     for _ in range(random.randint(1, 3)):
         places = list(_places(content))
-        if not places or random.randrange(30) == 0:
-            return json.dumps(random.choice(VALUES)).encode()
+        if not places:
+            break
         parent, key = random.choice(places)
-        match random.randrange(8):
+        match random.randrange(7):
             case 0:
                 del parent[key]
             case 1:
                 parent[key] = random.choice(([parent[key]] * 2, {"x": parent[key]}, str(parent[key])))
-            case 2:
-                other, name = random.choice(places)
-                parent[key] = copy.deepcopy(other[name])
-            case 3 if isinstance(parent, dict):
+            case 2 if isinstance(parent, dict):
                 parent[random.choice(("", "x", "format", "\ud800", "é\n"))] = parent.pop(key)
-            case 4:
+            case 3:
                 parent[key] = copy.deepcopy(random.choice(VALUES))
             case _:
                 alike = [value for value in VALUES if type(value) is type(parent[key])]
@@ -118,9 +108,7 @@ def mutate_text(random: Random, original: bytes) -> bytes:
             case 1:
                 lines[at] = ""
             case 2:
-                lines.insert(
-                    at, random.choice(("x = 1", "[x]", "[[attack]]", "[train]", "--x", "--undefok=x"))
-                )
+                lines.insert(at, random.choice(("x = 1", "[x]", "[[attack]]", "[train]", "--undefok=x")))
             case _ if equals:
                 lines[at] = f"{name}={json.dumps(value) if random.randrange(2) else value}"
     return "\n".join(lines).encode(errors="replace") + b"\n"
@@ -132,7 +120,7 @@ def mutate_zip(random: Random, original: bytes) -> bytes:
     name = random.choice(sorted(members))
     match random.randrange(12):
         case 0:
-            members[random.choice(NAMES)] = members[name]
+            members[random.choice((*TEXTS[:4], *TEXTS[6:8], "/x"))] = members[name]
         case 1:
             del members[name]
         case _:
@@ -159,22 +147,15 @@ def mutate_npy(random: Random, original: bytes) -> bytes:
     """Change type, shape or values of a NumPy array, or what its header says of them."""
     array = np.load(io.BytesIO(original))
     header = 10 + struct.unpack_from("<H", original, 8)[0]
-    value = random.choice((np.nan, np.inf, -1, 255, 2**31 - 1, 1e30, 0.5))
-    number = array.dtype.kind != "U"
-    with np.errstate(all="ignore"):
-        match random.randrange(6):
-            case 0:
-                return npy_header(f"'{array.dtype.str}'", random.choice(SHAPES)) + original[header:]
-            case 1:
-                return npy_header(random.choice(TYPES), str(array.shape)) + original[header:]
-            case 2:
-                array = random.choice((array.reshape(-1)[:-1], np.stack([array, array])))
-            case 3 if number:
-                array = array.astype(random.choice(("f8", "i8", "U5", "c8", "b1", "u1")))
-            case _ if number:
-                array = np.full_like(array, np.array(value).astype(array.dtype))
-            case _:
-                array = np.array(mutate_json(random, str(array).encode()).decode())
+    match random.randrange(5):
+        case 0:
+            return npy_header(f"'{array.dtype.str}'", random.choice(SHAPES)) + original[header:]
+        case 1:
+            return npy_header(random.choice(TYPES), str(array.shape)) + original[header:]
+        case 2:
+            array = random.choice((array.reshape(-1)[:-1], np.stack([array, array]), array.astype("U5")))
+        case _ if array.dtype.kind == "f":
+            array = np.full_like(array, random.choice((np.nan, np.inf, -1, 255, 1e30, 0.5)))
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
@@ -187,7 +168,7 @@ def npy_header(dtype: str, shape: str) -> bytes:
 
 
 def mutate_protobuf(kind: type[Message]) -> Mutate:
-    """Make a mutation that changes, drops, repeats or exchanges one to three fields of a message."""
+    """Make a mutation that changes, drops or exchanges one to three fields of a message."""
 
     def change(random: Random, original: bytes) -> bytes:
         message = kind.FromString(original)
@@ -201,9 +182,6 @@ def mutate_protobuf(kind: type[Message]) -> Mutate:
                     part.ClearField(field.name)
                 case 1:
                     part.CopyFrom(other)
-                case 2 if hasattr(value, "add"):
-                    for _ in range(random.choice((1, 2, 1000))):
-                        value.add().CopyFrom(value[0])
                 case _:
                     with contextlib.suppress(ValueError, TypeError, IndexError):  # out of range, or a message
                         # The name of another node makes a cycle, the size of another tensor a wrong shape.
@@ -224,8 +202,7 @@ def _parts(message: Message) -> Iterator[Message]:
     if message.ListFields():
         yield message
     for _, value in message.ListFields():
-        inside = value.values() if hasattr(value, "values") else [value]
-        inside = value if hasattr(value, "add") else inside
+        inside = value.values() if hasattr(value, "values") else value if hasattr(value, "add") else [value]
         for inner in inside:
             if isinstance(inner, Message):
                 yield from _parts(inner)

@@ -248,7 +248,8 @@ def test_probe_finds_the_accuracies_of_the_closed_form_and_warns(caplog: pytest.
     ensemble.compile(adversarial_training=half_way)
     probe = RobustnessProbe(ncen_tf.Split(pixels, labels))
     probe.set_model(ensemble)
-    probe.on_epoch_end(0, logs := {})
+    logs: dict[str, float] = {}
+    probe.on_epoch_end(0, logs)
     signed = (np.where(labels == 1, 1, -1) * margins)[:PROBED_EXAMPLES]
     reach = eps * np.abs(weights).sum()
     assert logs == pytest.approx(

@@ -118,4 +118,4 @@ def test_every_flag_has_a_description_and_numbers_may_be_fractions() -> None:
     assert all(flag.help for flag in flags_of(TrainConfig))
     assert TrainConfig.from_flags({"noise_eps": "8/255"}).noise_eps == 8 / 255
     with pytest.raises(ValueError, match="frozen"):
-        CONFIG.epochs = 5  # type: ignore[misc]
+        CONFIG.epochs = 5

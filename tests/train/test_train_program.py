@@ -151,8 +151,14 @@ def test_nan_in_the_weights_of_a_run_is_refused(finished: Path, tmp_path: Path) 
         ncen_tf.open_run(run)
 
 
-STANDING_STILL = ("--train_examples=40", "--test_examples=20", "--batch_size=16", "--epochs=1")
-STANDING_STILL += ("--learning_rate=0", "--min_learning_rate=0")
+STANDING_STILL = (
+    "--train_examples=40",
+    "--test_examples=20",
+    "--batch_size=16",
+    "--epochs=1",
+    "--learning_rate=0",
+    "--min_learning_rate=0",
+)
 
 
 def test_a_run_can_start_from_the_weights_of_another(
