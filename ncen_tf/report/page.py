@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from ncen_tf.report import table
 
@@ -27,6 +29,10 @@ table { border-collapse: collapse; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; }
+.examples { display: flex; flex-wrap: wrap; gap: .75rem; }
+.examples figure { margin: 0; width: 96px; font-size: .75rem; }
+.examples img { width: 96px; image-rendering: pixelated; display: block; }
+.wrong { color: firebrick; }
 </style>
 </head>
 <body>
@@ -45,9 +51,22 @@ img { max-width: 100%; }
 {% for heading, image in curves %}<h2>{{ heading }}</h2>
 <img alt="{{ heading }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}
-{% for name, image in examples %}
+{% for name, scale, images in examples %}
 <details{% if loop.first %} open{% endif %}><summary>Examples: {{ name }}</summary>
-<img alt="Examples: {{ name }}" src="data:image/png;base64,{{ image }}">
+<p>Each column: the clean image, the adversarial image, and their difference (grey: no change; black, white:
+{{ "%.2g" % scale }}).</p>
+<div class="examples">
+{% for image in images %}
+<figure>
+<figcaption>true: {{ image.true }}</figcaption>
+{% for stage, picture, predicted in image.stages %}
+<img alt="{{ stage }}" title="{{ stage }}" src="data:image/png;base64,{{ picture }}">
+<figcaption{% if predicted != image.true %} class="wrong"{% endif %}>{{ predicted }}</figcaption>
+{% endfor %}
+<img alt="difference" title="difference" src="data:image/png;base64,{{ image.difference }}">
+</figure>
+{% endfor %}
+</div>
 </details>
 {% endfor %}
 <h2>Environment</h2>
@@ -65,7 +84,7 @@ def render_page(report: Report) -> str:
     norms = list(dict.fromkeys(row.norm for row in report.attacks))
     heading = "Accuracy after each attack" if report.cumulative else "Robust accuracy against eps"
     examples = [
-        (f"{row.attack}, {row.norm} eps {row.eps:g}", _png(_example_grid(shown)))
+        (f"{row.attack}, {row.norm} eps {row.eps:g}", *_examples(shown))
         for row, shown in zip(report.attacks, report._images, strict=bool(report._images))
         if len(shown.adversarial)
     ]
@@ -111,24 +130,29 @@ def _accuracy_plot(report: Report, norm: str) -> Figure:
     return figure
 
 
-def _example_grid(shown: ShownImages) -> Figure:
-    """Clean image, adversarial image and their difference, a column for each example."""
-    count = len(shown.clean)
-    figure = Figure(figsize=(1.5 * count + 0.3, 5.4), layout="constrained")
-    axes = figure.subplots(3, count, squeeze=False)
-    # The same scale for all, so that differences can be compared; grey is no change.
+def _examples(shown: ShownImages) -> tuple[float, list[dict[str, Any]]]:
+    """Return the largest change of a pixel, and for each example its class, images and predictions."""
     largest = max(float(np.abs(shown.adversarial - shown.clean).max()), 1e-8)
+    # The same scale for all, so that differences can be compared.
     differences = 0.5 + (shown.adversarial - shown.clean) / (2 * largest)
-    stacks = shown.clean, shown.adversarial, differences
-    for column, (true, clean, attacked) in enumerate(shown.classes):
-        titles = f"true: {true}\npredicted: {clean}", f"predicted: {attacked}", f"difference, ±{largest:.2g}"
-        for row, (stack, title) in enumerate(zip(stacks, titles, strict=True)):
-            image = stack[column, :, :, 0] if stack.shape[-1] == 1 else stack[column]
-            axes[row, column].imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            wrong = {0: clean, 1: attacked}.get(row, true) != true
-            axes[row, column].set_title(title, fontsize=7, color="firebrick" if wrong else "black")
-            axes[row, column].axis("off")
-    return figure
+    return largest, [
+        {
+            "true": true,
+            "stages": [("clean", _picture(before), predicted), ("adversarial", _picture(after), fooled)],
+            "difference": _picture(difference),
+        }
+        for (true, predicted, fooled), before, after, difference in zip(
+            shown.classes, shown.clean, shown.adversarial, differences, strict=True
+        )
+    ]
+
+
+def _picture(image: npt.NDArray[np.float32]) -> str:
+    """Encode an image [H, W, C] in [0, 1] as base64 text of a PNG file."""
+    buffer = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    imsave(buffer, np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _png(figure: Figure) -> str:
