@@ -48,7 +48,9 @@ def test_report_gate_and_replay(
     done = run_program("attack", sibling, *QUICK, f"--out={tmp_path / 'int8'}")
     assert done.returncode == 2, done.stdout
     assert "--suite=blackbox" in done.stderr  # quantised: nothing to differentiate, but it can be queried
-    done = run_program("attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}", "--dataset=cifar10")
+    done = run_program(
+        "attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}", "--dataset=cifar10"
+    )
     assert done.returncode == 0, done.stderr
     replayed = json.loads((tmp_path / "replay" / "report.json").read_text())
     assert replayed["protocol"].startswith("replay of PGD")
