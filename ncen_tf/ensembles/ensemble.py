@@ -43,6 +43,9 @@ class Ensemble(keras.Model):
     Calling the model, ``predict`` and ``evaluate`` give probabilities float32 [N, classes] for images
     [N, H, W, C], which are floats in [0, 1] or uint8.
 
+    ``keras.saving.load_model`` reads a saved ensemble once this class is imported; ``ncen_tf.load_ensemble``
+    checks the file as well.
+
     Args:
         members: At least two distinct Keras models, each images [N, H, W, C] -> logits [N, classes].
         **kwargs: Passed to ``keras.Model``.
