@@ -1,5 +1,6 @@
 """The ensemble: a Keras model whose training step nests gradient tapes."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -345,8 +346,9 @@ class Ensemble(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
-        members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
-        return cls(members, **{name: value for name, value in config.items() if name != "members"})
+        config = copy.deepcopy(config)  # Keras empties the configurations of functional models.
+        members = [keras.saving.deserialize_keras_object(member) for member in config.pop("members")]
+        return cls(members, **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()
