@@ -16,7 +16,7 @@ def gate_file(tmp_path: Path) -> Callable[[float], Path]:
     def write(minimum: float) -> Path:
         file = tmp_path / "gate.toml"
         file.write_text(
-            f'agreement = 0.5\n[[robust_accuracy]]\nattack = "PGD"\neps = 0.1\nminimum = {minimum}\n'
+            f'clean_accuracy = 0.1\n[[robust_accuracy]]\nattack = "PGD"\neps = 0.1\nminimum = {minimum}\n'
         )
         return file
 
@@ -48,11 +48,14 @@ def test_report_gate_and_replay(
     done = run_program("attack", sibling, *QUICK, f"--out={tmp_path / 'int8'}")
     assert done.returncode == 2, done.stdout
     assert "--suite=blackbox" in done.stderr  # quantised: nothing to differentiate, but it can be queried
-    done = run_program("attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}")
+    done = run_program(
+        "attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}", "--dataset=cifar10"
+    )
     assert done.returncode == 0, done.stderr
     replayed = json.loads((tmp_path / "replay" / "report.json").read_text())
     assert replayed["protocol"].startswith("replay of PGD")
     assert replayed["objective"] == "ensemble", "that of the attack which made them"
+    assert replayed["dataset"] == "fashion_mnist_sample", "that of the saved images"
 
 
 def test_images_fed_in_another_way_are_attacked_anew(
@@ -74,12 +77,12 @@ def test_images_fed_in_another_way_are_attacked_anew(
 def test_bad_input_is_refused(
     tiny_export: Path, tmp_path: Path, refuse: Callable[..., None], gate_file: Callable[[float], Path]
 ) -> None:
-    refuse("attack", says="--target names what to attack")
+    refuse("attack", says="--target is missing")
     target = f"--target={tiny_export / 'ensemble.onnx'}"
     refuse("attack", target, *QUICK, "--suite=none", says="Unknown suite 'none'")
     refuse("attack", target, *QUICK, "--num_examples=-5", says="--num_examples")
     refuse("attack", target, *QUICK, "--seed=-3", says="--seed")
-    refuse("attack", target, *QUICK, "--mean=x", says="--mean takes numbers")
+    refuse("attack", target, *QUICK, "--mean=x", says="--mean")
     strict = ("--suite=strict", "--objective=member_average")
     refuse("attack", target, *QUICK, *strict, says="'strict' is measured with --objective=ensemble")
     refuse("attack", target, *QUICK, "--dataset=cifar10", f"--data_dir={tmp_path}", says="cifar10")
@@ -90,8 +93,15 @@ def test_bad_input_is_refused(
     content, unused = gate.read_text(), tmp_path / "unused"
     gate.write_text(content.replace("eps = 0.1", "eps = 0.2"))
     refuse(
-        "attack", target, *QUICK, f"--gate={gate}", f"--out={unused}", says="is measured for PGD at eps 0.2"
+        "attack", target, *QUICK, f"--gate={gate}", f"--out={unused}", says="is measured for 'PGD' at eps 0.2"
     )
     assert not unused.exists()  # hours of attacks before saying so would be in vain
+    gate.write_text("agreement = 0.5\n")
+    refuse("attack", target, *QUICK, f"--gate={gate}", says="of 300 images and the report's of 50")
+    gate.write_text(content)
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    for flag in (f"--junit={blocked / 'gate.xml'}", f"--out={blocked / 'out'}"):
+        refuse("attack", target, *QUICK, f"--gate={gate}", flag, says="cannot be written to")
     gate.write_text(content.replace("minimum", "minimal"))
     refuse("attack", target, *QUICK, f"--gate={gate}", says="minim")

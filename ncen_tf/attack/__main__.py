@@ -22,41 +22,46 @@ class AttackFlags(DataFlags, OnnxInterface):
         description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export"
     )
     suite: str = Field(
-        "paper", description="Name of a suite: paper, released, strict, blackbox, quick; or a .toml file"
+        default="paper",
+        description="Name of a suite: paper, released, strict, blackbox, quick; or a .toml file",
     )
     norm: Literal["Linf", "L2"] | None = Field(
-        None, description="Norm of the attacks that are run (default: all of the suite's)"
+        default=None, description="Norm of the attacks that are run (default: all of the suite's)"
     )
     num_examples: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description="Number of test images, balanced over classes; 0 for all (default: the suite's)",
     )
     objective: Literal["member_average", "ensemble"] | None = Field(
-        None, description="Loss that gradient attacks maximise (default: the suite's)"
+        default=None, description="Loss that gradient attacks maximise (default: the suite's)"
     )
     batch_size: int | None = Field(
-        None, ge=1, description="Number of images attacked at a time (default: the suite's)"
+        default=None, ge=1, description="Number of images attacked at a time (default: the suite's)"
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="Seed of random starts and random attacks")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of random starts and random attacks")
     check_gradients: bool | None = Field(
-        None, description="Whether to look for masked gradients (default: the suite's)"
+        default=None, description="Whether to look for masked gradients (default: the suite's)"
     )
     providers: tuple[str, ...] = Field(
-        ("CPUExecutionProvider",), description="Execution providers of onnxruntime"
+        default=("CPUExecutionProvider",), description="Execution providers of onnxruntime"
     )
     allow_unverified: bool = Field(
-        False, description="Whether to attack files whose hash differs from their manifest's"
+        default=False, description="Whether to attack files whose hash differs from their manifest's"
     )
-    out: Path | None = Field(None, description="Folder of the report (default: reports/TARGET-SUITE)")
-    save_adversarials: bool = Field(False, description="Whether to keep adversarial images as npz files")
+    out: Path | None = Field(default=None, description="Folder of the report (default: reports/TARGET-SUITE)")
+    save_adversarials: bool = Field(
+        default=False, description="Whether to keep adversarial images as npz files"
+    )
     replay: Path | None = Field(
-        None, description="File of saved adversarial images that the target is evaluated on instead"
+        default=None, description="File of saved adversarial images that the target is evaluated on instead"
     )
     gate: Path | None = Field(
-        None, description="TOML file of thresholds; the exit code is 3 if one is missed"
+        default=None, description="TOML file of thresholds; the exit code is 3 if one is missed"
     )
-    junit: Path | None = Field(None, description="JUnit XML file that the gate's checks are written to")
+    junit: Path | None = Field(
+        default=None, description="JUnit XML file that the gate's checks are written to"
+    )
 
 
 def main(flags: AttackFlags) -> int | None:

@@ -44,8 +44,8 @@ class _ArtAttack(MinimalPerturbation):
 def _starts(images: Array, predictions: npt.NDArray[np.intp]) -> Array:
     """Find for each image the nearest of the batch that is predicted as another class.
 
-    Without a start, ART's decision-based attacks draw noise from a generator that cannot be seeded. They still
-    do where the whole batch is predicted as one class.
+    Without a start, ART's decision-based attacks draw noise from a generator that cannot be seeded. They
+    still do where the whole batch is predicted as one class.
     """
     flat = images.reshape(len(images), -1)
     distances = np.stack([np.linalg.norm(flat - image, axis=1) for image in flat])
@@ -65,9 +65,9 @@ class Zoo(_ArtAttack):
     """
 
     name: ClassVar[str] = "ZOO"
-    iterations: int = Field(200, gt=0, description="Most iterations for an image")
-    step_size: float = Field(0.01, gt=0, description="Learning rate of Adam on the pixels")
-    parallel: int = Field(128, gt=0, description="Number of pixels changed in each iteration")
+    iterations: int = Field(default=200, gt=0, description="Most iterations for an image")
+    step_size: float = Field(default=0.01, gt=0, description="Learning rate of Adam on the pixels")
+    parallel: int = Field(default=128, gt=0, description="Number of pixels changed in each iteration")
 
     def build(self, classifier: Any) -> Any:
         return evasion.ZooAttack(
@@ -86,7 +86,7 @@ class Boundary(_ArtAttack):
     """Boundary attack, L2 (Brendel et al., 2018, arXiv:1712.04248)."""
 
     name: ClassVar[str] = "Boundary"
-    iterations: int = Field(5000, gt=0, description="Most iterations for an image")
+    iterations: int = Field(default=5000, gt=0, description="Most iterations for an image")
 
     def build(self, classifier: Any) -> Any:
         return evasion.BoundaryAttack(classifier, targeted=False, max_iter=self.iterations, verbose=False)
@@ -103,8 +103,8 @@ class HopSkipJump(_ArtAttack):
     """
 
     name: ClassVar[str] = "HopSkipJump"
-    iterations: int = Field(50, gt=0, description="Most iterations for an image")
-    evaluations: int = Field(10_000, gt=0, description="Most queries for one estimate of a gradient")
+    iterations: int = Field(default=50, gt=0, description="Most iterations for an image")
+    evaluations: int = Field(default=10_000, gt=0, description="Most queries for one estimate of a gradient")
 
     def build(self, classifier: Any) -> Any:
         return evasion.HopSkipJump(

@@ -62,7 +62,7 @@ class Attack(abc.ABC):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     """The norms that the attack knows."""
     eps: float = Field(gt=0, description="Perturbation bound for images in [0, 1]")
-    norm: Norm = Field("Linf", description="Norm of the perturbation")
+    norm: Norm = Field(default="Linf", description="Norm of the perturbation")
 
     def __post_init__(self) -> None:
         if self.norm not in self.norms:
@@ -99,7 +99,7 @@ class Attack(abc.ABC):
 
     def settings(self) -> dict[str, Any]:
         """Return name, norm and every setting, for a report."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"attack": self.name, "norm": self.norm} | values
 
 

@@ -50,8 +50,8 @@ class AutoPgd(Attack):
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     least_classes: ClassVar[int] = 2
     """Number of classes from which on the losses are defined."""
-    steps: int = Field(100, gt=0, description="Number of gradient steps of a run")
-    restarts: int = Field(1, gt=0, description="Number of runs for each loss")
+    steps: int = Field(default=100, gt=0, description="Number of gradient steps of a run")
+    restarts: int = Field(default=1, gt=0, description="Number of runs for each loss")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         if objective.target.classes < self.least_classes:
@@ -130,7 +130,7 @@ class AutoPgdTargeted(AutoPgd):
 
     name: ClassVar[str] = "APGD-T"
     least_classes: ClassVar[int] = 4
-    targets: int = Field(9, gt=0, description="Number of wrong classes that are tried")
+    targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried")
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
         def towards(targets: Labels) -> Loss:
@@ -267,7 +267,7 @@ class _Climb:
             setattr(self, field.name, getattr(self, field.name)[kept])
 
     def move(self, eps: float, norm: Norm, share: float) -> None:
-        """Make one step (Eq. 2 of the paper): ``share`` of it up the gradient, the rest along the last step."""
+        """Make one step (Eq. 2): ``share`` of it up the gradient, the rest along the last step."""
         ahead = project(self.x + self.step_size * direction(self.gradient, norm), self.clean, eps, norm)
         moved = self.x + share * (ahead - self.x) + (1 - share) * (self.x - self.previous)
         self.previous, self.x = self.x, project(moved, self.clean, eps, norm)

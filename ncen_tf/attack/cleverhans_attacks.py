@@ -46,12 +46,10 @@ class _CleverHansAttack(Attack):
 def _own_gradient(columns: TensorFlowObjective) -> Iterator[None]:
     """Let CleverHans compile its gradient for this objective alone.
 
-    CleverHans has one compiled gradient for everything, which would hold every model that was ever attacked.
+    CleverHans has one compiled gradient for everything, which would hold every model that was attacked.
     """
-    if not hasattr(columns, "cleverhans_gradient"):
-        columns.cleverhans_gradient = tf.function(  # type: ignore[attr-defined]
-            compute_gradient.python_function, reduce_retracing=True
-        )
+    if columns.cleverhans_gradient is None:
+        columns.cleverhans_gradient = tf.function(compute_gradient.python_function, reduce_retracing=True)
     with contextlib.ExitStack() as stack:
         for name in ("fast_gradient_method", "momentum_iterative_method"):
             module = sys.modules[f"cleverhans.tf2.attacks.{name}"]
@@ -83,9 +81,9 @@ class MomentumIterative(_CleverHansAttack):
 
     name: ClassVar[str] = "MI-FGSM"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    steps: int = Field(40, gt=0, description="Number of gradient steps")
-    step_size: float = Field(0.01, gt=0, description="Size of each step")
-    decay: float = Field(1.0, gt=0, description="Share of the accumulated gradient that is kept")
+    steps: int = Field(default=40, gt=0, description="Number of gradient steps")
+    step_size: float = Field(default=0.01, gt=0, description="Size of each step")
+    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that is kept")
 
     def attack(self, columns: TensorFlowObjective, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         norm = np.inf if self.norm == "Linf" else 2
@@ -113,8 +111,8 @@ class ProjectedGradientDescent(_CleverHansAttack):
     """
 
     name: ClassVar[str] = "PGD"
-    steps: int = Field(gt=0, description="Number of gradient steps")
-    step_size: float = Field(gt=0, description="Size of each step")
+    steps: int = Field(kw_only=True, gt=0, description="Number of gradient steps")
+    step_size: float = Field(kw_only=True, gt=0, description="Size of each step")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,7 +43,7 @@ class DeepFool(_FoolboxAttack):
     """
 
     name: ClassVar[str] = "DeepFool"
-    steps: int = Field(50, gt=0, description="Most linearisations")
+    steps: int = Field(default=50, gt=0, description="Most linearisations")
 
     def build(self) -> Any:
         return foolbox.attacks.L2DeepFoolAttack(steps=self.steps)
@@ -61,9 +61,9 @@ class CarliniWagner(_FoolboxAttack):
     """
 
     name: ClassVar[str] = "CW"
-    steps: int = Field(1000, gt=0, description="Number of Adam steps for each constant")
-    binary_search_steps: int = Field(9, gt=0, description="Number of constants tried")
-    step_size: float = Field(0.01, gt=0, description="Learning rate of Adam")
+    steps: int = Field(default=1000, gt=0, description="Number of Adam steps for each constant")
+    binary_search_steps: int = Field(default=9, gt=0, description="Number of constants tried")
+    step_size: float = Field(default=0.01, gt=0, description="Learning rate of Adam")
 
     def build(self) -> Any:
         return foolbox.attacks.L2CarliniWagnerAttack(

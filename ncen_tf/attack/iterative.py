@@ -38,8 +38,8 @@ class IterativeGradient(Attack):
     decay: ClassVar[float | None] = None
     """Share of the accumulated gradient that the next step keeps; ``None`` accumulates nothing."""
 
-    steps: int = Field(40, gt=0, description="Number of gradient steps of a run")
-    step_size: float = Field(0.01, gt=0, description="Size of each step")
+    steps: int = Field(default=40, gt=0, description="Number of gradient steps of a run")
+    step_size: float = Field(default=0.01, gt=0, description="Size of each step")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         generator = np.random.default_rng(seed)
@@ -102,9 +102,9 @@ class RestartedPgd(IterativeGradient):
     name: ClassVar[str] = "PGD-restarts"
     random_start: ClassVar[bool] = True
     stops_when_broken: ClassVar[bool] = True
-    step_size: float = Field(gt=0, description="Size of each step")
-    steps: int = Field(50, gt=0, description="Number of gradient steps of a run")
-    restarts: int = Field(10, gt=0, description="Number of runs")  # type: ignore[misc]
+    step_size: float = Field(kw_only=True, gt=0, description="Size of each step")
+    steps: int = Field(default=50, gt=0, description="Number of gradient steps of a run")
+    restarts: int = Field(default=10, gt=0, description="Number of runs")  # type: ignore[misc]
 
     def loss(self, objective: Objective, logits: Array64, labels: Labels) -> LossAndGradient:
         return ensemble_log_odds(logits, labels)
@@ -123,7 +123,7 @@ class MomentumIterative(IterativeGradient):
     """
 
     name: ClassVar[str] = "MI-FGSM"
-    decay: float = Field(1.0, gt=0, description="Share of the accumulated gradient that is kept")  # type: ignore[misc]
+    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that is kept")  # type: ignore[misc]
 
 
 @settings
@@ -144,8 +144,10 @@ class DiverseInput(MomentumIterative):
 
     name: ClassVar[str] = "DIM"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
-    probability: float = Field(0.5, gt=0, le=1, description="Probability of a changed copy at each step")
-    least_scale: float = Field(0.9, gt=0, le=1, description="Relative size of the smallest copy")
+    probability: float = Field(
+        default=0.5, gt=0, le=1, description="Probability of a changed copy at each step"
+    )
+    least_scale: float = Field(default=0.9, gt=0, le=1, description="Relative size of the smallest copy")
 
     def gradients(
         self, remaining: RemainingExamples, x: Array, generator: np.random.Generator
@@ -189,7 +191,7 @@ def random_start(generator: np.random.Generator, clean: Array, eps: float, norm:
 
 
 def direction(gradient: Array, norm: Norm) -> Array:
-    """Return the step of size 1 that ascends fastest: the sign (Linf) or unit vector (L2) of each gradient."""
+    """Return the fastest step of size 1: the sign (Linf) or unit vector (L2) of each gradient."""
     if norm == "Linf":
         return np.sign(gradient)
     # Scaled first: squares of small gradients vanish in float32.

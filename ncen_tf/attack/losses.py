@@ -4,7 +4,7 @@ Each function returns losses [N] and gradients of the shape of its first argumen
 logarithms of probabilities, which are logits too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -97,7 +97,7 @@ def targeted_logit_ratio(scores: Array64, labels: Labels, targets: Labels) -> Lo
 
 
 def _ratio(
-    scores: Array64, labels: Labels, rivals: Labels, spread: list[tuple[Labels, float]]
+    scores: Array64, labels: Labels, rivals: Labels, spread: Sequence[tuple[Labels, float]]
 ) -> LossAndGradient:
     """Compute (s_rival - s_y) / sum of factor * s_class over ``spread``."""
     rows = np.arange(len(scores))

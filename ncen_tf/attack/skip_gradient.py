@@ -37,7 +37,9 @@ class SkipGradient(MomentumIterative):
     """
 
     name: ClassVar[str] = "SGM"
-    gamma: float = Field(0.2, gt=0, le=1, description="Factor on the gradient through residual branches")
+    gamma: float = Field(
+        default=0.2, gt=0, le=1, description="Factor on the gradient through residual branches"
+    )
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         decayed = Objective(self._decayed(objective), objective.name)

@@ -38,9 +38,9 @@ class Square(Attack):
     name: ClassVar[str] = "Square"
     gradient_free: ClassVar[bool] = True
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    queries: int = Field(5000, gt=0, description="Most forward passes for an image")
+    queries: int = Field(default=5000, gt=0, description="Most forward passes for an image")
     initial_area: float = Field(
-        0.8, gt=0, le=1, description="Share of the image that the first patches cover"
+        default=0.8, gt=0, le=1, description="Share of the image that the first patches cover"
     )
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
@@ -154,7 +154,7 @@ def _window(generator: np.random.Generator, side: int) -> Array:
 
 
 def _bump(height: int, width: int) -> Array:
-    """Make a bump that falls off from its centre: sum of 1 / (j + 1)^2 over j from the distance to it on; unit length."""
+    """Make a bump of unit length: sum of 1 / (j + 1)^2 over j from the distance to its centre on."""
     rows = np.abs(np.arange(height) - height // 2)[:, np.newaxis]
     columns = np.abs(np.arange(width) - width // 2)
     shares = 1 / np.square(np.arange(max(height, width) // 2 + 1, dtype=np.float32) + 1)

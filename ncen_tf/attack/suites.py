@@ -32,7 +32,7 @@ class Suite(Settings):
     attacks: tuple[InstanceOf[Attack], ...]
     objective: ObjectiveName = "member_average"
     """What gradient attacks maximise."""
-    batch_size: int = Field(100, gt=0)
+    batch_size: int = Field(default=100, gt=0)
     """Number of images attacked at a time."""
     batch_statistics: bool = False
     """Whether BatchNorm normalises with the statistics of the attacked batch, as in training."""
@@ -40,7 +40,7 @@ class Suite(Settings):
     """Whether an attack is only run on what those before it, at the same norm and eps, left correct."""
     check_gradients: bool = False
     """Whether a report has a verdict on masked gradients, unless the user says otherwise."""
-    examples: int = Field(1000, ge=0)
+    examples: int = Field(default=1000, ge=0)
     """Number of test images, unless the user says otherwise; 0 for all."""
     fixed: frozenset[Literal["objective", "batch_size"]] = frozenset()
     """What belongs to the protocol and is not the user's choice."""

@@ -86,6 +86,8 @@ class TensorFlowObjective:
 
             return tf.ensure_shape(function(counted(images)), [None, target.members, target.classes])
 
+        self.cleverhans_gradient: Any = None
+        """What CleverHans attacks compile."""
         signature = [tf.TensorSpec([None, *target.image_shape], tf.float32)]
         self._logits = tf.function(counted_logits, input_signature=signature)
 

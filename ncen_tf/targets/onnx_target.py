@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from ncen_tf.targets.target import Array, OnnxInterface, Target, as_logits, no_g
 from ncen_tf.untrusted.memory import noise
 from ncen_tf.untrusted.onnx_file import image_input, open_session, read_model
 
-_FLOATS = {
+_FLOATS: dict[int, Any] = {
     onnx.TensorProto.FLOAT: np.float32,
     onnx.TensorProto.FLOAT16: np.float16,
     onnx.TensorProto.DOUBLE: np.float64,
@@ -77,7 +78,7 @@ class OnnxTarget(Target):
         names = [value.name for value in backward.get_inputs()]
 
         def pull_back(cotangent: Array) -> Array:
-            upstream = cotangent.reshape(output.shape)
+            upstream: npt.NDArray[Any] = cotangent.reshape(output.shape)
             if not self.gives_logits:  # the derivative of log(p), also where p is below the floor of the log
                 upstream = upstream / np.maximum(output, np.finfo(np.float32).tiny)
             values = [*kept, upstream.astype(output.dtype)]
@@ -99,7 +100,7 @@ class OnnxTarget(Target):
             inputs = inputs.transpose(0, 3, 1, 2)
         return np.ascontiguousarray(inputs, self._input_type)
 
-    def _as_image_gradient(self, gradient: npt.NDArray[np.floating]) -> Array:
+    def _as_image_gradient(self, gradient: npt.NDArray[Any]) -> Array:
         if self._interface.input_layout == "NCHW":
             gradient = gradient.transpose(0, 2, 3, 1)
         if any(value != 1 for value in self._interface.std):

@@ -61,7 +61,7 @@ def open_target(
     path = Path(model) if isinstance(model, (str, Path)) else None
     if path is not None and not path.exists():
         raise InputError(
-            f"{path} does not exist: `target` is a run, a .keras file, a SavedModel, an .onnx file or an export."
+            f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file or export."
         )
     if path is not None and path.is_dir() and (path / MANIFEST).is_file():
         path = path / (ONNX_FILE if (path / ONNX_FILE).is_file() else SAVED_MODEL)

@@ -121,17 +121,22 @@ class MemberTarget(Target):
 class OnnxInterface(Settings):
     """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports."""
 
-    input_layout: Literal["NHWC", "NCHW"] = Field("NHWC", description="Order of the axes of an ONNX input")
-    output: Literal["logits", "probabilities"] = Field("logits", description="What an ONNX output holds")
+    input_layout: Literal["NHWC", "NCHW"] = Field(
+        default="NHWC", description="Order of the axes of an ONNX input"
+    )
+    output: Literal["logits", "probabilities"] = Field(
+        default="logits", description="What an ONNX output holds"
+    )
     output_name: str | None = Field(
-        None, description="Name of the output of an ONNX model with several (default: member_logits)"
+        default=None, description="Name of the output of an ONNX model with several (default: member_logits)"
     )
     mean: tuple[float, ...] = Field(
-        (0.0,),
+        default=(0.0,),
         description="Value subtracted from images in [0, 1] before an ONNX model, one or one a channel",
     )
     std: tuple[float, ...] = Field(
-        (1.0,), description="Value that divides the difference before an ONNX model, one or one a channel"
+        default=(1.0,),
+        description="Value that divides the difference before an ONNX model, one or one a channel",
     )
 
     @field_validator("std")

@@ -1,4 +1,4 @@
-"""One call from a classifier to a report: what it takes, what it refuses, and that it does without TensorFlow."""
+"""One call from a classifier to a report: what it takes and refuses, and that it needs no TensorFlow."""
 
 import subprocess
 import sys
@@ -47,9 +47,7 @@ def dense(linear: LinearTarget, member: int, last: str | None = None, dtype: str
 
 def test_a_target_a_function_and_a_keras_model_agree(linear: LinearTarget, data: Split) -> None:
     ensemble = ncen_tf.Ensemble([dense(linear, member) for member in range(3)])
-    reports = [
-        ncen_tf.evaluate(target, data, suite=QUERIES) for target in (linear, linear.logits, ensemble)
-    ]
+    reports = [ncen_tf.evaluate(target, data, suite=QUERIES) for target in (linear, linear.logits, ensemble)]
     assert len({report.model_dump_json(include={"clean_accuracy", "worst_case"}) for report in reports}) == 1
     assert [report.target.members for report in reports] == [3, 3, 3]
     assert reports[0].attacks[0].queries > 0
@@ -91,7 +89,7 @@ def test_what_has_no_gradient_is_refused_in_one_sentence(linear: LinearTarget, d
         [keras.Input((4, 3, 1)), steps, layers.Rescaling(0.25), layers.Flatten(), layers.Dense(5)]
     )
     for target in (stepwise, linear.logits, lambda x: stepwise(x).numpy()):
-        with pytest.raises(InputError, match="has no gradient.*`suite`=blackbox"):
+        with pytest.raises(InputError, match=r"has no gradient.*`suite`=blackbox"):
             ncen_tf.evaluate(target, data, suite=GRADIENTS)
         assert ncen_tf.evaluate(target, data, suite=QUERIES).attacks[0].gradients == 0
 
@@ -134,9 +132,10 @@ def test_an_evaluation_resumes_and_its_images_are_replayed(
 def test_strict_on_an_onnx_file_does_without_tensorflow() -> None:
     code = (
         "import dataclasses, sys, ncen_tf\n"
-        "suite = ncen_tf.load_suite('strict', 'fashion_mnist_sample').with_choices(norm='Linf')\n"
+        "suite = ncen_tf.load_suite('strict', 'fashion_mnist').with_choices(norm='Linf')\n"
         "def cheap(attack):\n"
-        "    few = {f.name: 2 for f in dataclasses.fields(attack) if f.name in ('steps', 'restarts', 'queries')}\n"
+        "    budgets = ('steps', 'restarts', 'queries')\n"
+        "    few = {f.name: 2 for f in dataclasses.fields(attack) if f.name in budgets}\n"
         "    return dataclasses.replace(attack, **few)\n"
         "suite = suite.model_copy(update={'attacks': tuple(map(cheap, suite.attacks))})\n"
         "data = ncen_tf.load_data('fashion_mnist_sample').test\n"

@@ -1,6 +1,5 @@
 """One ensemble behind every kind of file gives the same logits and the same image gradients."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,45 +9,39 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-import tensorflow as tf
-from ncen_tf.attack.basic_iterative import BasicIterative
-from ncen_tf.attack.projected_gradient_descent import ProjectedGradientDescent
 from onnx import TensorProto
 
-from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.cleverhans_attacks import BasicIterative, ProjectedGradientDescent
+from ncen_tf.attack.losses import log_softmax
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split, load_data
-from ncen_tf.targets.onnx_target import OnnxInterface, OnnxTarget
+from ncen_tf.data.dataset import load_data
+from ncen_tf.export.manifest import Manifest
+from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.opening import open_target
-from ncen_tf.targets.target import Target
+from ncen_tf.targets.target import OnnxInterface, RecordedAccuracy, Target
 
 Array = npt.NDArray[Any]
 
 
-def pixels(split: Split) -> npt.NDArray[np.float32]:
-    return (split.images / 255).astype(np.float32)
-
-
 def logits_and_gradients(target: Target, images: Array) -> tuple[Array, Array]:
     """Member logits, and the gradient of a fixed mix of them."""
-    x = tf.constant(images)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        logits = target.member_logits(x)
-        mix = tf.reduce_sum(logits * np.linspace(-1, 1, logits.shape[2], dtype=np.float32))
-    return logits.numpy(), tape.gradient(mix, x).numpy()
+    logits, pull_back = target.linearize(images)
+    mix = np.broadcast_to(np.linspace(-1, 1, logits.shape[2], dtype=np.float32), logits.shape)
+    np.testing.assert_array_equal(pull_back(mix.copy()), target.gradient(images, mix.copy()))
+    np.testing.assert_allclose(target.logits(images), logits, atol=1e-4)
+    return logits, pull_back(mix.copy())
 
 
 @pytest.mark.parametrize("where", ["keras", "saved_model", "ensemble.onnx", "export"])
 def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) -> None:
     path = {"keras": tiny_run / "ensemble.keras", "export": tiny_export}.get(where, tiny_export / where)
-    images = pixels(load_data("fashion_mnist_sample").test)[:9]
-    target = open_target(path).target
+    images = load_data("fashion_mnist_sample").test.float_images()[:9]
+    target = open_target(path)
     assert (target.members, target.classes, target.image_shape) == (2, 10, (28, 28, 1))
     logits, gradients = logits_and_gradients(target, images)
-    expected_logits, expected_gradients = logits_and_gradients(open_target(tiny_run).target, images)
+    expected_logits, expected_gradients = logits_and_gradients(open_target(tiny_run), images)
     assert np.abs(logits - expected_logits).max() < 1e-4
     error = np.linalg.norm(gradients - expected_gradients) / np.linalg.norm(expected_gradients)
     assert error < 1e-4
@@ -56,12 +49,15 @@ def test_every_file_is_the_run(where: str, tiny_run: Path, tiny_export: Path) ->
 
 def test_attacks_find_the_same_on_every_file(tiny_run: Path, tiny_export: Path) -> None:
     test = load_data("fashion_mnist_sample", test_examples=200).test
-    images = pixels(test)
-    suite = Suite("pgd", (ProjectedGradientDescent(eps=0.03, steps=10, step_size=0.01),))
+    images = test.float_images()
+    suite = Suite(
+        name="pgd",
+        attacks=(ProjectedGradientDescent(eps=0.03, steps=10, step_size=0.01),),
+        objective="ensemble",
+    )
     paths = (tiny_run, tiny_export / "saved_model", tiny_export / "ensemble.onnx")
     found = [
-        run_suite(open_target(path).target, images, test.labels, suite, "ensemble").attacks[0].predictions
-        for path in paths
+        run_suite(open_target(path), images, test.labels, suite).attacks[0].predictions for path in paths
     ]
     robust = [int((predictions == test.labels).sum()) for predictions in found]
     assert max(robust) - min(robust) <= 1  # rounding may turn one image
@@ -76,48 +72,80 @@ def test_a_file_that_is_not_the_exported_one_is_refused(tiny_export: Path, tmp_p
     onnx.save(model, copy / "ensemble.onnx")
     with pytest.raises(InputError, match="sha256 differs"):
         open_target(copy / "ensemble.onnx")
-    assert open_target(copy / "ensemble.onnx", allow_unverified=True).manifest is None
-    assert open_target(copy / "members" / "member_0.onnx").manifest is not None
+    assert open_target(copy / "ensemble.onnx", allow_unverified=True).recorded is None
+    assert open_target(copy / "members" / "member_0.onnx").members == 1
 
 
 def test_what_is_recorded_is_that_of_the_file(tiny_export: Path) -> None:
-    manifest = json.loads((tiny_export / "manifest.json").read_text())
-    int8 = manifest["reduced_precision"]["ensemble.int8.onnx"]["ace"]
-    ensemble = manifest["accuracy"]["ace"]
+    manifest = Manifest.read(tiny_export)
+    accuracy = manifest.accuracy
+    ensemble = RecordedAccuracy(
+        value=accuracy.clean_accuracy, examples=300, predictions_sha256=accuracy.predictions_sha256
+    )
+    int8 = manifest.reduced_precision["ensemble.int8.onnx"].clean_accuracy
     for name, expected in (
         (".", ensemble),
         ("saved_model", ensemble),
         ("ensemble.onnx", ensemble),
-        ("ensemble.int8.onnx", int8),
+        ("ensemble.int8.onnx", RecordedAccuracy(value=int8, examples=300)),
         ("members/member_0.onnx", None),
     ):
-        assert open_target(tiny_export / name, differentiable=False).recorded_ace == expected
+        assert open_target(tiny_export / name, differentiable=False).recorded == expected
 
 
 def test_settings_of_onnx_files_are_refused_for_others(tiny_run: Path, tiny_export: Path) -> None:
     for path in (tiny_run, tiny_export / "saved_model"):
-        with pytest.raises(InputError, match="is no ONNX file"):
+        with pytest.raises(InputError, match="is not an ONNX file"):
             open_target(path, interface=OnnxInterface(mean=(0.5,)))
 
 
-@pytest.mark.parametrize("last", ["Cast", "ArgMax"])
-def test_outputs_that_are_no_float32_scores_are_refused(last: str, tmp_path: Path) -> None:
-    kind = {"Cast": TensorProto.DOUBLE, "ArgMax": TensorProto.INT64}[last]
-    settings: dict[str, Any] = {"to": TensorProto.DOUBLE} if last == "Cast" else {"axis": 1}
-    graph = onnx.helper.make_graph(
-        [
-            onnx.helper.make_node("Flatten", ["x"], ["flat"]),
-            onnx.helper.make_node(last, ["flat"], ["y"], **settings),
-        ],
-        "scores",
-        [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 2, 1])],
-        [onnx.helper.make_tensor_value_info("y", kind, ["N", None])],
+def small_onnx(
+    file: Path, nodes: list[Any], kind: int, initializers: dict[str, Array], ir_version: int = 10
+) -> Path:
+    """A model x [N, 2, 2, 1] -> y of some nodes."""
+    weights = [onnx.numpy_helper.from_array(value, name) for name, value in initializers.items()]
+    inputs = [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2, 2, 1])]
+    if ir_version < 4:  # which lists weights among the inputs
+        inputs += [
+            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+            for name, value in initializers.items()
+        ]
+    output = onnx.helper.make_tensor_value_info("y", kind, ["N", None])
+    graph = onnx.helper.make_graph(nodes, "scores", inputs, [output], weights)
+    opsets = [onnx.helper.make_opsetid("", 11 if ir_version < 4 else 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=ir_version), file)
+    return file
+
+
+def test_scores_of_other_types(tmp_path: Path) -> None:
+    flatten, node = onnx.helper.make_node("Flatten", ["x"], ["flat"]), onnx.helper.make_node
+    argmax = small_onnx(
+        tmp_path / "a.onnx", [flatten, node("ArgMax", ["flat"], ["y"], axis=1)], TensorProto.INT64, {}
     )
-    file = tmp_path / "scores.onnx"
-    opsets = [onnx.helper.make_opsetid("", 17)]
-    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), file)
-    with pytest.raises(InputError, match="are float32"):
-        OnnxTarget(file, differentiable=False)
+    with pytest.raises(InputError, match="are floats"):
+        OnnxTarget(argmax, differentiable=False)
+    images = np.random.default_rng(0).random((3, 2, 2, 1), np.float32)
+    for kind in (TensorProto.FLOAT16, TensorProto.DOUBLE):
+        cast = small_onnx(tmp_path / "c.onnx", [flatten, node("Cast", ["flat"], ["y"], to=kind)], kind, {})
+        target = OnnxTarget(cast)
+        assert target.logits(images).dtype == np.float32
+        np.testing.assert_allclose(target.logits(images)[:, 0], images.reshape(3, 4), atol=1e-3)
+        cotangent = np.random.default_rng(1).random((3, 1, 4), np.float32)
+        gradient = target.gradient(images, cotangent)
+        np.testing.assert_allclose(gradient.reshape(3, 4), cotangent[:, 0], atol=1e-3)
+
+
+def test_weights_that_are_listed_as_inputs(tmp_path: Path) -> None:
+    weights = {"w": np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)}
+    nodes = [
+        onnx.helper.make_node("Flatten", ["x"], ["flat"]),
+        onnx.helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    images = np.random.default_rng(1).random((2, 2, 2, 1), np.float32)
+    for ir_version in (3, 4):
+        target = OnnxTarget(small_onnx(tmp_path / "m.onnx", nodes, TensorProto.FLOAT, weights, ir_version))
+        gradient = target.gradient(images, np.ones((2, 1, 3), np.float32))
+        np.testing.assert_allclose(gradient.reshape(2, 4), [weights["w"].sum(1)] * 2, rtol=1e-5)
 
 
 torch = pytest.importorskip("torch")
@@ -158,35 +186,30 @@ def torch_pgd(network: Any, images: Array, labels: Array, start: Array, eps: flo
         return network((x - 0.2) / 0.5).argmax(1).numpy()
 
 
-def test_answers_without_a_gradient_are_the_same(torch_resnet: Any, tmp_path: Path) -> None:
+def test_logits_without_a_gradient_are_the_same(torch_resnet: Any, tmp_path: Path) -> None:
     """The file as it is, and its half that keeps what a gradient needs."""
-    target = open_target(
-        export_torch(torch_resnet, tmp_path / "x.onnx"), interface=OnnxInterface(layout="NCHW")
-    ).target
-    objective = Objective(target, "ensemble")
-    images = tf.constant(np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32))
-    with tf.GradientTape() as tape:
-        tape.watch(images)
-        differentiable = objective.log_probabilities(images)
-        first = differentiable[:, 0]
-    np.testing.assert_allclose(objective.answer(images), differentiable, atol=1e-4)
-    assert (objective.queries, objective.gradients) == (8, 0)
-    assert np.abs(tape.gradient(first, images)).max() > 0
-    assert (objective.queries, objective.gradients) == (8, 4)
+    file = export_torch(torch_resnet, tmp_path / "x.onnx")
+    target = open_target(file, interface=OnnxInterface(input_layout="NCHW"))
+    images = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
+    logits, pull_back = target.linearize(images)
+    np.testing.assert_allclose(target.logits(images), logits, atol=1e-4)
+    assert np.abs(pull_back(np.ones_like(logits))).max() > 0
 
 
 def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path: Path) -> None:
     """NCHW input, mean and deviation: the same robust accuracy as the same PGD inside PyTorch."""
     file = export_torch(torch_resnet, tmp_path / "torch.onnx")
-    interface = OnnxInterface(layout="NCHW", mean=[0.2], std=[0.5])
-    target = open_target(file, interface=interface).target
-    images = pixels(load_data("fashion_mnist_sample", test_examples=400).test)
+    interface = OnnxInterface(input_layout="NCHW", mean=(0.2,), std=(0.5,))
+    target = open_target(file, interface=interface)
+    images = load_data("fashion_mnist_sample", test_examples=400).test.float_images()
     with torch.no_grad():  # an untrained network's own answers are the labels
         nchw = images.transpose(0, 3, 1, 2)
         labels = torch_resnet(torch.tensor((nchw - 0.2) / 0.5)).argmax(1).numpy().astype(np.int32)
     eps = 0.02
-    suite = Suite("bim", (BasicIterative(eps=eps, steps=10, step_size=0.01),))
-    result = run_suite(target, images, labels, suite, "ensemble")
+    suite = Suite(
+        name="bim", attacks=(BasicIterative(eps=eps, steps=10, step_size=0.01),), objective="ensemble"
+    )
+    result = run_suite(target, images, labels, suite)
     assert (result.clean_predictions == labels).all()
     ours = float((result.attacks[0].predictions == labels).mean())
     theirs = float((torch_pgd(torch_resnet, nchw, labels, nchw, eps) == labels).mean())
@@ -197,17 +220,24 @@ def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path:
 def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch_resnet, torch.nn.Softmax(1))
     file = export_torch(network, tmp_path / "probabilities.onnx")
-    with pytest.raises(InputError, match="--output=probabilities"):
-        OnnxTarget(file, OnnxInterface(layout="NCHW"))
-    target = OnnxTarget(file, OnnxInterface(layout="NCHW", output="probabilities"))
+    with pytest.raises(InputError, match="`output`=probabilities"):
+        OnnxTarget(file, OnnxInterface(input_layout="NCHW"))
+    target = OnnxTarget(file, OnnxInterface(input_layout="NCHW", output="probabilities"))
     assert not target.gives_logits
-    logits = OnnxTarget(export_torch(torch_resnet, tmp_path / "logits.onnx"), OnnxInterface(layout="NCHW"))
-    images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
-    np.testing.assert_allclose(
-        target.member_logits(images), tf.nn.log_softmax(logits.member_logits(images)), atol=1e-4
+    logits = OnnxTarget(
+        export_torch(torch_resnet, tmp_path / "logits.onnx"), OnnxInterface(input_layout="NCHW")
     )
-    with pytest.raises(InputError, match="--output=logits"):
-        OnnxTarget(tmp_path / "logits.onnx", OnnxInterface(layout="NCHW", output="probabilities"))
+    images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
+    np.testing.assert_allclose(target.logits(images), log_softmax(logits.logits(images)), atol=1e-4)
+    u = np.random.default_rng(1).normal(size=(3, 1, 10)).astype(np.float32)
+    p = np.exp(log_softmax(logits.logits(images).astype(float)))
+    through = (u - p * u.sum(axis=2, keepdims=True)).astype(np.float32)  # the derivative of log-softmax
+    expected = logits.gradient(images, through)
+    np.testing.assert_allclose(
+        target.gradient(images, u), expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()
+    )
+    with pytest.raises(InputError, match="`output`=logits"):
+        OnnxTarget(tmp_path / "logits.onnx", OnnxInterface(input_layout="NCHW", output="probabilities"))
 
 
 def test_models_that_cannot_be_targets_are_refused(
@@ -229,11 +259,11 @@ def test_models_that_cannot_be_targets_are_refused(
         (unknown, None, "Round"),
         (
             export_torch(torch_resnet, tmp_path / "fixed.onnx", batch=1),
-            OnnxInterface("NCHW"),
+            OnnxInterface(input_layout="NCHW"),
             "dynamic batch",
         ),
         (tiny_export / "ensemble.onnx", OnnxInterface(output_name="nothing"), "no output 'nothing'"),
-        (tiny_export / "ensemble.onnx", OnnxInterface(mean=[0.1, 0.2]), "2 values for 1 channels"),
+        (tiny_export / "ensemble.onnx", OnnxInterface(mean=(0.1, 0.2)), "2 values for 1 channels"),
         (tmp_path, None, "not a run directory"),
         (Path(__file__), None, "ends in .keras or .onnx"),
     ]
@@ -242,8 +272,8 @@ def test_models_that_cannot_be_targets_are_refused(
             open_target(path, interface=interface)
     with pytest.raises(InputError, match="has no NoSuchProvider"):
         open_target(tiny_export / "ensemble.onnx", providers=("NoSuchProvider",))
-    for settings in ({"layout": "HWCN"}, {"output": "scores"}, {"std": [0.0]}):
-        with pytest.raises(InputError, match="--"):
+    for settings in ({"input_layout": "HWCN"}, {"output": "scores"}, {"std": (0.0,)}):
+        with pytest.raises(InputError, match="`"):
             OnnxInterface(**settings)
 
 
