@@ -19,8 +19,8 @@ from benchmarks.trained_ensemble import EnsembleFlags, write_onnx
 from ncen_tf import program
 from ncen_tf.attack.attack import Attack, find_attack
 from ncen_tf.attack.objectives import Objective
+from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.targets.opening import open_target
-from ncen_tf.targets.target import Target
 
 ABOUT = """Every side maximises the cross-entropy of the ensemble's mean probabilities for the same images
 in one batch, and starts at the images themselves: PGD has no random start here. Robust accuracy is over all
@@ -53,8 +53,8 @@ def main(flags: AttackFlags) -> None:
 def compare(task: Task, rounds: int, folder: Path) -> Table:
     """Time every side on one attack."""
     candidates: dict[str, Candidate] = {
-        "ncen_tf, Keras": functools.partial(ours_on_keras, task),
-        "ncen_tf, ONNX": functools.partial(ours_on_onnx, task, folder),
+        "ncen_tf, Keras": lambda: ours(task, task.ensemble),
+        "ncen_tf, ONNX": lambda: ours(task, write_onnx(task.ensemble, folder)),
     }
     candidates |= {name: functools.partial(make, task) for name, make in LIBRARIES.items()}
     outcomes = interleaved(candidates, rounds)
@@ -68,21 +68,11 @@ def compare(task: Task, rounds: int, folder: Path) -> Table:
     return Table(f"{task.attack}-{task.steps}, Linf {task.eps:g}, {len(task.images)} images", rows)
 
 
-def ours_on_keras(task: Task) -> Run:
-    """Attack the Keras ensemble with this package."""
-    return ours(task, open_target(task.ensemble))
-
-
-def ours_on_onnx(task: Task, folder: Path) -> Run:
-    """Attack the ONNX export with this package."""
-    return ours(task, open_target(write_onnx(task.ensemble, folder)))
-
-
-def ours(task: Task, target: Target) -> Run:
-    """Attack a target with this package."""
+def ours(task: Task, model: Ensemble | Path) -> Run:
+    """Attack a model with this package."""
     make: Callable[..., Attack] = find_attack("BIM" if task.attack == "PGD" else "MI-FGSM")
     attack = make(eps=task.eps, steps=task.steps, step_size=task.step_size)
-    objective = Objective(target, "ensemble")
+    objective = Objective(open_target(model), "ensemble")
     return lambda: attack(objective, task.images, task.labels, 0)
 
 

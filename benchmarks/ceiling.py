@@ -22,23 +22,15 @@ def ceiling(flags: BenchmarkFlags) -> Table:
     """
     side, images = flags.ceiling_side, flags.ceiling_batch
     operations = {f"matmul, {side}": 2.0 * side**3}
-    makers: dict[str, dict[str, Callable[[str], Run]]] = {
-        f"matmul, {side}": {
-            "TensorFlow": functools.partial(tensorflow_matmul, side),
-            "PyTorch": functools.partial(torch_matmul, side),
-        }
-    }
+    makers: dict[str, Callable[[str, str], Run]] = {f"matmul, {side}": functools.partial(matmul, side)}
     for size, channels in LAYERS:
         name = f"3x3 convolution, {images} x {size} x {size}, {channels} channels"
         operations[name] = 2.0 * 9 * images * size**2 * channels**2
-        makers[name] = {
-            "TensorFlow": functools.partial(tensorflow_convolution, images, size, channels),
-            "PyTorch": functools.partial(torch_convolution, images, size, channels),
-        }
+        makers[name] = functools.partial(convolution, images, size, channels)
     candidates: dict[tuple[str, str, str], Candidate] = {
-        (name, framework, precision): functools.partial(make, precision)
-        for name, sides in makers.items()
-        for framework, make in sides.items()
+        (name, framework, precision): functools.partial(make, framework, precision)
+        for name, make in makers.items()
+        for framework in ("TensorFlow", "PyTorch")
         for precision in ("float32", "bfloat16")
     }
     rows: dict[str, Row] = {name: {"GFLOP/s": name} for name in operations}
@@ -53,30 +45,26 @@ def noise(*shape: int) -> npt.NDArray[np.float32]:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def tensorflow_matmul(side: int, precision: str) -> Run:
-    a = tf.cast(noise(side, side), precision)
-    return functools.partial(tf.function(tf.matmul), a, a)
-
-
-def torch_matmul(side: int, precision: str) -> Run:
+def matmul(side: int, framework: str, precision: str) -> Run:
+    """Make a product of square matrices."""
+    if framework == "TensorFlow":
+        a = tf.cast(noise(side, side), precision)
+        return functools.partial(tf.function(tf.matmul), a, a)
     from benchmarks.peers.torch_resnet import to_torch
 
-    a = to_torch(noise(side, side), precision)
-    return lambda: a @ a
+    b = to_torch(noise(side, side), precision)
+    return lambda: b @ b
 
 
-def tensorflow_convolution(images: int, size: int, channels: int, precision: str) -> Run:
-    x = tf.cast(noise(images, size, size, channels), precision)
-    kernel = tf.cast(noise(3, 3, channels, channels), precision)
-    convolve = tf.function(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"))
-    return functools.partial(convolve, x, kernel)
-
-
-def torch_convolution(images: int, size: int, channels: int, precision: str) -> Run:
-    import torch
+def convolution(images: int, size: int, channels: int, framework: str, precision: str) -> Run:
+    """Make a 3x3 convolution of images [size, size, channels] to as many channels."""
+    if framework == "TensorFlow":
+        x = tf.cast(noise(images, size, size, channels), precision)
+        kernel = tf.cast(noise(3, 3, channels, channels), precision)
+        return functools.partial(tf.function(tf.nn.conv2d), x, kernel, 1, "SAME")
+    from torch.nn.functional import conv2d
 
     from benchmarks.peers.torch_resnet import to_torch
 
-    x = to_torch(noise(images, channels, size, size), precision)
-    kernel = to_torch(noise(channels, channels, 3, 3), precision)
-    return functools.partial(torch.nn.functional.conv2d, x, kernel, padding=1)
+    x, kernel = noise(images, channels, size, size), noise(channels, channels, 3, 3)
+    return functools.partial(conv2d, to_torch(x, precision), to_torch(kernel, precision), padding=1)

@@ -5,23 +5,20 @@ python -m benchmarks.inference --target=runs/NAME --out=docs/benchmarks/inferenc
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import keras
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from benchmarks.ceiling import ceiling
 from benchmarks.results import Table, publish, timing_rows
-from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
+from benchmarks.timing import Outcome, Run, Timing, interleaved
 from benchmarks.trained_ensemble import EnsembleFlags, write_onnx
 from ncen_tf import program
-from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.export.conversion import Predict, ensemble_predictor, file_predictor, save_saved_model
-
-Side = Callable[[Ensemble, Path], Predict]
 
 TOLERANCE = 1e-4
 ABOUT = """One call takes images as a NumPy array and returns the probabilities of the ensemble as another.
@@ -41,55 +38,37 @@ class InferenceFlags(EnsembleFlags):
 
 def main(flags: InferenceFlags) -> None:
     ensemble, description = flags.load_ensemble()
+    shape = ensemble.members[0].input_shape[1:]
     with tempfile.TemporaryDirectory() as folder:
-        tables = [compare(flags, ensemble, batch, Path(folder)) for batch in flags.batches]
+        saved_model = Path(folder) / "saved_model"
+        save_saved_model(ensemble.members, shape, saved_model)
+        sides: dict[str, Callable[[], Predict]] = {
+            "ONNX": lambda: file_predictor(write_onnx(ensemble, Path(folder))),
+            "SavedModel": lambda: file_predictor(saved_model),
+            "Keras": lambda: ensemble_predictor(ensemble.members, shape),
+            "PyTorch": lambda: _torch_predictor(ensemble.members),
+        }
+        tables = [compare(flags, sides, (batch, *shape)) for batch in flags.batches]
     publish("inference", "Inference", f"{ABOUT} {description}.", [*tables, ceiling(flags)], flags)
 
 
-def compare(flags: InferenceFlags, ensemble: Ensemble, batch: int, folder: Path) -> Table:
-    """Time every side at one batch size."""
-    shape = (batch, *ensemble.members[0].input_shape[1:])
-    images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    sides = {"ONNX": onnx, "SavedModel": saved_model, "Keras": keras, "PyTorch": torch}
-    candidates: dict[str, Candidate] = {
-        name: functools.partial(ready, make, ensemble, folder, images) for name, make in sides.items()
-    }
-    outcomes = interleaved(candidates, flags.rounds, calls=flags.calls)
-    check_same_answers(outcomes)
-    rows = timing_rows(outcomes, batch)
-    for row, outcome in zip(rows, outcomes.values(), strict=True):
-        row["/ ONNX"] = ratio(outcome, outcomes["ONNX"])
-    return Table(f"Batch {batch}", rows)
-
-
-def ready(make: Side, ensemble: Ensemble, folder: Path, images: npt.NDArray[np.float32]) -> Run:
-    """Make one side ready for the images."""
-    return functools.partial(make(ensemble, folder), images)
-
-
-def onnx(ensemble: Ensemble, folder: Path) -> Predict:
-    """Run the exported ONNX file in onnxruntime."""
-    return file_predictor(write_onnx(ensemble, folder))
-
-
-def saved_model(ensemble: Ensemble, folder: Path) -> Predict:
-    """Run the exported SavedModel in TensorFlow."""
-    out = folder / "saved_model"
-    if not out.exists():
-        save_saved_model(ensemble.members, ensemble.members[0].input_shape[1:], out)
-    return file_predictor(out)
-
-
-def keras(ensemble: Ensemble, folder: Path) -> Predict:
-    """Run the Keras ensemble."""
-    return ensemble_predictor(ensemble.members, ensemble.members[0].input_shape[1:])
-
-
-def torch(ensemble: Ensemble, folder: Path) -> Predict:
-    """Run the same weights in PyTorch."""
+def _torch_predictor(members: Sequence[keras.Model]) -> Predict:
     from benchmarks.peers.torch_resnet import torch_predictor
 
-    return torch_predictor(ensemble.members)
+    return torch_predictor(members)
+
+
+def compare(flags: InferenceFlags, sides: dict[str, Callable[[], Predict]], shape: tuple[int, ...]) -> Table:
+    """Time every side on images of a shape."""
+    images = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
+
+    def ready(make: Callable[[], Predict]) -> Run:
+        return functools.partial(make(), images)
+
+    candidates = {name: functools.partial(ready, make) for name, make in sides.items()}
+    outcomes = interleaved(candidates, flags.rounds, calls=flags.calls)
+    check_same_answers(outcomes)
+    return Table(f"Batch {len(images)}", timing_rows(outcomes, len(images), relative_to="ONNX"))
 
 
 def check_same_answers(outcomes: dict[str, Outcome]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import Field
 
-from benchmarks.timing import Failure, Outcome
+from benchmarks.timing import Failure, Outcome, ratio
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.files import write_json
 from ncen_tf.base.settings import Settings
@@ -39,14 +39,14 @@ class Table:
 
 
 def timing_rows(
-    outcomes: Mapping[str, Outcome], items: float | None = None, unit: str = "images"
+    outcomes: Mapping[str, Outcome], items: float | None = None, relative_to: str | None = None
 ) -> list[Row]:
-    """Make a row for each side: median and quartiles in milliseconds, and items per second.
+    """Make a row for each side: median and quartiles in milliseconds, and images per second.
 
     Args:
         outcomes: Timings by name.
-        items: Number of items that one call processes; ``None`` where there is nothing to count.
-        unit: Name of the items.
+        items: Number of images that one call processes; ``None`` where there is nothing to count.
+        relative_to: Name of the side by whose median the others are divided.
     """
     rows: list[Row] = []
     for name, outcome in outcomes.items():
@@ -57,7 +57,9 @@ def timing_rows(
             lower, median, upper = outcome.quartiles
             row |= {"median ms": 1e3 * median, "25 % ms": 1e3 * lower, "75 % ms": 1e3 * upper}
             if items is not None:
-                row[f"{unit}/s"] = items / median
+                row["images/s"] = items / median
+        if relative_to:
+            row[f"/ {relative_to}"] = ratio(outcome, outcomes[relative_to])
         rows.append(row)
     return rows
 

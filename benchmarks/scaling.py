@@ -12,7 +12,7 @@ from pydantic import Field
 
 from benchmarks.ceiling import ceiling
 from benchmarks.results import BenchmarkFlags, Table, publish, timing_rows
-from benchmarks.timing import Candidate, Run, interleaved, ratio
+from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
 from ncen_tf.data.dataset import Split, load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
@@ -44,10 +44,7 @@ def main(flags: ScalingFlags) -> None:
             name: functools.partial(step, flags, strategy, split[:batch])
             for name, strategy in STRATEGIES.items()
         }
-        outcomes = interleaved(candidates, flags.rounds)
-        rows = timing_rows(outcomes, batch)
-        for row, outcome in zip(rows, outcomes.values(), strict=True):
-            row["/ one device"] = ratio(outcome, outcomes["one device"])
+        rows = timing_rows(interleaved(candidates, flags.rounds), batch, relative_to="one device")
         tables.append(Table(f"Batch {batch}", rows))
     about = f"{ABOUT} The members are {', '.join(flags.architecture)}."
     publish("scaling", "Scaling", about, [*tables, ceiling(flags)], flags)

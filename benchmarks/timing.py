@@ -1,4 +1,4 @@
-"""Times several ways of doing one thing in one run, in turn, so that a drifting machine hits all alike."""
+"""Time several ways to do one thing in turn, in one run, so that other load affects all alike."""
 
 import dataclasses
 import gc
@@ -14,23 +14,23 @@ from tqdm import tqdm
 Name = TypeVar("Name", bound=Hashable)
 Run = Callable[[], Any]
 Candidate = Callable[[], Run]
-"""Makes one side ready; what it gives back is timed."""
+"""Makes one side ready and returns the function that is timed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """What one side took."""
+    """The time of one side."""
 
     first: float
-    """Seconds to get ready and through the first call: imports, tracing and compiling are in here."""
+    """Seconds until the end of the first call: imports, tracing and compiling are included."""
     seconds: tuple[float, ...]
-    """Of a call, for each round."""
+    """Seconds of a call, for each round."""
     result: Any
-    """What the last call gave back."""
+    """What the last call returned."""
 
     @property
     def quartiles(self) -> tuple[float, float, float]:
-        """Lower quartile, median and upper quartile of the seconds."""
+        """The lower quartile, median and upper quartile of the seconds."""
         lower, median, upper = np.percentile(self.seconds, [25, 50, 75])
         return float(lower), float(median), float(upper)
 
@@ -41,7 +41,7 @@ class Timing:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Why one side could not be timed: not installed, or an exception in its first call."""
+    """Why one side could not be timed: it is not installed, or its first call failed."""
 
     reason: str
 
@@ -50,14 +50,14 @@ Outcome = Timing | Failure
 
 
 def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int = 1) -> dict[Name, Outcome]:
-    """Time every candidate once a round, after one call that does not count.
+    """Time every candidate once per round, after one call that does not count.
 
     Args:
-        candidates: name -> what makes it ready.
-        rounds: times that each is timed, >= 1.
-        calls: made in a row each time; for runs so short that what came before them would be felt.
+        candidates: What makes each side ready, by its name.
+        rounds: Number of rounds, >= 1.
+        calls: Number of calls in a row that are timed together, for short calls.
     """
-    # Every candidate is traced once, which TensorFlow takes for retracing and warns of.
+    # Every candidate is traced once, and TensorFlow warns about that as if it were retracing.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     outcomes: dict[Name, Outcome] = {}
     ready: dict[Name, Run] = {}
@@ -68,7 +68,7 @@ def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int
             ready[name] = make()
             ready[name]()
             synchronize()
-        except Exception as error:  # a peer may fail in any way, and its row says how
+        except Exception as error:  # a peer may fail in any way; its row shows how
             ready.pop(name, None)
             reason = " ".join(str(error).split())[:300]
             outcomes[name] = Failure(f"{type(error).__name__}: {reason}")
@@ -89,7 +89,7 @@ def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int
 
 
 def synchronize() -> None:
-    """Wait until every GPU has done what it was asked for."""
+    """Wait until every GPU is done."""
     tensorflow, torch = sys.modules.get("tensorflow"), sys.modules.get("torch")
     if tensorflow is not None and tensorflow.config.list_logical_devices("GPU"):
         tensorflow.test.experimental.sync_devices()
@@ -98,7 +98,7 @@ def synchronize() -> None:
 
 
 def ratio(numerator: Outcome, denominator: Outcome) -> float | None:
-    """Of two medians; ``None`` where a side failed."""
+    """Divide two medians; ``None`` where a side failed."""
     if isinstance(numerator, Failure) or isinstance(denominator, Failure):
         return None
     return numerator.median / denominator.median

@@ -45,7 +45,7 @@ _MODULES = {
     "verify_export": "ncen_tf.export.export",
 }
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:

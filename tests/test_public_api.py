@@ -1,4 +1,4 @@
-"""The public API: complete, lazily loaded, documented with examples that run, and enough for a whole study."""
+"""The public API: complete, lazily loaded, and documented with examples that run."""
 
 import doctest
 import importlib
@@ -51,7 +51,17 @@ def test_public_names_are_listed_and_others_are_refused() -> None:
 
 
 def test_import_loads_no_tensorflow() -> None:
-    heavy = ("tensorflow", "keras", "onnxruntime", "onnx", "pandas", "matplotlib", "scipy", "numpy", "pydantic")
+    heavy = (
+        "tensorflow",
+        "keras",
+        "onnxruntime",
+        "onnx",
+        "pandas",
+        "matplotlib",
+        "scipy",
+        "numpy",
+        "pydantic",
+    )
     code = f"import sys, ncen_tf; print([name for name in {heavy} if name in sys.modules])"
     assert run_python(code).strip() == "[]"
 
@@ -68,15 +78,23 @@ def test_help_loads_no_heavy_library(program: str) -> None:
     assert run_python(code).splitlines()[-1] == "loaded []"
 
 
-@pytest.mark.parametrize("import_line", ["import ncen_tf", "from ncen_tf import NCE", "import ncen_tf.ensembles.ensemble"])
+@pytest.mark.parametrize(
+    "import_line", ["import ncen_tf", "from ncen_tf import NCE", "import ncen_tf.ensembles.ensemble"]
+)
 def test_modules_of_a_users_package_see_the_whole_api(import_line: str, tmp_path: Path) -> None:
     """`python -m yourpackage.module`, where the package imports ncen_tf before its module is looked for."""
     package = tmp_path / "yourpackage"
     package.mkdir()
     (package / "__init__.py").write_text(f"{import_line}\n")
-    (package / "module.py").write_text("import ncen_tf\nprint(ncen_tf.NCE.__name__, ncen_tf.Ensemble.__name__)\n")
+    (package / "module.py").write_text(
+        "import ncen_tf\nprint(ncen_tf.NCE.__name__, ncen_tf.Ensemble.__name__)\n"
+    )
     command = [sys.executable, "-W", "ignore", "-m", "yourpackage.module"]
-    environment = {"PYTHONPATH": f"{ROOT}:{tmp_path}", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    environment = {
+        "PYTHONPATH": f"{ROOT}:{tmp_path}",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
@@ -92,7 +110,9 @@ def test_the_notebook_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     run = ncen_tf.train_ensemble(config, data, "runs/demo")
     ncen_tf.export_ensemble(run.ensemble, "exports/demo", data=data.test)
-    report = ncen_tf.evaluate("exports/demo/ensemble.onnx", data.test, suite="quick", norm="Linf", examples=50)
+    report = ncen_tf.evaluate(
+        "exports/demo/ensemble.onnx", data.test, suite="quick", norm="Linf", examples=50
+    )
     assert "FGSM" in str(report)
     report.save("reports/demo")
     (tmp_path / "gate.toml").write_text("clean_accuracy = 0.0\n")

@@ -1,4 +1,4 @@
-"""PGD and MI-FGSM as other packages have them, on an ensemble's own loss."""
+"""PGD and MI-FGSM of other packages, on the loss of the ensemble."""
 
 import dataclasses
 from typing import Any, Literal
@@ -19,13 +19,13 @@ class Task:
     """What every side does.
 
     Args:
-        attack: both start at the image: a random start would make each side's result its own.
-        ensemble: what is attacked, by the cross-entropy of its mean probabilities.
-        images: [N, H, W, C] in [0, 1], one batch.
-        labels: [N].
-        eps: radius, Linf.
-        step_size: of each step.
-        steps: gradient steps.
+        attack: Name of the attack, which starts at the image itself: results with random starts differ.
+        ensemble: Target; its loss is the cross-entropy of the mean probabilities.
+        images: float32 [N, H, W, C] in [0, 1], one batch.
+        labels: int32 [N].
+        eps: Perturbation bound in Linf.
+        step_size: Size of each step.
+        steps: Number of gradient steps.
     """
 
     attack: Literal["PGD", "MI-FGSM"]
@@ -37,12 +37,12 @@ class Task:
     steps: int
 
     def log_probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """The ensemble's prediction, computed eagerly: what packages for TensorFlow are handed."""
+        """Compute the log of the mean probabilities, eagerly, for packages for TensorFlow."""
         return log_mean_probabilities(self.ensemble.member_logits(images))
 
 
 def cleverhans(task: Task) -> Run:
-    """CleverHans as it comes."""
+    """Attack with CleverHans."""
     from cleverhans.tf2.attacks.basic_iterative_method import basic_iterative_method
     from cleverhans.tf2.attacks.momentum_iterative_method import momentum_iterative_method
 
@@ -54,7 +54,7 @@ def cleverhans(task: Task) -> Run:
 
 
 def art(task: Task) -> Run:
-    """The Adversarial Robustness Toolbox on its TensorFlowV2Classifier."""
+    """Attack with the Adversarial Robustness Toolbox."""
     from art.attacks import evasion
     from art.estimators.classification import TensorFlowV2Classifier
 
@@ -78,7 +78,7 @@ def art(task: Task) -> Run:
 
 
 def foolbox(task: Task) -> Run:
-    """Foolbox on its TensorFlowModel."""
+    """Attack with Foolbox."""
     import foolbox as fb
 
     x = tf.constant(task.images)
@@ -92,7 +92,7 @@ def foolbox(task: Task) -> Run:
 
 
 def torchattacks(task: Task) -> Run:
-    """torchattacks on the same weights in PyTorch."""
+    """Attack the same weights in PyTorch with torchattacks."""
     import torchattacks as ta
 
     from benchmarks.peers.torch_resnet import TorchEnsemble, copy_member, nchw, to_torch, torch_device

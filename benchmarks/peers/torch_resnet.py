@@ -14,7 +14,7 @@ SLOPE = 0.1
 
 
 def torch_device() -> torch.device:
-    """The first GPU, or the CPU with as many threads as this process has cores, as TensorFlow has."""
+    """Return the first GPU, or the CPU with as many threads as this process has cores."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if hasattr(os, "sched_getaffinity"):
@@ -23,13 +23,13 @@ def torch_device() -> torch.device:
 
 
 def to_torch(values: npt.NDArray[np.generic], precision: str = "float32") -> torch.Tensor:
-    """An array as a tensor of :func:`torch_device`; integers become int64, as PyTorch's losses want them."""
+    """Copy an array to :func:`torch_device`; integers become int64, as PyTorch's losses need them."""
     kind = torch.int64 if np.issubdtype(values.dtype, np.integer) else getattr(torch, precision)
     return torch.tensor(values, dtype=kind, device=torch_device())
 
 
 def nchw(images: npt.NDArray[np.float32]) -> torch.Tensor:
-    """Images [N, H, W, C] as PyTorch takes them, [N, C, H, W]."""
+    """Copy images [N, H, W, C] to a tensor [N, C, H, W]."""
     return to_torch(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
@@ -59,8 +59,8 @@ class TorchResNet(torch.nn.Module):
 
     Args:
         depth: 6n+2.
-        channels: of the images.
-        classes: number of logits.
+        channels: Number of channels of the images.
+        classes: Number of logits.
     """
 
     def __init__(self, depth: int, channels: int, classes: int = 10) -> None:
@@ -90,21 +90,21 @@ class TorchEnsemble(torch.nn.Module):
 
 
 def copy_member(member: keras.Model) -> TorchResNet:
-    """A Keras member of :func:`ncen_tf.ensembles.resnet.build_resnet` in PyTorch.
+    """Copy a Keras member of :func:`ncen_tf.ensembles.resnet.build_resnet` to PyTorch.
 
     Raises:
-        ValueError: a member of another architecture.
+        ValueError: The member has another architecture.
     """
     layers = [weight for layer in member.layers for weight in layer.get_weights()]
     convolutions = sum(weight.ndim == 4 for weight in layers)
     copy = TorchResNet(convolutions + 1, member.input_shape[-1], member.output_shape[-1])
-    # Both list weights in the order of use, a normalisation's as gamma, beta, mean, variance.
+    # Both list weights in the order of use, those of a normalisation as gamma, beta, mean, variance.
     tensors = [tensor for name, tensor in copy.state_dict().items() if "num_batches" not in name]
     orders = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
     moved = [torch.tensor(weight.transpose(orders[weight.ndim])) for weight in layers]
     if [tensor.shape for tensor in tensors] != [weight.shape for weight in moved]:
         raise ValueError(
-            f"{member.name} is no ResNet{convolutions + 1} of ncen_tf: its weights differ in shape."
+            f"{member.name} is not a ResNet{convolutions + 1} of ncen_tf: its weights have other shapes."
         )
     with torch.no_grad():
         for tensor, weight in zip(tensors, moved, strict=True):
@@ -115,7 +115,7 @@ def copy_member(member: keras.Model) -> TorchResNet:
 def torch_predictor(
     members: Sequence[keras.Model],
 ) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
-    """Mean probabilities of Keras members' copies: [N, H, W, C] -> [N, classes]."""
+    """Make a function from images [N, H, W, C] to mean probabilities of copies [N, classes]."""
     ensemble = TorchEnsemble([copy_member(member) for member in members]).to(torch_device()).eval()
 
     def predict(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

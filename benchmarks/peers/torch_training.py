@@ -1,4 +1,4 @@
-"""A training step in PyTorch, organised as the paper's released code is: member by member."""
+"""A training step in PyTorch, member by member as in the paper's released code, compared with ours."""
 
 from collections.abc import Sequence
 
@@ -20,9 +20,9 @@ class TorchTraining:
     """Members with an Adam each, trained on cross-entropy and, if asked, NCE (Luo et al., Eq. 5 and 10).
 
     Args:
-        members: images [N, C, H, W] -> logits [N, classes], in training mode.
-        nce: coefficients, in the paper's form; ``None`` trains on cross-entropy only.
-        bfloat16: run forward passes under autocast.
+        members: Models of images [N, C, H, W] -> logits [N, classes].
+        nce: Coefficients, in the paper's form; ``None`` trains on cross-entropy only.
+        bfloat16: Whether forward passes run under autocast.
     """
 
     def __init__(self, members: Sequence[torch.nn.Module], nce: NCE | None, bfloat16: bool = False) -> None:
@@ -32,7 +32,7 @@ class TorchTraining:
         self._optimizers = [torch.optim.Adam(member.parameters(), lr=1e-3) for member in members]
 
     def losses(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Mean ``loss`` and ``ce`` over a batch and, with NCE, mean ``l_cos`` and ``l_norm``."""
+        """Compute the batch means ``loss``, ``ce`` and, with NCE, ``l_cos`` and ``l_norm``."""
         images = images.detach().requires_grad_(self.nce is not None)
         entropies, gradients = [], []
         for member in self.members:
@@ -51,7 +51,7 @@ class TorchTraining:
         return {"loss": loss, "ce": ce, "l_cos": cos, "l_norm": norm}
 
     def step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Change all members once; returns the loss before."""
+        """Update all members once, and return the loss before."""
         for optimizer in self._optimizers:
             optimizer.zero_grad()
         loss = self.losses(images, labels)["loss"]
@@ -62,13 +62,13 @@ class TorchTraining:
 
 
 def l_cos(gradients: torch.Tensor) -> torch.Tensor:
-    """c_i * sum over j != i of c_j, c_i being the cosine with the mean (Eq. 1 and 2). [N, k, D] -> [N, k]."""
+    """Compute c_i * sum over j != i of c_j, c_i the cosine with the mean (Eq. 1, 2): [N, k, D] -> [N, k]."""
     cosines = functional.cosine_similarity(gradients, gradients.mean(1, keepdim=True), dim=2)
     return cosines * (cosines.sum(1, keepdim=True) - cosines)
 
 
 def l_norm(gradients: torch.Tensor) -> torch.Tensor:
-    """d_i * sum over j != i of d_j, d_i being |g_i| / mean - 1 (Eq. 6 and 7). [N, k, D] -> [N, k]."""
+    """Compute d_i * sum over j != i of d_j, d_i being |g_i| / mean - 1 (Eq. 6 and 7). [N, k, D] -> [N, k]."""
     norms = gradients.norm(dim=2)
     deviations = norms / norms.mean(1, keepdim=True) - 1
     return deviations * (deviations.sum(1, keepdim=True) - deviations)
@@ -77,13 +77,13 @@ def l_norm(gradients: torch.Tensor) -> torch.Tensor:
 def losses_of_both(
     members: Sequence[keras.Model], nce: NCE, images: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Batch means of ``loss``, ``ce``, ``l_cos`` and ``l_norm`` in training mode: ours, and PyTorch's.
+    """Compute the batch means of loss and terms in training mode, here and in PyTorch with the same weights.
 
     Args:
-        members: of :func:`ncen_tf.ensembles.resnet.build_resnet`; PyTorch gets their weights.
-        nce: the penalty.
-        images: [N, H, W, C] in [0, 1].
-        labels: [N].
+        members: Models of :func:`ncen_tf.ensembles.resnet.build_resnet`.
+        nce: Regularizer.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
     """
     copies = [copy_member(member).to(torch_device()) for member in members]
     theirs = TorchTraining(copies, nce).losses(nchw(images), to_torch(labels))
@@ -98,10 +98,10 @@ def losses_of_both(
 def check_agreement(
     members: Sequence[keras.Model], images: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]
 ) -> None:
-    """Stop a benchmark of sides that differ.
+    """Check that both sides compute the same.
 
     Raises:
-        RuntimeError: another number of trainable parameters, or another loss.
+        RuntimeError: The number of trainable parameters or a loss differs.
     """
     here = sum(int(np.prod(v.shape)) for member in members for v in member.trainable_variables)
     there = sum(p.numel() for member in members for p in copy_member(member).parameters())

@@ -81,9 +81,11 @@ def read_toml(file: Path) -> dict[str, Any]:
         InputError: The file cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        str(content)  # Fails for integers of thousands of digits, which no error message could show either.
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}.") from error
+    return content
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -96,7 +96,8 @@ def gradient_model(
     result = _model(
         model, builder.nodes, inputs, [*skeleton.graph.output, gradient], model.graph.initializer, imports
     )
-    result.graph.initializer.extend(builder.initializers)
+    read = {name for node in builder.nodes for name in nodes_read(node)}
+    result.graph.initializer.extend(tensor for tensor in builder.initializers if tensor.name in read)
     onnx.checker.check_model(_without_weights(result), full_check=True)
     return result
 

@@ -39,6 +39,11 @@ def upgrade(*op_types: str) -> Callable[[ExpansionFunction], ExpansionFunction]:
     return register
 
 
+def expanded_ops() -> tuple[str, ...]:
+    """Return the names of the operators that have an expansion or an upgrade, sorted."""
+    return tuple(sorted({op_type for _, op_type in _EXPANSIONS} | set(_UPGRADES)))
+
+
 def expand(
     builder: GraphBuilder, node: onnx.NodeProto, opset: int, depends: bool
 ) -> list[onnx.NodeProto] | None:
@@ -344,7 +349,7 @@ def fused_gemm(g: GraphBuilder, node: Node) -> Sequence[str]:
     return [_activation(g, node, y, node.attributes.get("activation", b""), parameters)]
 
 
-@expansion("FusedMatMul", "TransposeMatMul", domain=_MICROSOFT)
+@expansion("FusedMatMul", domain=_MICROSOFT)
 def fused_matmul(g: GraphBuilder, node: Node) -> Sequence[str]:
     if node.attributes.get("transBatchA", 0) or node.attributes.get("transBatchB", 0):
         raise node.unsupported("transposes the batch")

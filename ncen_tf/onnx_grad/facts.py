@@ -119,7 +119,9 @@ class GraphFacts:
         """
         shapes = [known.shape for known in self._known.get(name, ())]
         if not shapes or None in shapes:
-            raise ValueError(f"the shape of tensor {name!r} cannot be inferred; is only the batch dynamic?")
+            raise ValueError(
+                f"the shape of tensor {name!r} is unknown; if its size is free, give `image_shape`"
+            )
         return [shape for shape in shapes if shape is not None]
 
     def has_shape(self, name: str) -> bool:

@@ -76,6 +76,6 @@ def _is_record(folder: Path, file: Path) -> bool:
         return False  # Hidden files are those that a process is writing, or was killed over.
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not a JSON file: {error}.") from error
     return isinstance(content, dict) and {"name", "run", "reports"} <= content.keys()

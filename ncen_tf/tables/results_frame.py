@@ -282,9 +282,10 @@ def _structure(members: tuple[str, ...]) -> str:
 
 
 def _hardware(environment: dict[str, Any]) -> str:
-    gpus = [f"GPU {name}" for name in environment.get("gpus", [])]
-    cores = environment["cores"]
-    return ", ".join([*gpus, f"{cores} CPU core{'s' * (cores > 1)}", environment["platform"]])
+    gpus = [f"GPU {name}" for name in environment.get("gpus") or ()]
+    cores = environment.get("cores", "unknown")
+    cores = f"{cores} CPU core{'' if cores == 1 else 's'}"
+    return ", ".join([*gpus, cores, str(environment.get("platform", "unknown platform"))])
 
 
 def _with_paper_cells(frame: pd.DataFrame) -> pd.DataFrame:

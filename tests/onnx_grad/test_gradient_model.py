@@ -429,7 +429,7 @@ def test_output_without_a_gradient() -> None:
 
 def test_dynamic_image_size() -> None:
     nodes = [node("Conv", "x w", "y")]
-    with pytest.raises(ValueError, match="only the batch dynamic"):
+    with pytest.raises(ValueError, match="give `image_shape`"):
         gradient_model(build(nodes, {"w": KERNEL}, image=("N", 2, "H", "W")))
 
 

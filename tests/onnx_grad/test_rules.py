@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from ncen_tf.onnx_grad import gradient_model, supported_ops
+from ncen_tf.onnx_grad.expansion import expanded_ops
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)
@@ -161,6 +162,7 @@ def normalized(x: Array) -> Array:
 
 ALL = (11, 13, 17, 21)
 
+# fmt: off
 CASES = [
     # convolution: stride 1 (flipped), strides (sub-pixel), and what only ConvTranspose does
     conv(3),
@@ -265,10 +267,7 @@ CASES = [
     # linear
     Case("MatMul", (X, normal(4, 5)), image=(4,)),
     Case("MatMul", (X, normal(4, 5))),
-    Case(
-        "MatMul",
-        (X, normal(4)),
-    ),
+    Case("MatMul", (X, normal(4))),
     Case("MatMul", (normal(3), X)),
     Case("MatMul", (normal(5, 3), X)),
     Case("MatMul", (normal(2, 5, 3), X), batch=2),
@@ -285,21 +284,11 @@ CASES = [
     Case("Gemm", (normal(4, 5), X), {"transA": 1, "transB": 1}, (4,), batch=2),
     Case("Gemm", (normal(BATCH, 5), normal(5, 4), X), {"beta": 0.5}, (4,), batch=2),
     # normalization
-    Case(
-        "BatchNormalization",
-        (X, *(positive(3) for _ in range(4))),
-        {"epsilon": 0.01},
-        (3, 2, 2),
-        opsets=(14, 15),
-    ),
+    Case("BatchNormalization", (X, *(positive(3) for _ in range(4))), {"epsilon": 0.01}, (3, 2, 2),
+         opsets=(14, 15)),
     # the reference evaluator trains
-    Case(
-        "BatchNormalization",
-        (X, *(positive(3) for _ in range(4))),
-        image=(3, 2, 2),
-        opsets=(11,),
-        runtime="both",
-    ),
+    Case("BatchNormalization", (X, *(positive(3) for _ in range(4))), image=(3, 2, 2), opsets=(11,),
+         runtime="both"),
     Case("BatchNormalization", (X, *(positive(4) for _ in range(4))), image=(4,), opsets=(14,)),
     Case("LayerNormalization", (X, normal(4), normal(4)), opsets=(17, 21)),
     Case("LayerNormalization", (X, normal(3, 4)), {"axis": 1, "epsilon": 0.1}, opsets=(17,)),
@@ -326,13 +315,8 @@ CASES = [
         for axes, keepdims in (([1, 2], 1), ([-1], 0))
         for case in reduction("ReduceLogSum", axes, keepdims, draw=positive)
     ),
-    Case(
-        "ReduceProd",
-        (X,),
-        {"axes": [1]},
-        (3, 4),
-        draw=lambda *shape: normal(*shape) * (RNG.random(shape) < 0.7),
-    ),
+    Case("ReduceProd", (X,), {"axes": [1]}, (3, 4), draw=lambda *shape: normal(*shape) * (RNG.random(shape) <
+         0.7)),
     Case("ReduceMean", (X,), {"keepdims": 0}, opsets=(11, 18)),
     # moving, joining, cutting
     Case("Reshape", (X, ints(-1, 12)), opsets=(11, 21)),
@@ -353,11 +337,7 @@ CASES = [
     Case("Split", (X, ints(1, 3)), {"axis": 2}, outputs=2),
     Case("Split", (X,), {"axis": -1, "num_outputs": 2}, opsets=(18,), outputs=2),
     Case("Slice", (X, ints(1), ints(3), ints(1))),
-    Case(
-        "Slice",
-        (X, ints(0, 0), ints(2**63 - 1, 2**63 - 1), ints(2, 3), ints(2, 2)),
-        image=(2, 5, 4),
-    ),
+    Case("Slice", (X, ints(0, 0), ints(2**63 - 1, 2**63 - 1), ints(2, 3), ints(2, 2)), image=(2, 5, 4)),
     Case("Slice", (X, ints(-1, 3), ints(-(2**63), 1), ints(1, 2), ints(-2, -1)), image=(4, 5)),
     Case("Slice", (X, ints(0, 1, -3), ints(2**63 - 1, 3, -1))),
     Case("Slice", (X, ints(1), ints(4), ints(2), ints(3))),
@@ -376,23 +356,10 @@ CASES = [
     Case("GatherElements", (X, RNG.integers(-3, 3, (2, 2, 4))), {"axis": 1}, opsets=(16, 18), batch=2),
     Case("GatherND", (X, np.array([[0, 1], [1, 2], [0, 1]])), {}, opsets=(16,), runtime="vjp", batch=2),
     Case("ScatterElements", (X, ints(*(2, 0) * 4).reshape(2, 1, 4), normal(2, 1, 4)), {"axis": 1}, batch=2),
-    Case(
-        "ScatterElements",
-        (
-            normal(2, 5, 4),
-            RNG.permuted(np.tile(np.arange(5), (2, 4, 1)), axis=2).transpose(0, 2, 1)[:, :3],
-            X,
-        ),
-        {"axis": 1},
-        batch=2,
-    ),
-    Case(
-        "ScatterElements",
-        (normal(2, 3, 4), RNG.integers(0, 3, (2, 3, 4)), X),
-        {"axis": 1, "reduction": "add"},
-        opsets=(18,),
-        batch=2,
-    ),
+    Case("ScatterElements", (normal(2, 5, 4), RNG.permuted(np.tile(np.arange(5), (2, 4, 1)),
+         axis=2).transpose(0, 2, 1)[:, :3], X), {"axis": 1}, batch=2),
+    Case("ScatterElements", (normal(2, 3, 4), RNG.integers(0, 3, (2, 3, 4)), X), {"axis": 1, "reduction":
+         "add"}, opsets=(18,), batch=2),
     Case("ScatterND", (X, np.array([[0, 1], [1, 2]]), normal(2, 4)), runtime="vjp", batch=2),
     Case("ScatterND", (normal(5, 3, 4), ints(3, 1).reshape(2, 1), X), batch=2),
     Case("TopK", (X, ints(2)), {"axis": 1}, (5, 3), runtime="vjp", opsets=(11, 21), more=1),
@@ -447,130 +414,51 @@ CASES = [
             ("Slice", (X,), {"starts": [1, 0], "ends": [3, 2], "axes": [3, 2]}, (9,), 1.0),
             ("Slice", (X, ints(1), ints(3), ints(3)), {}, (10,), 1.0),
             ("Pad", (X,), {"pads": [0, 0, 1, 2, 0, 0, 0, 1], "value": 1.0}, (9, 10), 1.0),
+            ("Scatter", (X, ints(2, 0).reshape(1, 1, 1, 2), normal(1, 1, 1, 2)), {"axis": 3}, (9, 10), 1.0),
             ("Pad", (X,), {"pads": [0, 0, 1, 2, 0, 0, 0, 1], "mode": "reflect"}, (9,), 1.0),
         )
     ),
-    Case(
-        "Clip",
-        (X,),
-        {"min": -0.5, "max": 0.7},
-        opsets=(9, 10),
-        runtime="vjp",
-        dtype=np.float32,
-        forward=lambda x: np.clip(x, -0.5, 0.7),
-    ),
-    Case(
-        "TopK",
-        (X, ints(2)),
-        {"axis": 1},
-        (5, 3),
-        opsets=(10,),
-        runtime="vjp",
-        more=1,
-        dtype=np.float32,
-        forward=lambda x: -np.sort(-x, axis=1)[:, :2],
-    ),
+    Case("Clip", (X,), {"min": -0.5, "max": 0.7}, opsets=(9, 10), runtime="vjp", dtype=np.float32,
+         forward=lambda x: np.clip(x, -0.5, 0.7)),
+    Case("TopK", (X, ints(2)), {"axis": 1}, (5, 3), opsets=(10,), runtime="vjp", more=1, dtype=np.float32,
+         forward=lambda x: -np.sort(-x, axis=1)[:, :2]),
     # operators that are expanded
     *(Case(op, opsets=(18, 22)) for op in ("Softsign", "ThresholdedRelu", "Shrink", "Mish")),
-    Case(
-        "Celu",
-        (X,),
-        {"alpha": 1.5},
-        opsets=(12, 18),
-        **ON_RUNTIME,
-        forward=lambda x: np.where(x > 0, x, 1.5 * np.expm1(x / 1.5)),
-    ),
+    Case("Celu", (X,), {"alpha": 1.5}, opsets=(12, 18), **ON_RUNTIME, forward=lambda x: np.where(x > 0, x,
+         1.5 * np.expm1(x / 1.5))),
     Case("Swish", (X,), {"alpha": 1.3}, opsets=(24,)),
-    Case(
-        "MeanVarianceNormalization",
-        image=(3, 2, 4),
-        **ON_RUNTIME,
-        forward=lambda x: (x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True),
-    ),
-    Case(
-        "GroupNormalization",
-        (X, GAMMA, BIAS),
-        {"num_groups": 2},
-        (4, 2, 3),
-        opsets=(21,),
-        **ON_RUNTIME,
-        forward=group_normalized,
-    ),
+    Case("MeanVarianceNormalization", image=(3, 2, 4), **ON_RUNTIME, forward=lambda x: (x - x.mean((0, 2,
+         3), keepdims=True)) / x.std((0, 2, 3), keepdims=True)),
+    Case("GroupNormalization", (X, GAMMA, BIAS), {"num_groups": 2}, (4, 2, 3), opsets=(21,), **ON_RUNTIME,
+         forward=group_normalized),
     Case("RMSNormalization", (X, normal(4)), {"epsilon": 0.01}, opsets=(23,)),
     Case("Attention", (X, X, X), {"q_num_heads": 2, "kv_num_heads": 2}, (3, 8), opsets=(23,)),
     Case("LpNormalization", (X,), {"axis": 1, "p": 2}),
-    Case(
-        "LpNormalization",
-        (X,),
-        {"axis": -1, "p": 1},
-        opsets=(11, 21),
-        forward=lambda x: x / np.abs(x).sum(-1, keepdims=True),
-    ),
-    Case(
-        "LpPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1], "p": 3}, (2, 5, 6)
-    ),
-    Case(
-        "LRN",
-        (X,),
-        {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5},
-        (5, 2, 3),
-        forward=lambda x: x / (1.5 + 0.5 / 3 * across_channels(x**2, 1, 1)) ** 0.6,
-    ),
-    Case(
-        "LRN",
-        (X,),
-        {"size": 4, "alpha": 0.5},
-        (5, 2, 3),
-        forward=lambda x: x / (1 + 0.5 / 4 * across_channels(x**2, 1, 2)) ** 0.75,
-    ),
-    fused(
-        "FusedConv",
-        (X, KERNEL, OFFSET),
-        {"pads": [1, 1, 1, 1], "activation": "Relu"},
-        lambda x: np.maximum(convolved(x), 0),
-        image=(2, 4, 5),
-    ),
-    fused(
-        "FusedConv",
-        (X, KERNEL, OFFSET),
-        {"pads": [1, 1, 1, 1], "activation": "HardSigmoid", "activation_params": [0.1, 0.4]},
-        lambda x: np.clip(0.1 * convolved(x) + 0.4, 0, 1),
-        image=(2, 4, 5),
-    ),
-    fused(
-        "FusedGemm",
-        (X, MATRIX, np.ones(5)),
-        {"activation": "LeakyRelu", "activation_alpha": 0.3},
-        lambda x: leaky(x @ MATRIX + 1),
-        image=(4,),
-    ),
-    fused(
-        "FusedMatMul",
-        (X, MATRIX.T),
-        {"transB": 1, "alpha": 0.5},
-        lambda x: 0.5 * x @ MATRIX,
-    ),
+    Case("LpNormalization", (X,), {"axis": -1, "p": 1}, opsets=(11, 21), forward=lambda x: x /
+         np.abs(x).sum(-1, keepdims=True)),
+    Case("LpPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1], "p": 3}, (2, 5,
+         6)),
+    Case("LRN", (X,), {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5}, (5, 2, 3), forward=lambda x: x /
+         (1.5 + 0.5 / 3 * across_channels(x**2, 1, 1)) ** 0.6),
+    Case("LRN", (X,), {"size": 4, "alpha": 0.5}, (5, 2, 3), forward=lambda x: x / (1 + 0.5 / 4 *
+         across_channels(x**2, 1, 2)) ** 0.75),
+    fused("FusedConv", (X, KERNEL, OFFSET), {"pads": [1, 1, 1, 1], "activation": "Relu"}, lambda x:
+         np.maximum(convolved(x), 0), image=(2, 4, 5)),
+    fused("FusedConv", (X, KERNEL, OFFSET), {"pads": [1, 1, 1, 1], "activation": "HardSigmoid",
+         "activation_params": [0.1, 0.4]}, lambda x: np.clip(convolved(x) / 10 + 0.4, 0, 1), image=(2, 4, 5)),
+    fused("FusedGemm", (X, MATRIX, np.ones(5)), {"activation": "LeakyRelu", "activation_alpha": 0.3}, lambda
+         x: leaky(x @ MATRIX + 1), image=(4,)),
+    fused("FusedMatMul", (X, MATRIX.T), {"transB": 1, "alpha": 0.5}, lambda x: 0.5 * x @ MATRIX),
     fused("Gelu", (X,), {}, lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2),
     fused("BiasGelu", (X, BIAS), {}, lambda x: (x + BIAS) * (1 + ERF((x + BIAS) / math.sqrt(2))) / 2),
     fused("FastGelu", (X, BIAS), {}, lambda x: tanh_gelu(x + BIAS)),
     fused("QuickGelu", (X,), {"alpha": 1.5}, lambda x: x / (1 + np.exp(-1.5 * x))),
-    fused(
-        "SkipLayerNormalization",
-        (X, SKIP, GAMMA, BIAS),
-        {"epsilon": 0.1},
-        lambda x: normalized(x + SKIP),
-        batch=2,
-    ),
-    Case(
-        "LayerNormalization",
-        (X, GAMMA, BIAS),
-        {"epsilon": 0.1},
-        opsets=(13,),
-        runtime="vjp",
-        dtype=np.float32,
-        forward=normalized,
-    ),
+    fused("SkipLayerNormalization", (X, SKIP, GAMMA, BIAS), {"epsilon": 0.1}, lambda x: normalized(x +
+         SKIP), batch=2),
+    Case("LayerNormalization", (X, GAMMA, BIAS), {"epsilon": 0.1}, opsets=(13,), runtime="vjp",
+         dtype=np.float32, forward=normalized),
 ]
+# fmt: on
 
 
 def one_node_model(case: Case, opset: int, dtype: type) -> onnx.ModelProto:
@@ -655,5 +543,5 @@ def test_matches_finite_differences(case: Case, opset: int) -> None:
         assert error < TOLERANCE[case.dtype]
 
 
-def test_every_rule_has_a_case() -> None:
-    assert set(supported_ops()) <= {case.op for case in CASES}
+def test_every_rule_and_expansion_has_a_case() -> None:
+    assert set(supported_ops()) | set(expanded_ops()) <= {case.op for case in CASES}

@@ -15,9 +15,9 @@ import onnxruntime
 
 _TEMPORARY = re.compile(r"\.\d+\..*")
 _EVENTS = "events.out.tfevents"
-_ANY_CONTENT = (_EVENTS, "report.html", "fingerprint.pb", "diagnostics.png", ".lock")
+_ANY_CONTENT = (_EVENTS, "log.txt", "report.html", "fingerprint.pb", "diagnostics.png", ".lock")
 """Beginnings of names of files with times or, in SavedModel's fingerprint, a random number."""
-_ANY_VALUE = {"seconds", "key", "sha256", "size", "shared_object_id"}
+_ANY_VALUE = {"seconds", "key", "sha256", "onnx_sha256", "size", "shared_object_id"}
 """Times; hashes, since tf2onnx numbers the names in a graph differently each time; addresses of objects."""
 
 
@@ -71,9 +71,10 @@ def _json(file: Path) -> Any:
     return [_without_times(json.loads(text)) for text in texts]
 
 
-def _npz(file: Path) -> dict[str, tuple[str, bytes]]:
+def _npz(file: Path) -> dict[str, Any]:
     with np.load(file) as arrays:
-        return {n: (str(a.dtype), a.tobytes()) for n, a in arrays.items() if n not in _ANY_VALUE}
+        texts = {n: _without_times(json.loads(str(a))) for n, a in arrays.items() if a.dtype.kind == "U"}
+        return {n: (str(a.dtype), a.tobytes()) for n, a in arrays.items()} | texts
 
 
 def _keras(file: Path) -> dict[str, Any]:

@@ -84,7 +84,6 @@ def _records(folder: Path) -> None:
 
 
 RUN, EXPORT, REPORT = "train/expected/run", "export/expected/export", "attack/expected/report"
-REFERENCE = "exports/reference"
 ONNX = {"ensemble.onnx": f"{EXPORT}/ensemble.onnx"}
 RECORDS = {name: f"{RUN}/{name}" for name in ("config.json", "data.json", "metrics.jsonl", "summary.json")}
 KINDS: dict[str, Kind] = {
@@ -96,7 +95,7 @@ KINDS: dict[str, Kind] = {
     "state": Kind(6, attack("ensemble.onnx"), ONNX | {"out/finished_attacks": f"{REPORT}/finished_attacks"}),
     "report": Kind(8, _report, {"report.json": f"{REPORT}/report.json"}),
     "gate": Kind(
-        8, _gate, {"gate.toml": f"{REFERENCE}.gate.toml", "report.json": f"{REFERENCE}.strict.json"}
+        8, _gate, {"gate.toml": "exports/reference.gate.toml", "report.json": "exports/reference.strict.json"}
     ),
     "suite": Kind(8, reading(read_suite, "suite.toml"), {"suite.toml": "configs/suites/example.toml"}),
     "grid": Kind(8, reading(ncen_tf.read_grid, "grid.toml"), {"grid.toml": "configs/grids/smoke.toml"}),

