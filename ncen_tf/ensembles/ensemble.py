@@ -1,5 +1,6 @@
 """The ensemble: a Keras model whose training step nests gradient tapes."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,9 @@ class Ensemble(keras.Model):
 
     Calling the model, ``predict`` and ``evaluate`` give probabilities float32 [N, classes] for images
     [N, H, W, C], which are floats in [0, 1] or uint8.
+
+    ``keras.saving.load_model`` reads a saved ensemble once this class is imported; ``ncen_tf.load_ensemble``
+    checks the file as well.
 
     Args:
         members: At least two distinct Keras models, each images [N, H, W, C] -> logits [N, classes].
@@ -342,8 +346,9 @@ class Ensemble(keras.Model):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Ensemble":
-        members = [keras.saving.deserialize_keras_object(member) for member in config["members"]]
-        return cls(members, **{name: value for name, value in config.items() if name != "members"})
+        config = copy.deepcopy(config)  # Keras empties the configurations of functional models.
+        members = [keras.saving.deserialize_keras_object(member) for member in config.pop("members")]
+        return cls(members, **config)
 
     def get_compile_config(self) -> dict[str, Any] | None:
         config = super().get_compile_config()

@@ -204,13 +204,13 @@ def read_output(description: str, output: npt.NDArray[np.generic]) -> tuple[int,
     Raises:
         InputError: Another shape or type, or fewer than two classes.
     """
+    if output.dtype.kind != "f" and output.dtype.name != "bfloat16":
+        raise InputError(f"{description} gives {output.dtype} values; logits and probabilities are floats.")
     if output.ndim not in (2, 3) or len(output) != 2 or output.shape[-1] < 2:
         raise InputError(
             f"{description} gives an array of shape {list(output.shape)} for 2 images, neither [2, classes] "
             "nor [2, members, classes] with at least 2 classes."
         )
-    if output.dtype.kind != "f" and output.dtype.name != "bfloat16":
-        raise InputError(f"{description} gives {output.dtype} values; logits and probabilities are floats.")
     values = output.astype(np.float64)
     sums_to_one = bool((values >= 0).all() and np.allclose(values.sum(-1), 1, atol=1e-3))
     return (1 if output.ndim == 2 else output.shape[1]), output.shape[-1], not sums_to_one

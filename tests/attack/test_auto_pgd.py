@@ -141,7 +141,10 @@ def test_the_authors_implementation_climbs_as_far(norm: Norm, eps: float, loss: 
     assert both.sum() >= 20
     loss_of = {"ce": cross_entropy, "dlr": dlr}[loss]
     ours, their = (
-        [loss_of(target, int(y))(x.astype(float)) for x, y in zip(end[both], labels[both], strict=True)]
+        [
+            loss_of(target, int(y))(x.astype(float))
+            for x, y in zip(np.asarray(end)[both], labels[both], strict=True)
+        ]
         for end in (found, best)
     )
     np.testing.assert_allclose(ours, their, rtol=0.02)
