@@ -4,9 +4,18 @@ LONGEST = 2000
 
 
 class InputError(ValueError):
-    """A flag, file or value cannot be used; the message is one sentence on what, where and the way out.
+    """A parameter, flag or file cannot be used.
 
-    Whatever text of a file it quotes, it is a single line, and prints as what it is.
+    The message is one sentence: what is wrong, where, and what to do. It names parameters in backticks, which
+    programs print as flags. Text that it quotes from a file is printed as a single line.
+
+    Example:
+        >>> import ncen_tf
+        >>> try:
+        ...     ncen_tf.AdversarialTraining(eps=-1)
+        ... except ncen_tf.InputError as error:
+        ...     print(error)
+        `eps` must be greater than 0, got -1.
     """
 
     def __init__(self, sentence: str) -> None:
@@ -18,7 +27,7 @@ class LostWorkerError(Exception):
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks and control characters, and not endless."""
+    """Replace line breaks and control characters, and shorten a very long text."""
     line = " ".join(part.strip() for part in text.splitlines())
     if len(line) > LONGEST:
         line = f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
