@@ -44,7 +44,10 @@ def run(settings: type[S], main: Callable[[S], int | None]) -> None:
 
     def translate(sentence: str) -> str:
         """Write `parameter` as --parameter where it is a flag of this program."""
-        return re.sub(r"`([\w.]+)`", lambda m: f"--{by_path[m[1]]}" if m[1] in by_path else m[0], sentence)
+        # A value of a list is named `mean.0`; its flag is --mean.
+        return re.sub(
+            r"`([\w.]+?)(\.\d+)?`", lambda m: f"--{by_path[m[1]]}" if m[1] in by_path else m[0], sentence
+        )
 
     def guarded(argv: list[str]) -> int | None:
         logging.getLogger("ncen_tf").setLevel(logging.INFO)

@@ -93,7 +93,7 @@ def test_bad_input_is_refused(
     content, unused = gate.read_text(), tmp_path / "unused"
     gate.write_text(content.replace("eps = 0.1", "eps = 0.2"))
     refuse(
-        "attack", target, *QUICK, f"--gate={gate}", f"--out={unused}", says="is measured for 'PGD' at eps 0.2"
+        "attack", target, *QUICK, f"--gate={gate}", f"--out={unused}", says="measured for 'PGD' at eps 0.2"
     )
     assert not unused.exists()  # hours of attacks before saying so would be in vain
     gate.write_text("agreement = 0.5\n")
