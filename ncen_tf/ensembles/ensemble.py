@@ -169,6 +169,8 @@ class Ensemble(keras.Model):
         self.ce_on = ce_on
         self.adversarial_training = adversarial_training
         self.seed = seed
+        synchronized = [layer.synchronized for layer in layers if hasattr(layer, "synchronized")]
+        self._synchronized = bool(synchronized) and all(synchronized)
         self._compiles_gradients = jit_compile
         self._compiled_gradients = (
             tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
@@ -305,7 +307,7 @@ class Ensemble(keras.Model):
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None:
             raise InputError("An ensemble is trained and evaluated on labelled images: no labels were given.")
-        return read_batch(images, labels, weights, self.classes)
+        return read_batch(images, labels, weights, self.classes, fill_empty=not self._synchronized)
 
     def _track(
         self, losses: tf.Tensor, parts: dict[str, tf.Tensor], logits: tf.Tensor, batch: Batch
