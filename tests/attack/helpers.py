@@ -86,7 +86,7 @@ def small_member(seed: int) -> keras.Model:
 
 def run(target: Target, examples: tuple[Any, Any], *attacks: Attack, **options: Any) -> SuiteResult:
     """Run attacks; options of the suite and of ``run_suite``."""
-    of_suite = {"objective": "ensemble", "batch_size": 8} | {
+    of_suite: dict[str, Any] = {"objective": "ensemble", "batch_size": 8} | {
         name: options.pop(name) for name in ("objective", "batch_size", "cumulative") if name in options
     }
     return run_suite(target, *examples, Suite(name="test", attacks=attacks, **of_suite), **options)

@@ -95,7 +95,7 @@ def test_what_has_no_gradient_is_refused_in_one_sentence(linear: LinearTarget, d
 
 
 def test_the_suite_decides_and_examples_are_balanced(linear: LinearTarget, data: Split) -> None:
-    data = Split(data.images, np.arange(40) % 5, "mine", data.class_names)
+    data = Split(data.images, np.arange(40, dtype=np.int32) % 5, "mine", data.class_names)
     some = ncen_tf.evaluate(linear, data, suite=QUERIES, examples=5)
     assert some.examples == 5
     few = QUERIES.model_copy(update={"examples": 10})
@@ -112,7 +112,7 @@ def test_the_suite_decides_and_examples_are_balanced(linear: LinearTarget, data:
         ({"suite": QUERIES, "gate": ncen_tf.Gate(agreement=0.1)}, "needs a target with a recorded"),
     ):
         with pytest.raises(InputError, match=says):
-            ncen_tf.evaluate(linear, data, **options)  # type: ignore[arg-type]
+            ncen_tf.evaluate(linear, data, **options)
 
 
 def test_an_evaluation_resumes_and_its_images_are_replayed(

@@ -275,7 +275,7 @@ def test_uses_are_counted_for_each_image(target: KerasTarget, examples: Examples
     losses, gradients = objective.loss_and_gradient(images, labels)
     assert (objective.queries, objective.gradients) == (12, 6)
     np.testing.assert_allclose(losses, -scores[np.arange(6), labels], rtol=1e-4, atol=1e-6)
-    moved = images + 1e-3 * np.sign(gradients)
+    moved = (images + 1e-3 * np.sign(gradients)).astype(np.float32)
     rise = objective.loss_and_gradient(moved, labels)[0] - losses
     np.testing.assert_allclose(rise, 1e-3 * np.abs(gradients).sum(axis=(1, 2, 3)), rtol=0.2, atol=1e-6)
 

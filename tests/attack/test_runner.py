@@ -148,7 +148,7 @@ class Faulty(Attack):
     """Adds a constant."""
 
     name: ClassVar[str] = "Faulty"
-    added: float = Field()
+    added: float = Field(default=0.0)
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         return images + np.float32(np.nan if self.added == 2 else self.added)
@@ -338,7 +338,7 @@ class Push(Attack):
 
     name: ClassVar[str] = "Push"
     seen: ClassVar[list[list[int]]] = []
-    below: float = Field()
+    below: float = Field(default=0.0)
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         pushed = np.array(images)

@@ -1,5 +1,7 @@
 """What strong attacks cost, when they stop, and what they aim at."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -89,9 +91,8 @@ def test_certainty_is_no_defence_against_zoo() -> None:
     broken = []
     for scale in (1, 100):
         objective = Objective(LinearTarget(scale * plain.weights, plain.bias), "ensemble")
-        found = find_attack("ZOO")(eps=1.0, iterations=20, step_size=0.2, parallel=12)(
-            objective, images, labels, 0
-        )
+        settings: dict[str, Any] = {"eps": 1.0, "iterations": 20, "step_size": 0.2, "parallel": 12}
+        found = find_attack("ZOO")(**settings)(objective, images, labels, 0)
         broken.append(int((np.argmax(objective.log_probabilities(found), axis=1) != labels).sum()))
     assert broken[1] >= broken[0] > 6
 

@@ -228,13 +228,14 @@ def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, t
         export_torch(torch_resnet, tmp_path / "logits.onnx"), OnnxInterface(input_layout="NCHW")
     )
     images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
-    np.testing.assert_allclose(target.logits(images), log_softmax(logits.logits(images)), atol=1e-4)
+    expected = log_softmax(logits.logits(images).astype(float))
+    np.testing.assert_allclose(target.logits(images), expected, atol=1e-4)
     u = np.random.default_rng(1).normal(size=(3, 1, 10)).astype(np.float32)
     p = np.exp(log_softmax(logits.logits(images).astype(float)))
     through = (u - p * u.sum(axis=2, keepdims=True)).astype(np.float32)  # the derivative of log-softmax
-    expected = logits.gradient(images, through)
+    gradient = logits.gradient(images, through)
     np.testing.assert_allclose(
-        target.gradient(images, u), expected, rtol=1e-2, atol=1e-3 * np.abs(expected).max()
+        target.gradient(images, u), gradient, rtol=1e-2, atol=1e-3 * np.abs(gradient).max()
     )
     with pytest.raises(InputError, match="`output`=logits"):
         OnnxTarget(tmp_path / "logits.onnx", OnnxInterface(input_layout="NCHW", output="probabilities"))
