@@ -163,6 +163,14 @@ def evaluate_saved(
 
     Raises:
         InputError: The file holds no saved images, or the target does not take them.
+
+    Example:
+        >>> import pathlib, ncen_tf
+        >>> data, file = ncen_tf.load_data("fashion_mnist_sample").test, "exports/reference/ensemble.onnx"
+        >>> _ = ncen_tf.evaluate(file, data, suite="quick", examples=10, out="r", save_adversarials=True)
+        >>> saved = sorted(pathlib.Path("r/adversarials").iterdir())
+        >>> ncen_tf.evaluate_saved(file, saved[0]).protocol.startswith("replay of FGSM")
+        True
     """
     saved = read_adversarials(Path(file))
     opened = open_target(

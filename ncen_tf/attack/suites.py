@@ -26,7 +26,15 @@ from ncen_tf.base.settings import Settings
 
 
 class Suite(Settings):
-    """Attacks that are run and reported together; ``name`` is the protocol in reports."""
+    """Attacks that are run and reported together; ``name`` is the protocol in reports.
+
+    Example:
+        >>> import ncen_tf
+        >>> suite = ncen_tf.load_suite("strict", "cifar10")
+        >>> chosen = ncen_tf.Suite(name="two of strict", attacks=suite.attacks[:2], objective="ensemble")
+        >>> [attack.label for attack in chosen.attacks]
+        ['MI-FGSM Linf 0.0313725', 'APGD-CE Linf 0.0313725']
+    """
 
     name: str
     attacks: tuple[InstanceOf[Attack], ...]
@@ -201,6 +209,11 @@ def load_suite(name: str | Path, dataset: str) -> Suite:
 
     Raises:
         InputError: The suite is unknown, or a file cannot be used; the entry is named.
+
+    Example:
+        >>> import ncen_tf
+        >>> [attack.name for attack in ncen_tf.load_suite("blackbox", "cifar10").attacks]
+        ['Square', 'Square', 'Square', 'Square']
     """
     name = str(name)
     if name.endswith(".toml"):

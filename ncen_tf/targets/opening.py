@@ -52,7 +52,7 @@ def open_target(
         >>> def classify(images):  # logits [N, 2]: is the image dark or bright?
         ...     brightness = images.mean(axis=(1, 2, 3))
         ...     return np.stack([0.5 - brightness, brightness - 0.5], axis=1)
-        >>> target = ncen_tf.open_target(classify, image_shape=(28, 28, 1))
+        >>> target = ncen_tf.open_target(classify, image_shape=(28, 28, 1), differentiable=False)
         >>> target.logits(np.ones((1, 28, 28, 1), np.float32))
         array([[[-0.5,  0.5]]], dtype=float32)
     """

@@ -119,7 +119,14 @@ class MemberTarget(Target):
 
 
 class OnnxInterface(Settings):
-    """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports."""
+    """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports.
+
+    Example:
+        >>> import ncen_tf
+        >>> interface = ncen_tf.OnnxInterface(input_layout="NCHW", mean=(0.485, 0.456, 0.406), output="logits")
+        >>> interface.mean
+        (0.485, 0.456, 0.406)
+    """
 
     input_layout: Literal["NHWC", "NCHW"] = Field(
         default="NHWC", description="Order of the axes of an ONNX input"

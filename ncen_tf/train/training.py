@@ -49,6 +49,12 @@ class TrainedRun:
         data: What it was trained and measured on.
         history: A record of each finished epoch.
         summary: The result; ``None`` while the run is not finished.
+
+    Example:
+        >>> import ncen_tf
+        >>> run = ncen_tf.open_run("runs/fmnist")  # doctest: +SKIP
+        >>> run.epochs_trained  # doctest: +SKIP
+        40
     """
 
     path: Path
@@ -101,7 +107,7 @@ def train_ensemble(
         >>> config = ncen_tf.TrainConfig.for_dataset(
         ...     "fashion_mnist", members=["resnet8"] * 2, regularizer=None, epochs=1
         ... )
-        >>> run = ncen_tf.train_ensemble(config, data, folder / "run", progress=False)
+        >>> run = ncen_tf.train_ensemble(config, data, "runs/tiny", progress=False)
         >>> run.epochs_trained
         1
     """
