@@ -123,7 +123,7 @@ class OnnxInterface(Settings):
 
     Example:
         >>> import ncen_tf
-        >>> interface = ncen_tf.OnnxInterface(input_layout="NCHW", mean=(0.485, 0.456, 0.406), output="logits")
+        >>> interface = ncen_tf.OnnxInterface(input_layout="NCHW", mean=(0.485, 0.456, 0.406))
         >>> interface.mean
         (0.485, 0.456, 0.406)
     """

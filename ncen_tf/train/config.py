@@ -148,9 +148,9 @@ class TrainConfig(Settings):
             InputError: A flag is unknown, or its value cannot be used.
         """
         values = {name: value for name, value in flags.items() if value is not None}
-        structure, count = values.pop("structure", "Ensemble1"), values.pop("members", 3)
-        if "architecture" not in values:
-            values["architecture"] = structure_architecture(structure, count)
+        # Checked even where an architecture takes its place.
+        members = structure_architecture(values.pop("structure", "Ensemble1"), values.pop("members", 3))
+        values.setdefault("architecture", members)
         dataset = values.get("dataset", cls.__pydantic_fields__["dataset"].default)
         return cls(**unflatten(cls, cls._defaults(dataset) | values))
 
