@@ -182,7 +182,7 @@ class _RunLog(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(run.tensorboard))
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._started, self._steps = time.perf_counter(), 0
+        self._started, self._steps, self._seconds = time.perf_counter(), 0, 0.0
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         self._steps += 1
@@ -197,7 +197,8 @@ class _RunLog(keras.callbacks.Callback):
             learning_rate=float(f"{float(rate):.6g}"),
             train={name: value for name, value in (logs or {}).items() if not name.startswith("test_")},
             test=TestMetrics(**figures),
-            seconds_per_step=self._seconds / self._steps,
+            seconds_per_step=self._seconds
+            / max(self._steps, 1),  # no step if it was interrupted after the last
         )
         self._history.append(record)
         self._run.write_history(self._history)

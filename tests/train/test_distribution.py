@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 
@@ -148,4 +147,3 @@ def test_only_the_chief_writes_the_run_directory(undisturbed: Path) -> None:
     ]
     assert len(list((undisturbed / "tensorboard").iterdir())) == 1
     assert json.loads((undisturbed / "summary.json").read_text())["replicas"] == 2
-    assert keras.saving.load_model(undisturbed / "ensemble.keras", compile=False)
