@@ -54,7 +54,7 @@ def test_structures_of_the_paper_stand_for_architectures() -> None:
     assert members == ("resnet20", "resnet20", "resnet26", "resnet26", "resnet32")
     with pytest.raises(InputError, match="3, 4 or 5"):
         TrainConfig.from_flags({"members": 7})
-    assert TrainConfig.from_flags({"members": 7, "architecture": ["resnet8"] * 2}).members == ("resnet8",) * 2
+    assert TrainConfig.from_flags({"members": 4, "architecture": ["resnet8"] * 2}).members == ("resnet8",) * 2
 
 
 def test_flat_settings_are_those_that_have_an_effect() -> None:
@@ -103,7 +103,7 @@ def test_settings_without_effect_are_named(flags: dict[str, Any], idle: list[str
         ({"epochs": "three"}, "`epochs` must be a valid integer"),
         ({"virtual_devices": 2, "strategy": "one_device"}, "`virtual_devices` above 1 needs"),
         ({"sync_batch_norm": True, "jit_compile": True}, "`jit_compile` compiles each replica on its own"),
-        ({"architecture": ["resnet20"]}, "at least two members"),
+        ({"architecture": ["resnet20"]}, "at least two names"),
         ({"architecture": ["resnet20", "resnet21"]}, "'resnet21'"),
         ({"dataset": "svhn"}, "`dataset` must be one of fashion_mnist"),
         ({"surprise": 1}, "`surprise` is not a setting"),
