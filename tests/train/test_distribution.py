@@ -114,7 +114,7 @@ def test_after_a_kill_and_after_sigterm_the_same_command_resumes_to_the_same_wei
     with two_workers(*command) as workers:
         wait_for_checkpoint(run, 1, workers)
         workers[1].send_signal(signal.SIGKILL)
-        _, stderr = workers[0].communicate(timeout=120)
+        _, stderr = workers[0].communicate(timeout=300)
         assert workers[0].returncode == 75, stderr
     errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, stderr
