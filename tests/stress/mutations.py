@@ -6,7 +6,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePath
 from random import Random
 from typing import Any
@@ -174,6 +174,8 @@ def mutate_protobuf(kind: type[Message]) -> Mutate:
         message = kind.FromString(original)
         for _ in range(random.randint(1, 3)):
             parts = list(_parts(message))
+            if not parts:
+                break
             part = random.choice(parts)
             field, value = random.choice(part.ListFields())
             other = random.choice([other for other in parts if type(other) is type(part)])
@@ -202,7 +204,10 @@ def _parts(message: Message) -> Iterator[Message]:
     if message.ListFields():
         yield message
     for _, value in message.ListFields():
-        inside = value.values() if hasattr(value, "values") else value if hasattr(value, "add") else [value]
+        if isinstance(value, Message):
+            inside: Iterable[Any] = [value]
+        else:
+            inside = value.values() if hasattr(value, "values") else value if hasattr(value, "add") else []
         for inner in inside:
             if isinstance(inner, Message):
                 yield from _parts(inner)
