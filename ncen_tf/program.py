@@ -11,6 +11,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from absl import app, flags
@@ -82,6 +83,13 @@ def run(settings: type[S], main: Callable[[S], int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit.
         closed = isinstance(error, BrokenPipeError)
         sys.exit(_NOT_READ if closed else _fail(f"Standard output: {error.strerror or error}."))
+
+
+def report_folder(target: Path, ending: str) -> Path:
+    """Return reports/TARGET-ENDING; a file inside an export is named after the export too."""
+    path = target.resolve()
+    parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
+    return Path("reports") / "-".join([*parts, ending])
 
 
 def console() -> None:

@@ -109,12 +109,10 @@ def main(flags: AttackFlags) -> int | None:
 
 
 def _default_out(path: Path, protocol: str) -> Path:
-    """Return reports/TARGET-SUITE; a file inside an export is named after the export too."""
-    path = path.resolve()
-    parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
+    """Return reports/TARGET-SUITE."""
     suite = f"custom ({Path(protocol).name})" if protocol.endswith(".toml") else protocol
     words = "".join(letter if letter.isalnum() else "-" for letter in suite).strip("-")
-    return Path("reports") / "-".join([*parts, words])
+    return program.report_folder(path, words)
 
 
 def _require_writable(folder: Path) -> None:

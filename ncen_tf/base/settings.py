@@ -37,18 +37,19 @@ class Settings(pydantic.BaseModel):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
     @classmethod
-    def from_json(cls, text: str | bytes, where: str) -> Self:
+    def from_json(cls, text: str | bytes, where: str, *, strict: bool = False) -> Self:
         """Read an object from a JSON text.
 
         Args:
             text: The JSON text.
             where: Name of the file, which starts the error message.
+            strict: Whether values must have the very types of the fields.
 
         Raises:
             InputError: The text is not JSON, or not of this class.
         """
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json(text, strict=strict or None)
         except ValidationError as error:
             raise InputError(f"{where}: {describe(error)}") from None
 
@@ -59,12 +60,8 @@ class Settings(pydantic.BaseModel):
         Raises:
             InputError: The file cannot be read, is not TOML, or is not of this class.
         """
-        content = read_toml(Path(file))
-        try:
-            # As JSON, because a table's list may then fill a tuple although types are strict.
-            return cls.model_validate_json(json.dumps(content, default=str), strict=True)
-        except ValidationError as error:
-            raise InputError(f"{file}: {describe(error)}") from None
+        # As JSON, because a table's list may then fill a tuple although types are strict.
+        return cls.from_json(json.dumps(read_toml(Path(file)), default=str), str(file), strict=True)
 
     @classmethod
     def read(cls, file: Path | str) -> Self:

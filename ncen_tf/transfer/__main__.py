@@ -69,12 +69,8 @@ def main(flags: TransferFlags) -> None:
 
 
 def default_out(target: Path | None) -> Path:
-    """Return reports/TARGET-transfer; a file inside an export is named after the export too."""
-    if target is None:
-        return Path("reports") / "transfer"
-    path = target.resolve()
-    parts = [path.parent.name, path.stem] if path.is_file() else [path.name]
-    return Path("reports") / "-".join([*parts, "transfer"])
+    """Return reports/TARGET-transfer, or reports/transfer for several targets."""
+    return program.report_folder(target, "transfer") if target else Path("reports") / "transfer"
 
 
 def run() -> None:
