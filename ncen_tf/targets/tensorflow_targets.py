@@ -1,8 +1,9 @@
 """Keras models and SavedModels as targets; TensorFlow differentiates them."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,34 +63,43 @@ class TensorFlowTarget(Target):
         signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
         self.tensorflow_logits = tf.function(member_logits, input_signature=signature)
         """The same function on tensors, for attacks that are written in TensorFlow."""
-        self.has_gradient = differentiable and self._differentiates()
-        if differentiable and not self.has_gradient:
-            raise no_gradient(description)
+        self.has_gradient = differentiable
+        if differentiable:
+            try:
+                logits, pull_back = self.linearize(noise((2, *image_shape)))
+                pull_back(np.ones_like(logits))
+            except LookupError as error:  # TensorFlow knows no gradient of an operation
+                raise no_gradient(description) from error
 
     def logits(self, images: Array) -> Array:
-        return np.asarray(self.tensorflow_logits(tf.constant(images)))
+        with self._computing(images):
+            return np.asarray(self.tensorflow_logits(tf.constant(images)))
 
     def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
         point = tf.constant(images)
-        with tf.GradientTape(persistent=True) as tape:
+        with self._computing(images), tf.GradientTape(persistent=True) as tape:
             tape.watch(point)
             logits = self.tensorflow_logits(point)
 
         def pull_back(cotangent: Array) -> Array:
-            gradient = tape.gradient(logits, point, output_gradients=tf.constant(cotangent))
+            with self._computing(images):
+                gradient = tape.gradient(logits, point, output_gradients=tf.constant(cotangent))
             if gradient is None:
                 raise no_gradient(self.description)
             return np.asarray(gradient)
 
         return np.asarray(logits), pull_back
 
-    def _differentiates(self) -> bool:
+    @contextlib.contextmanager
+    def _computing(self, images: Array) -> Iterator[None]:
+        """Say in one sentence that the model fails on images, such as those of another batch size."""
         try:
-            logits, pull_back = self.linearize(noise((2, *self.image_shape)))
-            pull_back(np.ones_like(logits))
-        except (InputError, LookupError):  # LookupError: TensorFlow knows no gradient of an operation
-            return False
-        return True
+            yield
+        except tf.errors.OpError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{self.description} fails on images of shape {list(images.shape)}: {reason}"
+            ) from error
 
 
 class KerasTarget(TensorFlowTarget):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import tensorflow as tf
 from onnx import TensorProto
 
 from ncen_tf.attack.cleverhans_attacks import BasicIterative, ProjectedGradientDescent
@@ -21,6 +22,7 @@ from ncen_tf.export.manifest import Manifest
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import OnnxInterface, RecordedAccuracy, Target
+from ncen_tf.targets.tensorflow_targets import TensorFlowTarget
 
 Array = npt.NDArray[Any]
 
@@ -276,6 +278,17 @@ def test_models_that_cannot_be_targets_are_refused(
     for settings in ({"input_layout": "HWCN"}, {"output": "scores"}, {"std": (0.0,)}):
         with pytest.raises(InputError, match="`"):
             OnnxInterface(**settings)
+
+
+def test_a_model_that_fails_on_another_batch_size_is_refused() -> None:
+    target = TensorFlowTarget(
+        lambda images: tf.reshape(images, [2, 16])[:, :3], (4, 4, 1), "the model", ""
+    )
+    images = np.zeros((3, 4, 4, 1), np.float32)
+    with pytest.raises(InputError, match=r"^the model fails on images of shape \[3, 4, 4, 1\]: "):
+        target.logits(images)
+    with pytest.raises(InputError, match=r"^the model fails on images of shape \[3, 4, 4, 1\]: "):
+        target.linearize(images)
 
 
 def test_nan_weights_are_refused(tiny_export: Path, tmp_path: Path, refuse: Callable[..., None]) -> None:
