@@ -281,9 +281,7 @@ def test_models_that_cannot_be_targets_are_refused(
 
 
 def test_a_model_that_fails_on_another_batch_size_is_refused() -> None:
-    target = TensorFlowTarget(
-        lambda images: tf.reshape(images, [2, 16])[:, :3], (4, 4, 1), "the model", ""
-    )
+    target = TensorFlowTarget(lambda images: tf.reshape(images, [2, 16])[:, :3], (4, 4, 1), "the model", "")
     images = np.zeros((3, 4, 4, 1), np.float32)
     with pytest.raises(InputError, match=r"^the model fails on images of shape \[3, 4, 4, 1\]: "):
         target.logits(images)
