@@ -70,7 +70,7 @@ def main(flags: AgreementFlags) -> None:
     if not difference < 1e-3:
         raise InputError(f"The converted model differs from onnxruntime by {difference:g}.")
 
-    suite = load_suite("strict", flags.dataset).with_choices(norm=flags.norm)
+    suite = load_suite("strict", test.images.shape[1:], norm=flags.norm)
     eps = suite.attacks[0].eps
     started = time.perf_counter()
     theirs, package = autoattack(model, images, labels, eps, flags)

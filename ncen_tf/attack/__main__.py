@@ -25,6 +25,11 @@ class AttackFlags(DataFlags, OnnxInterface):
         default="paper",
         description="Name of a suite: paper, released, strict, blackbox, quick; or a .toml file",
     )
+    eps: float | None = Field(
+        default=None,
+        gt=0,
+        description="Bound of every attack of the suite, such as 8/255 (default: by the images' size)",
+    )
     norm: Literal["Linf", "L2"] | None = Field(
         default=None, description="Norm of the attacks that are run (default: all of the suite's)"
     )
@@ -84,6 +89,7 @@ def main(flags: AttackFlags) -> int | None:
             flags.target,
             flags.load().test,
             suite=flags.suite,
+            eps=flags.eps,
             norm=flags.norm,
             examples=flags.num_examples,
             seed=flags.seed,

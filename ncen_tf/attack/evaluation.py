@@ -10,9 +10,10 @@ import numpy as np
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
+from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
-from ncen_tf.attack.suites import Suite, load_suite
+from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.report.gate import Gate
@@ -29,6 +30,7 @@ def evaluate(
     data: Split,
     *,
     suite: str | Path | Suite = "paper",
+    eps: float | None = None,
     norm: Norm | None = None,
     examples: int | None = None,
     seed: int = 0,
@@ -51,6 +53,8 @@ def evaluate(
         data: Test images and labels.
         suite: Name of a suite (``paper``, ``released``, ``strict``, ``blackbox``, ``quick``), path of a
             ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
+        eps: Bound of every attack of a named suite, for images in [0, 1]; by default the usual one of images
+            of this size, which is logged.
         norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
         examples: Number of images, as many of each class; 0 for all.
         seed: Of random starts and random attacks, in [0, 2^31).
@@ -84,7 +88,7 @@ def evaluate(
         raise InputError("`save_adversarials` needs a folder: set `out`.")
     if gate is not None and not isinstance(gate, Gate):
         gate = Gate.read(gate)
-    chosen = suite if isinstance(suite, Suite) else load_suite(suite, data.name)
+    chosen = _load_suite(suite, data.images.shape[1:], eps, norm)
     choices: dict[str, Any] = {
         "objective": objective,
         "batch_size": batch_size,
@@ -195,6 +199,23 @@ def evaluate_saved(
         images=saved.images,
         class_names=saved.info.class_names,
     )
+
+
+def _load_suite(
+    suite: str | Path | Suite, image_shape: ImageShape, eps: float | None, norm: Norm | None
+) -> Suite:
+    """Load a suite unless it is one, and log the bounds that were not chosen."""
+    if isinstance(suite, Suite):
+        if eps is not None:
+            raise InputError("`eps` is stated by the attacks of a `suite` that is not given by name.")
+        return suite
+    loaded = load_suite(suite, image_shape, eps=eps, norm=norm)
+    if eps is None and suite in SUITES:
+        for each in dict.fromkeys(attack.norm for attack in loaded.attacks):
+            bounds = sorted({attack.eps for attack in loaded.attacks if attack.norm == each})
+            text = ", ".join(map(write_eps, bounds))
+            logger.info("eps %s (default for %s, %s)", text, describe_shape(image_shape), each)
+    return loaded
 
 
 def _select(data: Split, suite: Suite, examples: int | None) -> Split:

@@ -18,6 +18,7 @@ from ncen_tf.attack.auto_pgd import (
 )
 from ncen_tf.attack.iterative import MomentumIterative, RestartedPgd
 from ncen_tf.attack.losses import ObjectiveName
+from ncen_tf.attack.radii import ImageShape, Radii, radii_for
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml
@@ -30,7 +31,7 @@ class Suite(Settings):
 
     Example:
         >>> import ncen_tf
-        >>> suite = ncen_tf.load_suite("strict", "cifar10")
+        >>> suite = ncen_tf.load_suite("strict", (32, 32, 3))
         >>> chosen = ncen_tf.Suite(name="two of strict", attacks=suite.attacks[:2], objective="ensemble")
         >>> [attack.label for attack in chosen.attacks]
         ['MI-FGSM Linf 0.0313725', 'APGD-CE Linf 0.0313725']
@@ -112,42 +113,26 @@ class Suite(Settings):
         return [threat_model for threat_model, found in kinds.items() if len(found) == 2]
 
 
-class _Radii(Settings):
-    """Perturbation bounds of a dataset, for images in [0, 1]."""
-
-    single_step: tuple[float, ...]
-    """The paper's, Linf, for FGSM and MI-FGSM (Luo et al., section IV-A)."""
-    iterative: tuple[float, ...]
-    """The paper's, Linf, for PGD and BIM."""
-    strict: dict[Norm, float]
-    """One a norm; of CIFAR-10, those of RobustBench (Croce et al., 2021, arXiv:2010.09670)."""
-
-
-_FASHION_MNIST = _Radii(single_step=(0.1, 0.3), iterative=(0.1, 0.15), strict={"Linf": 0.1, "L2": 1.5})
-_CIFAR10 = _Radii(single_step=(0.03, 0.09), iterative=(0.01, 0.02), strict={"Linf": 8 / 255, "L2": 0.5})
-_RADII = {"fashion_mnist": _FASHION_MNIST, "fashion_mnist_sample": _FASHION_MNIST, "cifar10": _CIFAR10}
-
-
-def _paper(radii: _Radii) -> tuple[Attack, ...]:
+def _paper(radii: Radii) -> tuple[Attack, ...]:
     fgsm, momentum, pgd, bim = (_builder(name) for name in ("FGSM", "MI-FGSM", "PGD", "BIM"))
     return (
         *(fgsm(eps=eps) for eps in radii.single_step),
-        *(momentum(eps=eps, steps=40, step_size=0.01, decay=1.0) for eps in radii.single_step),
+        *(momentum(eps=eps, steps=40, step_size=min(0.01, eps), decay=1.0) for eps in radii.single_step),
         *(pgd(eps=eps, steps=40, step_size=eps) for eps in radii.iterative),
         *(bim(eps=eps, steps=10, step_size=eps) for eps in radii.iterative),
     )
 
 
-def _blackbox(radii: _Radii) -> tuple[Attack, ...]:
+def _blackbox(radii: Radii) -> tuple[Attack, ...]:
     return tuple(Square(eps=eps) for eps in sorted({*radii.single_step, *radii.iterative}))
 
 
-def _quick(radii: _Radii) -> tuple[Attack, ...]:
+def _quick(radii: Radii) -> tuple[Attack, ...]:
     eps = radii.iterative[0]
     return _builder("FGSM")(eps=eps), _builder("PGD")(eps=eps, steps=10, step_size=eps / 4)
 
 
-def _strict(radii: _Radii) -> tuple[Attack, ...]:
+def _strict(radii: Radii) -> tuple[Attack, ...]:
     """List attacks, at each norm from the cheapest to the most expensive for an example that withstands them.
 
     Steps and budgets are those of the sources: Dong et al. (2018) for MI-FGSM, 10 steps of eps / 10 with
@@ -191,7 +176,7 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
         "fixed": frozenset({"objective"}),
     },
 }
-SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
+SUITES: dict[str, Callable[[Radii], tuple[Attack, ...]]] = {
     "paper": _paper,
     "released": _paper,
     "strict": _strict,
@@ -200,32 +185,46 @@ SUITES: dict[str, Callable[[_Radii], tuple[Attack, ...]]] = {
 }
 
 
-def load_suite(name: str | Path, dataset: str) -> Suite:
-    """Load a named suite with the dataset's perturbation bounds, or a suite from a TOML file.
+def load_suite(
+    name: str | Path, image_shape: ImageShape, *, eps: float | None = None, norm: Norm | None = None
+) -> Suite:
+    """Load a named suite with perturbation bounds, or a suite from a TOML file, which states its own.
+
+    Without ``eps``, the bounds are the usual ones of images of this size: those of FashionMNIST for small
+    grey images, of CIFAR-10 for small colour ones, of ImageNet if the shorter side has 64 pixels or more.
 
     Args:
         name: A key of :data:`SUITES`, or the path of a file that ends in ``.toml``.
-        dataset: Name of a dataset of this package; a file states its own bounds.
+        image_shape: (height, width, channels).
+        eps: Bound of every attack, for images in [0, 1].
+        norm: Keep only the attacks in this norm. Needed beside ``eps`` by suites with several norms.
 
     Raises:
-        InputError: The suite is unknown, or a file cannot be used; the entry is named.
+        InputError: The suite is unknown, has no attack in the norm or a bound that cannot be used, or a file
+            cannot be used; the entry is named.
 
     Example:
         >>> import ncen_tf
-        >>> [attack.name for attack in ncen_tf.load_suite("blackbox", "cifar10").attacks]
+        >>> [attack.name for attack in ncen_tf.load_suite("blackbox", (32, 32, 3)).attacks]
         ['Square', 'Square', 'Square', 'Square']
+        >>> [attack.label for attack in ncen_tf.load_suite("quick", (224, 224, 3), eps=2 / 255).attacks]
+        ['FGSM Linf 0.00784314', 'PGD Linf 0.00784314']
     """
     name = str(name)
     if name.endswith(".toml"):
-        return read_suite(Path(name))
+        if eps is not None:
+            raise InputError(f"`eps` is stated in the suite file {name}, attack by attack: leave it out.")
+        return read_suite(Path(name)).with_choices(norm=norm)
     if name not in SUITES:
         raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
-    if dataset not in _RADII:
+    norms = {attack.norm for attack in SUITES[name](radii_for(image_shape))}
+    if eps is not None and norm is None and len(norms) > 1:
         raise InputError(
-            f"Suite {name!r} has no perturbation bounds for {dataset!r}, only for {', '.join(_RADII)}: write "
-            "a suite file with an eps for each attack (docs/attacks.md)."
+            f"`eps` bounds one norm, and suite {name!r} has attacks in {' and '.join(sorted(norms))}: set "
+            "`norm`."
         )
-    return Suite(name=name, attacks=SUITES[name](_RADII[dataset]), **_PROTOCOLS.get(name, {}))
+    attacks = SUITES[name](radii_for(image_shape, eps, norm))
+    return Suite(name=name, attacks=attacks, **_PROTOCOLS.get(name, {})).with_choices(norm=norm)
 
 
 def read_suite(file: Path) -> Suite:

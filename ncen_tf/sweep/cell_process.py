@@ -203,10 +203,11 @@ def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, lo
     if (folder / "report.json").is_file():
         return Report.read(folder / "report.json")
     # An export has no batch statistics: what needs them attacks the run.
-    needs_run = load_suite(attack.suite, cell.config.dataset).batch_statistics
+    test = ncen_tf.load_data(cell.config.dataset, **location).test
+    needs_run = load_suite(attack.suite, test.images.shape[1:]).batch_statistics
     report: Report = ncen_tf.evaluate(
         directory.run if needs_run else directory.export / ONNX_FILE,
-        ncen_tf.load_data(cell.config.dataset, **location).test,
+        test,
         suite=attack.suite,
         examples=attack.examples,
         seed=attack.seed,

@@ -104,7 +104,10 @@ def test_the_suite_decides_and_examples_are_balanced(linear: LinearTarget, data:
     assert ncen_tf.evaluate(linear, data, suite=GRADIENTS).objective == "member_average"
     assert ncen_tf.evaluate(linear, data, suite=GRADIENTS, objective="ensemble").objective == "ensemble"
     for options, says in (
-        ({"suite": "paper"}, "no perturbation bounds for 'mine'"),
+        ({"suite": QUERIES, "eps": 0.1}, "`eps` is stated by the attacks"),
+        ({"suite": "strict", "eps": 0.1}, "`eps` bounds one norm.*: set `norm`"),
+        ({"suite": "quick", "eps": 8}, "8/255 = 0.03137"),
+        ({"suite": "quick", "eps": -1}, "`eps` must be greater than 0, got -1"),
         ({"suite": QUERIES, "norm": "L2"}, "no attack in L2"),
         ({"suite": QUERIES, "seed": -1}, "`seed`"),
         ({"suite": QUERIES, "batch_size": 0}, "`batch_size`"),
@@ -132,7 +135,7 @@ def test_an_evaluation_resumes_and_its_images_are_replayed(
 def test_strict_on_an_onnx_file_does_without_tensorflow() -> None:
     code = (
         "import dataclasses, sys, ncen_tf\n"
-        "suite = ncen_tf.load_suite('strict', 'fashion_mnist').with_choices(norm='Linf')\n"
+        "suite = ncen_tf.load_suite('strict', (28, 28, 1)).with_choices(norm='Linf')\n"
         "def cheap(attack):\n"
         "    budgets = ('steps', 'restarts', 'queries')\n"
         "    few = {f.name: 2 for f in dataclasses.fields(attack) if f.name in budgets}\n"

@@ -57,7 +57,7 @@ def test_the_last_batch_is_filled_with_other_images(released: KerasTarget) -> No
 
 
 def test_same_attacks_as_the_papers_text(tiny_export: Path) -> None:
-    paper, released = (load_suite(name, "cifar10") for name in ("paper", "released"))
+    paper, released = (load_suite(name, (32, 32, 3)) for name in ("paper", "released"))
     assert paper.attacks == released.attacks
     assert paper.with_choices(objective="ensemble", batch_size=7).objective == "ensemble"
     assert released.with_choices(batch_size=64) == released

@@ -8,20 +8,24 @@ from typing import get_args
 import pytest
 
 from ncen_tf.attack.attack import Norm
+from ncen_tf.attack.radii import ImageShape, write_eps
 from ncen_tf.attack.suites import SUITES, load_suite, read_suite
 from ncen_tf.base.errors import InputError
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "suites" / "example.toml"
 
 
-def cells(name: str, dataset: str) -> list[tuple[object, ...]]:
-    settings = [attack.settings() for attack in load_suite(name, dataset).attacks]
+GREY, COLOUR = (28, 28, 1), (32, 32, 3)
+
+
+def cells(name: str, image_shape: ImageShape) -> list[tuple[object, ...]]:
+    settings = [attack.settings() for attack in load_suite(name, image_shape).attacks]
     return [tuple(s.get(k) for k in ("attack", "eps", "steps", "step_size", "decay")) for s in settings]
 
 
 def test_paper_suite_is_the_papers() -> None:
     expected = {
-        "fashion_mnist": [
+        GREY: [
             ("FGSM", 0.1, None, None, None),
             ("FGSM", 0.3, None, None, None),
             ("MI-FGSM", 0.1, 40, 0.01, 1.0),
@@ -31,7 +35,7 @@ def test_paper_suite_is_the_papers() -> None:
             ("BIM", 0.1, 10, 0.1, None),
             ("BIM", 0.15, 10, 0.15, None),
         ],
-        "cifar10": [
+        COLOUR: [
             ("FGSM", 0.03, None, None, None),
             ("FGSM", 0.09, None, None, None),
             ("MI-FGSM", 0.03, 40, 0.01, 1.0),
@@ -42,21 +46,20 @@ def test_paper_suite_is_the_papers() -> None:
             ("BIM", 0.02, 10, 0.02, None),
         ],
     }
-    for dataset, rows in expected.items():
-        assert cells("paper", dataset) == rows
-    assert cells("paper", "fashion_mnist_sample") == expected["fashion_mnist"]
+    for image_shape, rows in expected.items():
+        assert cells("paper", image_shape) == rows
 
 
-@pytest.mark.parametrize("dataset", ["fashion_mnist", "cifar10"])
-def test_other_suites(dataset: str) -> None:
-    paper = {row[1] for row in cells("paper", dataset)}
-    assert {row[:2] for row in cells("blackbox", dataset)} == {("Square", eps) for eps in paper}
-    assert [row[0] for row in cells("quick", dataset)] == ["FGSM", "PGD"]
-    assert all(load_suite(name, dataset).name == name for name in SUITES)
+@pytest.mark.parametrize("image_shape", [GREY, COLOUR])
+def test_other_suites(image_shape: ImageShape) -> None:
+    paper = {row[1] for row in cells("paper", image_shape)}
+    assert {row[:2] for row in cells("blackbox", image_shape)} == {("Square", eps) for eps in paper}
+    assert [row[0] for row in cells("quick", image_shape)] == ["FGSM", "PGD"]
+    assert all(load_suite(name, image_shape).name == name for name in SUITES)
 
 
 def test_the_shipped_example_loads() -> None:
-    suite = load_suite(str(EXAMPLE), "fashion_mnist")
+    suite = load_suite(str(EXAMPLE), GREY)
     assert suite.name == "custom (example.toml)"
     assert [attack.name for attack in suite.attacks] == ["FGSM", "PGD", "DIM", "Square"]
 
@@ -98,23 +101,23 @@ def test_a_wrong_file_names_itself_and_the_entry(content: str, says: str, tmp_pa
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="known are paper, released, strict, blackbox, quick"):
-        load_suite("papr", "fashion_mnist")
-    with pytest.raises(InputError, match="no perturbation bounds for 'mnist'"):
-        load_suite("paper", "mnist")
+        load_suite("papr", GREY)
     with pytest.raises(InputError, match="cannot be read"):
-        load_suite(str(tmp_path / "none.toml"), "fashion_mnist")
+        load_suite(str(tmp_path / "none.toml"), GREY)
 
 
 @pytest.mark.parametrize(
-    ("dataset", "radii"),
+    ("image_shape", "radii"),
     [
-        ("fashion_mnist", {"Linf": 0.1, "L2": 1.5}),
-        ("fashion_mnist_sample", {"Linf": 0.1, "L2": 1.5}),
-        ("cifar10", {"Linf": 8 / 255, "L2": 0.5}),
+        (GREY, {"Linf": 0.1, "L2": 1.5}),
+        (COLOUR, {"Linf": 8 / 255, "L2": 0.5}),
+        ((63, 300, 3), {"Linf": 8 / 255, "L2": 0.5}),
+        ((224, 224, 3), {"Linf": 4 / 255, "L2": 3.0}),
+        ((64, 64, 1), {"Linf": 4 / 255, "L2": 3.0}),
     ],
 )
-def test_both_norms_have_the_same_attacks(dataset: str, radii: dict[str, float]) -> None:
-    suite = load_suite("strict", dataset)
+def test_both_norms_have_the_same_attacks(image_shape: ImageShape, radii: dict[str, float]) -> None:
+    suite = load_suite("strict", image_shape)
     for norm, eps in radii.items():
         settings = {s["attack"]: s for s in (a.settings() for a in suite.attacks) if s["norm"] == norm}
         assert list(settings) == [
@@ -132,8 +135,35 @@ def test_both_norms_have_the_same_attacks(dataset: str, radii: dict[str, float])
     assert len(suite.attacks) == 16
 
 
+def test_a_bound_of_the_user_replaces_all_of_a_suite(tmp_path: Path) -> None:
+    for name in ("paper", "released", "blackbox", "quick"):
+        assert {attack.eps for attack in load_suite(name, COLOUR, eps=2 / 255).attacks} == {2 / 255}
+    for norm in get_args(Norm):
+        suite = load_suite("strict", COLOUR, eps=0.3, norm=norm)
+        assert {attack.threat_model for attack in suite.attacks} == {(norm, 0.3)}
+        assert len(suite.attacks) == 8
+    with pytest.raises(
+        InputError, match=r"`eps` bounds one norm, and suite 'strict' has attacks in L2 and Linf"
+    ):
+        load_suite("strict", COLOUR, eps=0.3)
+    file = tmp_path / "s.toml"
+    file.write_text('[[attack]]\nname = "Square"\neps = 1\n')
+    with pytest.raises(InputError, match="`eps` is stated in the suite file"):
+        load_suite(file, COLOUR, eps=0.3)
+
+
+def test_bounds_are_written_as_people_write_them() -> None:
+    assert [write_eps(eps) for eps in (8 / 255, 0.1, 4 / 255, 3.0, 1.0)] == [
+        "8/255",
+        "0.1",
+        "4/255",
+        "3",
+        "1",
+    ]
+
+
 def test_strict_is_about_the_ensemble_and_all_images() -> None:
-    suite = load_suite("strict", "cifar10")
+    suite = load_suite("strict", COLOUR)
     assert (suite.objective, suite.cumulative, suite.examples) == ("ensemble", True, 0)
     assert suite.with_choices(objective="ensemble", batch_size=50).batch_size == 50
     with pytest.raises(InputError, match="'strict' is measured with `objective`=ensemble"):
@@ -141,7 +171,7 @@ def test_strict_is_about_the_ensemble_and_all_images() -> None:
 
 
 def test_one_norm_of_the_suite_can_be_run_alone() -> None:
-    suite = load_suite("strict", "cifar10")
+    suite = load_suite("strict", COLOUR)
     linf, l2 = (suite.with_choices(norm=norm) for norm in get_args(Norm))
     assert (*linf.attacks, *l2.attacks) == suite.attacks
     assert {attack.eps for attack in l2.attacks} == {0.5}
@@ -156,7 +186,7 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     ):
         of_one_kind.with_choices(check_gradients=True)
     with pytest.raises(InputError, match=r"'paper' has no attack in L2: leave `norm` out\."):
-        load_suite("paper", "cifar10").with_choices(norm="L2")
+        load_suite("paper", COLOUR).with_choices(norm="L2")
 
 
 def test_a_custom_suite_chooses_the_norm(tmp_path: Path) -> None:
@@ -187,7 +217,7 @@ def test_a_norm_that_an_attack_does_not_know_is_refused(line: str, says: str, tm
 def test_suites_and_gates_load_without_tensorflow() -> None:
     code = (
         "import sys, ncen_tf.attack.suites, ncen_tf.report.gate\n"
-        "ncen_tf.attack.suites.load_suite('strict', 'cifar10')\n"
+        "ncen_tf.attack.suites.load_suite('strict', (32, 32, 3))\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     root = Path(__file__).parents[2]

@@ -15,6 +15,7 @@ import pytest
 import ncen_tf.tables
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import IMAGE_SHAPES
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.formats import format_tables, results_page
@@ -242,7 +243,7 @@ def test_attacks_of_the_paper_are_those_of_the_suite(dataset: str) -> None:
     assert len(cells) == 539
     assert cells["value"].between(0, 1, inclusive="neither").all()
     printed = cells[(cells["dataset"] == dataset) & (cells["attack"] != "ACE")]
-    suite = {(attack.name, attack.eps) for attack in load_suite("paper", dataset).attacks}
+    suite = {(attack.name, attack.eps) for attack in load_suite("paper", IMAGE_SHAPES[dataset]).attacks}
     assert set(zip(printed["attack"], printed["eps"], strict=True)) == suite
 
 
