@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,6 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 Completed = subprocess.CompletedProcess[str]
 Program = Callable[..., Completed]
+
+OUT = {"train": "--run_dir", "export": "--out"}
 
 
 @pytest.fixture
@@ -43,31 +46,36 @@ def refuse(run_program: Program) -> Callable[..., None]:
     return check
 
 
-def _run_once(name: str, *arguments: str) -> None:
-    command = [sys.executable, "-m", f"ncen_tf.{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
+def _run_once(factory: pytest.TempPathFactory, name: str, program: str, *arguments: str) -> Path:
+    """Run a program that writes the folder ``name``; processes of pytest-xdist share one such folder."""
+    base = factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{out}.lock"):
+        if not out.exists():
+            command = [sys.executable, "-m", f"ncen_tf.{program}", *arguments, f"{OUT[program]}={out}"]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+            assert done.returncode == 0, done.stderr
+    return out
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A really trained, very small run; ACE about 0.5."""
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    _run_once(
+    return _run_once(
+        tmp_path_factory,
+        "tiny-run",
         "train",
         "--dataset=fashion_mnist_sample",
         "--architecture=resnet8,resnet8",
         "--train_examples=600",
         "--test_examples=300",
         "--epochs=2",
-        f"--run_dir={run}",
     )
-    return run
 
 
 @pytest.fixture(scope="session")
 def tiny_export(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that can be exported of it."""
-    out = tmp_path_factory.mktemp("exports") / "tiny"
-    _run_once("export", f"--run={tiny_run}", f"--out={out}", "--members", "--onnx_precision=float16,int8")
-    return out
+    return _run_once(
+        tmp_path_factory, "tiny", "export", f"--run={tiny_run}", "--members", "--onnx_precision=float16,int8"
+    )
