@@ -14,8 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from absl import app, flags
-from absl import logging as absl_logging
+from absl import app, flags, logging as absl_logging
 
 from ncen_tf.base.errors import InputError, LostWorkerError, one_line
 from ncen_tf.base.flags import FlagField, flags_of, parse_number, unflatten

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -76,7 +76,7 @@ def main(flags: AttackFlags) -> int | None:
     out = flags.out or _default_out(flags.target, protocol)
     for folder in (out, flags.junit.parent if flags.junit else out):
         _require_writable(folder)
-    opening = {
+    opening: dict[str, Any] = {
         "interface": OnnxInterface(**{name: getattr(flags, name) for name in OnnxInterface.model_fields}),
         "providers": flags.providers,
         "allow_unverified": flags.allow_unverified,

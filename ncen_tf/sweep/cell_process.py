@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
 from pydantic import Field
 
@@ -22,7 +23,7 @@ from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.grid import AttackSettings, GridCell
 from ncen_tf.sweep.records import RECORD, CellRecord
-from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.run_directory import RunDirectory, RunSummary
 
 LOG = "log.txt"
 INTERRUPTED = 130
@@ -38,7 +39,13 @@ class Share(Settings):
     """Environment variables, such as the GPUs."""
 
 
-Location = dict[str, Path | None]
+class Location(TypedDict):
+    """Where datasets are: arguments of :func:`ncen_tf.load_data`."""
+
+    data_dir: str | Path | None
+    archive_dir: str | Path | None
+
+
 """Folders of datasets: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
 
 
@@ -172,8 +179,12 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
     if not RunDirectory(directory.run).is_complete:
         directory.delete_export(seconds)  # of an earlier training
     with step("train"):
-        sizes = {"train_examples": config.train_examples, "test_examples": config.test_examples}
-        data = ncen_tf.load_data(config.dataset, **location, **sizes)
+        data = ncen_tf.load_data(
+            config.dataset,
+            train_examples=config.train_examples,
+            test_examples=config.test_examples,
+            **location,
+        )
         run = ncen_tf.train_ensemble(config, data, directory.run)
     with step("export"):
         if (directory.export / MANIFEST).is_file():
@@ -187,7 +198,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
     record = CellRecord(
         name=directory.path.name,
         config=config,
-        run=run.summary,
+        run=RunSummary.read(RunDirectory(directory.run).summary_file),
         export=manifest.accuracy,
         onnx_sha256=manifest.files[ONNX_FILE].sha256,
         reports=reports,

@@ -61,8 +61,7 @@ class Sweep:
         self.interrupted = False
         self._running: set[multiprocessing.process.BaseProcess] = set()
         self._lock = threading.RLock()  # A signal may come while the main thread holds it.
-        folders = {"data_dir": data_dir, "archive_dir": archive_dir}
-        self._location: Location = {name: Path(path) if path else None for name, path in folders.items()}
+        self._location: Location = {"data_dir": data_dir, "archive_dir": archive_dir}
         self._folders = self._find_folders()
 
     def describe(self) -> str:

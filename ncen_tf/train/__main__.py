@@ -60,9 +60,10 @@ def main(flags: Flags) -> None:
         path,
         overwrite=flags.overwrite,
     )
-    members = ", ".join(f"{accuracy:.4f}" for accuracy in run.summary.member_accuracy)
+    test = run.history[-1].test
+    members = ", ".join(f"{accuracy:.4f}" for accuracy in test.member_accuracy)
     print(
-        f"Clean accuracy {run.summary.clean_accuracy:.4f} on {run.data.test_examples} test images "
+        f"Clean accuracy {test.clean_accuracy:.4f} on {run.data.test_examples} test images "
         f"(members {members}).\nRun: {path}, how the members' gradients relate: diagnostics.png\n"
         f"Next: python -m ncen_tf.export --run={path} --out=exports/{path.name}"
     )

@@ -223,7 +223,7 @@ def test_names_that_tensorflow_takes_for_patterns(name: str, tmp_path: Path) -> 
 def test_overwrite_writes_through_a_symbolic_link(tmp_path: Path) -> None:
     target, link = tmp_path / "volume" / "export", tmp_path / "link"
     first, second = own_ensemble(), own_ensemble()
-    arguments = {"data": own_data(), "formats": ["onnx"]}
+    arguments: dict[str, Any] = {"data": own_data(), "formats": ["onnx"]}
     ncen_tf.export_ensemble(first, target, **arguments)
     link.symlink_to(target)
     with pytest.raises(InputError, match="exists"):

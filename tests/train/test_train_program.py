@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -232,7 +233,7 @@ def test_an_adversarial_run_resumes_step_exactly(run_program: Program, tmp_path:
 
 
 def test_learning_rates_by_step() -> None:
-    def rates(steps: tuple[int, ...], **settings: object) -> list[float]:
+    def rates(steps: tuple[int, ...], **settings: Any) -> list[float]:
         schedule = learning_rates(ncen_tf.TrainConfig(epochs=60, **settings), 10)
         assert not isinstance(schedule, float)
         return [float(schedule(step)) for step in steps]
