@@ -1,9 +1,7 @@
 """Expansion of nodes without a rule, and of old forms of operators, into operators that have rules."""
 
-import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import onnx
 import onnx.inliner
 
@@ -12,11 +10,11 @@ from ncen_tf.onnx_grad.registry import Node, find_rule
 
 # (builder, node) -> names of the outputs, computed by the nodes that it appends.
 ExpansionFunction = Callable[[GraphBuilder, Node], Sequence[str]]
+# The same; None where the node can stay as it is.
+UpgradeFunction = Callable[[GraphBuilder, Node], Sequence[str] | None]
 
 _EXPANSIONS: dict[tuple[str, str], ExpansionFunction] = {}
-_UPGRADES: dict[str, ExpansionFunction] = {}
-_MICROSOFT = "com.microsoft"
-_POOLS = ("MaxPool", "AveragePool", "LpPool")
+_UPGRADES: dict[str, tuple[int, UpgradeFunction]] = {}
 
 
 def expansion(*op_types: str, domain: str = "") -> Callable[[ExpansionFunction], ExpansionFunction]:
@@ -29,11 +27,14 @@ def expansion(*op_types: str, domain: str = "") -> Callable[[ExpansionFunction],
     return register
 
 
-def upgrade(*op_types: str) -> Callable[[ExpansionFunction], ExpansionFunction]:
-    """Register the decorated function as the conversion of operators from opset 9 or 10 to opset 11."""
+def upgrade(*op_types: str, before: int) -> Callable[[UpgradeFunction], UpgradeFunction]:
+    """Register the decorated function as the conversion of operators of opsets lower than `before`.
 
-    def register(function: ExpansionFunction) -> ExpansionFunction:
-        _UPGRADES.update(dict.fromkeys(op_types, function))
+    Unlike an expansion, it also converts nodes that do not depend on the image.
+    """
+
+    def register(function: UpgradeFunction) -> UpgradeFunction:
+        _UPGRADES.update(dict.fromkeys(op_types, (before, function)))
         return function
 
     return register
@@ -60,14 +61,11 @@ def expand(
         condition = builder.facts.constant(node.input[0])
         if condition is not None:
             return _branch(builder, node, bool(condition.any()))
-    if node.op_type in _POOLS and builder.opset < 22:
-        pads = _pads_without_ceil_mode(builder, node)
-        if pads is not None:
-            return _replace(builder, node, lambda g, view: _pool_with_pads(g, view, pads))
-    if opset < 11 and not domain and node.op_type in _UPGRADES:
-        return _replace(builder, node, _UPGRADES[node.op_type])
-    if node.op_type == "LayerNormalization" and builder.opset < 17:
-        return _replace(builder, node, layer_normalization_before_17)
+    before, conversion = _UPGRADES.get(node.op_type, (0, None)) if not domain else (0, None)
+    if conversion is not None and opset < before:
+        replacement = _replace(builder, node, conversion)
+        if replacement is not None:
+            return replacement
     if not depends or find_rule(node) is not None:
         return None
     if (domain, node.op_type) in _EXPANSIONS:
@@ -87,9 +85,9 @@ def nodes_read(node: onnx.NodeProto) -> set[str]:
 
 
 def _replace(
-    builder: GraphBuilder, node: onnx.NodeProto, function: ExpansionFunction
-) -> list[onnx.NodeProto]:
-    """Return the nodes that an expansion appends, and an Identity for each output."""
+    builder: GraphBuilder, node: onnx.NodeProto, function: UpgradeFunction
+) -> list[onnx.NodeProto] | None:
+    """Return the nodes that an expansion appends, and an Identity for each output; None if it stays."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     view = Node(node, tuple(node.input), tuple(node.output), attributes, (), ())
     kept, builder.nodes = builder.nodes, []
@@ -98,6 +96,8 @@ def _replace(
         made = builder.nodes
     finally:
         builder.nodes = kept
+    if found is None:
+        return None
     named = zip(found, node.output, strict=False)
     return [*made, *(onnx.helper.make_node("Identity", [a], [b]) for a, b in named if b)]
 
@@ -171,245 +171,3 @@ def _schema_function(builder: GraphBuilder, node: onnx.NodeProto) -> list[onnx.N
     made = {name for inner in found.graph.node for name in inner.output if name} - kept
     names = {name: builder.fresh(f"{node.output[0]}/{name}") for name in sorted(made)}
     return [_renamed(inner, names) for inner in found.graph.node]
-
-
-def _pads_without_ceil_mode(builder: GraphBuilder, node: onnx.NodeProto) -> list[int] | None:
-    """Return pads for a pool with `ceil_mode` whose last window starts in the padding, else None.
-
-    Runtimes drop such a window, but before opset 22 ONNX's shape inference counts it. With less padding at
-    the end, and without `ceil_mode`, both give the same, and padding does not change the other windows.
-    """
-    a = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
-    if not a.get("ceil_mode", 0) or a.get("auto_pad", b"NOTSET") != b"NOTSET":
-        return None
-    if not builder.facts.has_shape(node.input[0]):
-        return None
-    sizes = builder.facts.shape(node.input[0])[2:]
-    rank = len(sizes)
-    pads = list(a.get("pads", [0] * 2 * rank))
-    strides, dilations = a.get("strides", [1] * rank), a.get("dilations", [1] * rank)
-    dropped = False
-    for i, (size, kernel) in enumerate(zip(sizes, a["kernel_shape"], strict=True)):
-        if size is None:
-            return None
-        extent = (kernel - 1) * dilations[i] + 1
-        steps = -(-(size + pads[i] + pads[rank + i] - extent) // strides[i])
-        if steps * strides[i] >= size + pads[i]:
-            steps -= 1
-            dropped = True
-            pads[rank + i] = max(0, steps * strides[i] + extent - size - pads[i])
-        elif steps * strides[i] + extent > size + pads[i] + pads[rank + i]:
-            if a.get("count_include_pad", 0):
-                return None  # more padding would count as entries
-            pads[rank + i] = steps * strides[i] + extent - size - pads[i]
-    return pads if dropped else None
-
-
-def _pool_with_pads(g: GraphBuilder, node: Node, pads: Sequence[int]) -> Sequence[str]:
-    same = {k: v for k, v in node.attributes.items() if k not in ("ceil_mode", "pads")}
-    return g.ops(node.op_type, len(node.outputs), *node.inputs, pads=pads, **same)
-
-
-# Operators of opset 9 and 10, written as in opset 11.
-
-
-@upgrade("Clip")
-def clip(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x, a = node.inputs[0], node.attributes
-    bounds = [g.like(a[name], x) if name in a else "" for name in ("min", "max")]
-    return [g.op("Clip", x, *bounds)]
-
-
-@upgrade("Pad")
-def pad(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x, a = node.inputs[0], node.attributes
-    value = g.like(a.get("value", 0.0), x)
-    return [g.op("Pad", x, g.integers(a["pads"]), value, mode=a.get("mode", b"constant"))]
-
-
-@upgrade("Slice")
-def slice_(g: GraphBuilder, node: Node) -> Sequence[str]:
-    a = node.attributes
-    bounds = [g.integers(a[name]) for name in ("starts", "ends", "axes") if name in a]
-    return [g.op("Slice", *node.inputs, *bounds)]  # from opset 10 the bounds are inputs
-
-
-@upgrade("Upsample", "Resize")
-def resize(g: GraphBuilder, node: Node) -> Sequence[str]:
-    """Both have no coordinate modes: an output at o reads the input at o / scale."""
-    x = node.inputs[0]
-    scales = (
-        node.inputs[1]
-        if len(node.inputs) > 1
-        else g.constant(np.array(node.attributes["scales"], np.float32))
-    )
-    value = g.facts.constant(scales)
-    if value is None or (value.min() < 1 < value.max()):
-        raise node.unsupported("has unknown scales, or enlarges one axis and shrinks another")
-    return [
-        g.op(
-            "Resize",
-            x,
-            g.constant(np.zeros(0, np.float32)),
-            scales,
-            mode=node.attributes.get("mode", b"nearest"),
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="ceil" if value.min() < 1 else "floor",
-        )
-    ]
-
-
-@upgrade("Scatter")
-def scatter(g: GraphBuilder, node: Node) -> Sequence[str]:
-    return [g.op("ScatterElements", *node.inputs, axis=node.attributes.get("axis", 0))]
-
-
-@upgrade("TopK")
-def top_k(g: GraphBuilder, node: Node) -> Sequence[str]:
-    k = node.inputs[1] if len(node.inputs) > 1 else g.integers([node.attributes["k"]])
-    return g.ops("TopK", 2, node.inputs[0], k, axis=node.attributes.get("axis", -1))
-
-
-# Operators of the ONNX standard without a function body.
-
-
-@expansion("CastLike")
-def cast_like(g: GraphBuilder, node: Node) -> Sequence[str]:
-    return [g.op("Cast", node.inputs[0], to=g.facts.element_type(node.inputs[1]))]
-
-
-@expansion("LpNormalization")
-def lp_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x = node.inputs[0]
-    op = f"ReduceL{node.attributes.get('p', 2)}"
-    norm = g.reduce(op, x, [node.attributes.get("axis", -1)])
-    is_zero = g.op("Equal", norm, g.like(0.0, x))
-    return [g.op("Div", x, g.op("Where", is_zero, g.like(1.0, x), norm))]
-
-
-@expansion("LpPool")
-def lp_pool(g: GraphBuilder, node: Node) -> Sequence[str]:
-    """(sum of |x|^p over the window)^(1/p), the sum as an average times the size of the window."""
-    x, p = node.inputs[0], node.attributes.get("p", 2)
-    same = {k: v for k, v in node.attributes.items() if k != "p"}
-    powers = g.op("Pow", g.op("Abs", x), g.like(p, x))
-    mean = g.op("AveragePool", powers, count_include_pad=1, **same)
-    total = g.op("Mul", mean, g.like(math.prod(node.attributes["kernel_shape"]), x))
-    return [g.op("Pow", total, g.like(1 / p, x))]
-
-
-@expansion("LRN")
-def local_response_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
-    """x / (bias + alpha / size * sum of x^2 over `size` channels)^beta."""
-    x, a = node.inputs[0], node.attributes
-    size = a["size"]
-    channels = g.shape(x)[1]
-    if channels is None:
-        raise node.unsupported("normalizes over an unknown number of channels")
-    flat = g.op("Reshape", g.op("Mul", x, x), g.integers([0, 1, channels, -1]))
-    pads = [(size - 1) // 2, 0, size // 2, 0]
-    mean = g.op("AveragePool", flat, kernel_shape=[size, 1], pads=pads, count_include_pad=1)
-    scaled = g.op("Mul", g.op("Reshape", mean, g.op("Shape", x)), g.like(a.get("alpha", 1e-4), x))
-    base = g.op("Add", scaled, g.like(a.get("bias", 1.0), x))
-    return [g.op("Div", x, g.op("Pow", base, g.like(a.get("beta", 0.75), x)))]
-
-
-# Operators that onnxruntime's optimizer writes.
-
-
-def _activation(g: GraphBuilder, node: Node, x: str, kind: bytes, parameters: Sequence[float]) -> str:
-    op = kind.decode()
-    if op in ("", "Relu", "Sigmoid", "Tanh"):
-        return g.op(op, x) if op else x
-    if op == "LeakyRelu":
-        return g.op(op, x, alpha=parameters[0])
-    if op == "HardSigmoid":
-        return g.op(op, x, alpha=parameters[0], beta=parameters[1])
-    if op == "Clip":
-        return g.op(op, x, *(g.like(value, node.inputs[0]) for value in parameters))
-    raise node.unsupported(f"applies {op}")
-
-
-@expansion("FusedConv", domain=_MICROSOFT)
-def fused_conv(g: GraphBuilder, node: Node) -> Sequence[str]:
-    own = ("activation", "activation_params")
-    y = g.op("Conv", *node.inputs[:3], **{k: v for k, v in node.attributes.items() if k not in own})
-    if node.input(3):
-        y = g.op("Add", y, node.input(3))
-    a = node.attributes
-    return [_activation(g, node, y, a.get("activation", b""), a.get("activation_params", ()))]
-
-
-@expansion("FusedGemm", domain=_MICROSOFT)
-def fused_gemm(g: GraphBuilder, node: Node) -> Sequence[str]:
-    own = [k for k in node.attributes if k.startswith("activation")]
-    y = g.op("Gemm", *node.inputs, **{k: v for k, v in node.attributes.items() if k not in own})
-    names = ("activation_alpha", "activation_beta")
-    parameters = [node.attributes[name] for name in names if name in node.attributes]
-    return [_activation(g, node, y, node.attributes.get("activation", b""), parameters)]
-
-
-@expansion("FusedMatMul", domain=_MICROSOFT)
-def fused_matmul(g: GraphBuilder, node: Node) -> Sequence[str]:
-    if node.attributes.get("transBatchA", 0) or node.attributes.get("transBatchB", 0):
-        raise node.unsupported("transposes the batch")
-    operands = []
-    for name, flag in zip(node.inputs, ("transA", "transB"), strict=True):
-        rank = len(g.shape(name))
-        swap = node.attributes.get(flag, 0) and rank > 1
-        perm = [*range(rank - 2), rank - 1, rank - 2]
-        operands.append(g.op("Transpose", name, perm=perm) if swap else name)
-    product = g.op("MatMul", *operands)
-    return [g.op("Mul", product, g.like(node.attributes.get("alpha", 1.0), node.inputs[0]))]
-
-
-@expansion("Gelu", "BiasGelu", domain=_MICROSOFT)
-def gelu(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x = g.add(node.inputs)
-    like = node.inputs[0]
-    error = g.op("Erf", g.op("Mul", x, g.like(math.sqrt(0.5), like)))
-    return [g.op("Mul", g.op("Mul", x, g.like(0.5, like)), g.op("Add", error, g.like(1.0, like)))]
-
-
-@expansion("FastGelu", domain=_MICROSOFT)
-def fast_gelu(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x = g.add([name for name in node.inputs if name])
-    like = node.inputs[0]
-    cubic = g.op("Add", g.op("Mul", g.op("Mul", x, x), g.like(0.044715, like)), g.like(1.0, like))
-    inner = g.op("Mul", g.op("Mul", x, cubic), g.like(math.sqrt(2 / math.pi), like))
-    factor = g.op("Add", g.op("Tanh", inner), g.like(1.0, like))
-    return [g.op("Mul", g.op("Mul", x, g.like(0.5, like)), factor)]
-
-
-@expansion("QuickGelu", domain=_MICROSOFT)
-def quick_gelu(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x = node.inputs[0]
-    gate = g.op("Sigmoid", g.op("Mul", x, g.like(node.attributes.get("alpha", 1.702), x)))
-    return [g.op("Mul", x, gate)]
-
-
-@expansion("SkipLayerNormalization", domain=_MICROSOFT)
-def skip_layer_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
-    if any(node.outputs[1:3]):
-        raise node.unsupported("has statistics as outputs")
-    total = g.op("Add", *node.inputs[:2])
-    if node.input(4):
-        total = g.op("Add", total, node.input(4))
-    y = _normalized(g, node, total, node.inputs[2], node.input(3), len(g.shape(node.inputs[0])) - 1)
-    return [y, "", "", total]
-
-
-def layer_normalization_before_17(g: GraphBuilder, node: Node) -> Sequence[str]:
-    """Expand what onnxruntime's optimizer writes in models of opsets that have no such operator."""
-    axis = node.attributes.get("axis", -1) % len(g.shape(node.inputs[0]))
-    return [_normalized(g, node, node.inputs[0], node.inputs[1], node.input(2), axis)]
-
-
-def _normalized(g: GraphBuilder, node: Node, x: str, scale: str, bias: str, axis: int) -> str:
-    like = node.inputs[0]
-    axes = range(axis, len(g.shape(like)))
-    centred = g.op("Sub", x, g.reduce_mean(x, axes))
-    variance = g.reduce_mean(g.op("Mul", centred, centred), axes)
-    epsilon = g.like(node.attributes.get("epsilon", 1e-5), like)
-    y = g.op("Mul", g.op("Div", centred, g.op("Sqrt", g.op("Add", variance, epsilon))), scale)
-    return g.op("Add", y, bias) if bias else y

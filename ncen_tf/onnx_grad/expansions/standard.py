@@ -1,0 +1,49 @@
+"""Operators of the ONNX standard that have neither a rule nor a function body."""
+
+import math
+from collections.abc import Sequence
+
+from ncen_tf.onnx_grad.builder import GraphBuilder
+from ncen_tf.onnx_grad.expansion import expansion
+from ncen_tf.onnx_grad.registry import Node
+
+
+@expansion("CastLike")
+def cast_like(g: GraphBuilder, node: Node) -> Sequence[str]:
+    return [g.op("Cast", node.inputs[0], to=g.facts.element_type(node.inputs[1]))]
+
+
+@expansion("LpNormalization")
+def lp_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
+    x = node.inputs[0]
+    op = f"ReduceL{node.attributes.get('p', 2)}"
+    norm = g.reduce(op, x, [node.attributes.get("axis", -1)])
+    is_zero = g.op("Equal", norm, g.like(0.0, x))
+    return [g.op("Div", x, g.op("Where", is_zero, g.like(1.0, x), norm))]
+
+
+@expansion("LpPool")
+def lp_pool(g: GraphBuilder, node: Node) -> Sequence[str]:
+    """(sum of |x|^p over the window)^(1/p), the sum as an average times the size of the window."""
+    x, p = node.inputs[0], node.attributes.get("p", 2)
+    same = {k: v for k, v in node.attributes.items() if k != "p"}
+    powers = g.op("Pow", g.op("Abs", x), g.like(p, x))
+    mean = g.op("AveragePool", powers, count_include_pad=1, **same)
+    total = g.op("Mul", mean, g.like(math.prod(node.attributes["kernel_shape"]), x))
+    return [g.op("Pow", total, g.like(1 / p, x))]
+
+
+@expansion("LRN")
+def local_response_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
+    """x / (bias + alpha / size * sum of x^2 over `size` channels)^beta."""
+    x, a = node.inputs[0], node.attributes
+    size = a["size"]
+    channels = g.shape(x)[1]
+    if channels is None:
+        raise node.unsupported("normalizes over an unknown number of channels")
+    flat = g.op("Reshape", g.op("Mul", x, x), g.integers([0, 1, channels, -1]))
+    pads = [(size - 1) // 2, 0, size // 2, 0]
+    mean = g.op("AveragePool", flat, kernel_shape=[size, 1], pads=pads, count_include_pad=1)
+    scaled = g.op("Mul", g.op("Reshape", mean, g.op("Shape", x)), g.like(a.get("alpha", 1e-4), x))
+    base = g.op("Add", scaled, g.like(a.get("bias", 1.0), x))
+    return [g.op("Div", x, g.op("Pow", base, g.like(a.get("beta", 0.75), x)))]
