@@ -14,6 +14,7 @@ from ncen_tf.onnx_grad.facts import GraphFacts, Shape
 
 _END = np.iinfo(np.int64).max  # of a Slice: up to the last entry
 _LARGEST_MATRIX = 2**22  # entries
+LARGEST_TABLE = 2**24  # entries of a matrix of 0 and 1 by which a gradient adds up
 
 
 class GraphBuilder:
@@ -55,7 +56,7 @@ class GraphBuilder:
 
     def constant(self, value: NDArray[Any]) -> str:
         """Add an initializer; equal ones are stored once."""
-        key = (value.dtype.str, value.shape, hashlib.sha256(np.ascontiguousarray(value).data).digest())
+        key = (value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).digest())
         if key not in self._constants:
             name = self.fresh(f"grad/constant_{len(self._constants)}")
             tensor = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
@@ -88,6 +89,9 @@ class GraphBuilder:
 
     def zeros(self, tensor: str) -> str:
         """Create zeros in the shape of a forward tensor."""
+        element_type = self.facts.element_type(tensor)
+        if element_type == onnx.TensorProto.BFLOAT16 and self.opset < 20:
+            return self.op("Cast", self.op("ConstantOfShape", self.op("Shape", tensor)), to=element_type)
         value = numpy_helper.from_array(np.zeros(1, self.dtype(tensor)))
         return self.op("ConstantOfShape", self.op("Shape", tensor), value=value)
 
@@ -121,6 +125,12 @@ class GraphBuilder:
         if shape.count(None) > 1:
             return self.op("Reshape", tensor, self.op("Shape", forward))
         return self.reshape(tensor, shape)
+
+    def unsqueeze(self, tensor: str, axis: int) -> str:
+        """Insert an axis of size 1."""
+        if self.opset < 13:
+            return self.op("Unsqueeze", tensor, axes=[axis])
+        return self.op("Unsqueeze", tensor, self.integers([axis]))
 
     def expand_like(self, tensor: str, forward: str) -> str:
         """Broadcast to the shape of a forward tensor."""
@@ -177,6 +187,18 @@ class GraphBuilder:
         order = [*range(axis), *range(axis + 1, rank), axis]
         last = self.op("MatMul", self.op("Transpose", tensor, perm=order), self.like(matrix, like))
         return self.op("Transpose", last, perm=[order.index(i) for i in range(rank)])
+
+    def scatter_along(
+        self, tensor: str, source: NDArray[np.int64], axis: int, rank: int, size: int, like: str
+    ) -> str:
+        """Add entry i of `axis` to entry `source[i]` of an axis of `size`, by a product with a 0/1 matrix.
+
+        Raises:
+            ValueError: the matrix would be too large.
+        """
+        if size * max(size, source.size) > LARGEST_TABLE:
+            raise ValueError(f"picking {source.size} of {size} entries of an axis has too large a gradient")
+        return self.times_matrix(tensor, np.eye(size)[source], axis, rank, like)
 
     def scatter_add(self, base: str, indices: str, updates: str) -> str:
         """Add `updates` to `base` at `indices`, as ScatterND does; repeated indices add up (opset 16)."""

@@ -1,8 +1,8 @@
-"""Reverse-mode differentiation of an ONNX model, and the split into a forward and a backward model."""
+"""Reverse-mode differentiation of an ONNX model."""
 
-import math
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import onnx
 import onnx.inliner
@@ -11,11 +11,12 @@ from onnx import TensorProto
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.expansion import expand, nodes_read
 from ncen_tf.onnx_grad.facts import FLOAT_TYPES, GraphFacts
+from ncen_tf.onnx_grad.models import make_model, without_weights
 from ncen_tf.onnx_grad.registry import Node, UnsupportedOpError, find_rule
 
+STRAIGHT_THROUGH = "straight_through"
 MIN_OPSET, MAX_OPSET = 9, 24
 _OLDEST_WRITTEN = 11  # the rules write operators of this opset or later
-_SMALL = 2**10  # entries of the initializers that shape inference reads
 _INTEGER_IMAGES = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
 
 
@@ -24,12 +25,15 @@ def gradient_model(
     output: str | None = None,
     image: str | None = None,
     image_shape: Sequence[int] | None = None,
+    *,
+    tensor: str | None = None,
+    quantization: str | None = None,
 ) -> onnx.ModelProto:
-    """Add the vector-Jacobian product of one output with respect to one input to a model.
+    """Add the vector-Jacobian product of one output with respect to one tensor to a model.
 
     For a model f and a cotangent v, the new output is v^T df/dx: with v = dL/df(x) it is the gradient of
-    the loss L with respect to the image. Only standard ONNX operators of the model's opset are used (of
-    opset 11 for older models). The argument is not modified.
+    the loss L with respect to the image, or to a tensor inside the model. Only standard ONNX operators of the
+    model's opset are used (of opset 11 for older models). The argument is not modified.
 
     Args:
         model: a float model, opset 9 to 24, its weights in memory.
@@ -38,25 +42,31 @@ def gradient_model(
             differentiated through the Cast to floats that reads it.
         image_shape: sizes of the image without the batch, for a model that leaves more than the batch
             dynamic; the gradient then holds for images of this shape only.
+        tensor: a tensor inside the model to differentiate by, instead of the image. It becomes an output.
+        quantization: "straight_through" takes the gradient of a quantized model as if it did not round
+            (Bengio et al., arXiv:1308.3432); None refuses a model that quantizes what depends on the image.
 
     Returns:
         A model with the inputs of `model` and, last, `{output}_cotangent` of the shape of `output`; and with
-        the outputs of `model` and, last, `{image}_gradient` of the shape of `image`. (A number is appended
-        to a name that the model already uses.)
+        the outputs of `model` (and `tensor`) and, last, `{image}_gradient` (or `{tensor}_gradient`) of the
+        shape of `image`. (A number is appended to a name that the model already uses.)
 
     Raises:
         UnsupportedOpError: operators between image and output have no rule.
-        ValueError: the opset is outside 9 to 24, there is no such input or output, either is not a float
-            tensor, the output does not depend on the image, or a shape is not static.
+        ValueError: the opset is outside 9 to 24, there is no such input, output or tensor, one is not of
+            floats, the output does not depend on the image, a shape is not static, or `quantization` is
+            another word.
 
     Source:
         Griewank and Walther, "Evaluating Derivatives", 2nd ed., 2008, ch. 3 (reverse mode).
     """
+    if quantization not in (None, STRAIGHT_THROUGH):
+        raise ValueError(f"`quantization` must be {STRAIGHT_THROUGH!r} or None, got {quantization!r}.")
     opset = _opset(model)
-    skeleton = _without_weights(model)
+    skeleton = without_weights(model)
     if model.functions:
         skeleton = onnx.inliner.inline_local_functions(skeleton)
-    weights = {tensor.name for tensor in model.graph.initializer}
+    weights = {weight.name for weight in model.graph.initializer}
     # An initializer that is listed as an input could be overridden when the model runs, but the gradient is
     # computed with its value.
     inputs = [value for value in skeleton.graph.input if value.name not in weights]
@@ -69,23 +79,28 @@ def gradient_model(
     facts = GraphFacts(imports, model.ir_version)
     for value in inputs:
         facts.add_input(value, image_shape if value.name == x.name else None)
-    for tensor in model.graph.initializer:
-        facts.add_weight(tensor)
+    for weight in model.graph.initializer:
+        facts.add_weight(weight)
     names = {value.name for value in (*inputs, *skeleton.graph.output)} | weights
     names.update(name for node in skeleton.graph.node for name in (node.name, *node.input, *node.output))
     builder = GraphBuilder(written, facts, names)
-    active = _forward(builder, skeleton.graph.node, x, opset)
-    _refuse(builder, active, y.name)
+    source = _Source(tensor or x.name, quantization == STRAIGHT_THROUGH)
+    active = _forward(builder, skeleton.graph.node, x, opset, source)
+    outputs = list(skeleton.graph.output)
+    wanted = x if tensor is None else _inner(builder, tensor)
+    if wanted.name not in {value.name for value in (*inputs, *outputs)} | weights:
+        outputs.append(wanted)
+    _refuse(builder, active, y.name, source)
 
     cotangent = builder.fresh(f"{y.name}_cotangent")
-    element_type = x.type.tensor_type.elem_type
-    source = _backward(builder, active, x.name, y.name, cotangent)
+    element_type = wanted.type.tensor_type.elem_type
+    found = _backward(builder, active, wanted.name, y.name, cotangent)
     if element_type not in FLOAT_TYPES:
         element_type = TensorProto.FLOAT
-        source = builder.op("Cast", source, to=element_type)
-    gradient = onnx.ValueInfoProto(name=builder.fresh(f"{x.name}_gradient"), type=x.type)
+        found = builder.op("Cast", found, to=element_type)
+    gradient = onnx.ValueInfoProto(name=builder.fresh(f"{wanted.name}_gradient"), type=wanted.type)
     gradient.type.tensor_type.elem_type = element_type
-    builder.nodes.append(onnx.helper.make_node("Identity", [source], [gradient.name]))
+    builder.nodes.append(onnx.helper.make_node("Identity", [found], [gradient.name]))
     for value in skeleton.graph.output:  # the checker asks for shapes
         if not value.type.tensor_type.HasField("shape") and facts.has_shape(value.name):
             element = facts.element_type(value.name)
@@ -93,21 +108,56 @@ def gradient_model(
     inputs.append(
         onnx.helper.make_tensor_value_info(cotangent, y.type.tensor_type.elem_type, builder.shape(y.name))
     )
-    result = _model(
-        model, builder.nodes, inputs, [*skeleton.graph.output, gradient], model.graph.initializer, imports
-    )
+    result = make_model(model, builder.nodes, inputs, [*outputs, gradient], model.graph.initializer, imports)
     read = {name for node in builder.nodes for name in nodes_read(node)}
-    result.graph.initializer.extend(tensor for tensor in builder.initializers if tensor.name in read)
-    onnx.checker.check_model(_without_weights(result), full_check=True)
+    result.graph.initializer.extend(weight for weight in builder.initializers if weight.name in read)
+    try:
+        onnx.checker.check_model(without_weights(result), full_check=True)
+    except onnx.shape_inference.InferenceError as error:  # as of bfloat16 in operators of older opsets
+        raise ValueError(f"the gradient cannot be written in opset {written}: {error}") from error
     return result
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What a gradient is taken by, and whether it passes through quantization."""
+
+    name: str
+    straight_through: bool
+
+    def passes(self, builder: GraphBuilder, node: onnx.NodeProto, active: set[str]) -> list[str]:
+        """Return the outputs of a node that have a gradient, if `active` are the tensors that have one."""
+        outputs = [name for name in node.output if name]
+        if self.straight_through:
+            rule = find_rule(node)
+            integers = any(name in active and not builder.facts.is_float(name) for name in node.input)
+            if integers or (rule is not None and rule.straight_through):
+                return outputs[:1]
+        return [name for name in outputs if builder.facts.is_float(name)]
+
+
+def _inner(builder: GraphBuilder, tensor: str) -> onnx.ValueInfoProto:
+    """Describe a tensor inside the model.
+
+    Raises:
+        ValueError: there is none of this name, or it is not of floats.
+    """
+    element_type = builder.facts.element_type(tensor)
+    if element_type not in FLOAT_TYPES:
+        raise ValueError(f"the model has no tensor of floats {tensor!r}")
+    return onnx.helper.make_tensor_value_info(tensor, element_type, builder.shape(tensor))
+
+
 def _forward(
-    builder: GraphBuilder, nodes: Iterable[onnx.NodeProto], image: onnx.ValueInfoProto, opset: int
+    builder: GraphBuilder,
+    nodes: Iterable[onnx.NodeProto],
+    image: onnx.ValueInfoProto,
+    opset: int,
+    source: _Source,
 ) -> set[str]:
-    """Append the forward pass, analysed and expanded; return the float tensors that depend on the image."""
-    active = {image.name}
-    integers = image.type.tensor_type.elem_type not in FLOAT_TYPES
+    """Append the forward pass, analysed and expanded; return the tensors that have a gradient."""
+    active = {source.name}
+    integers = source.name == image.name and image.type.tensor_type.elem_type not in FLOAT_TYPES
     waiting = deque((node, opset) for node in nodes)
     while waiting:
         node, version = waiting.popleft()
@@ -123,11 +173,11 @@ def _forward(
         builder.nodes.append(node)
         builder.facts.add_node(node)
         if depends:
-            active.update(name for name in node.output if name and builder.facts.is_float(name))
+            active.update(source.passes(builder, node, active))
     return active
 
 
-def _refuse(builder: GraphBuilder, active: set[str], output: str) -> None:
+def _refuse(builder: GraphBuilder, active: set[str], output: str, source: _Source) -> None:
     """Refuse a model without a gradient, naming all operators on the path that have no rule.
 
     Raises:
@@ -135,7 +185,8 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str) -> None:
             of the other paths.
         ValueError: the output does not depend on the image.
     """
-    needed, missing, seen = {output}, [], set[tuple[str, str]]()
+    needed, with_gradient = {output}, {output} & active
+    missing: dict[tuple[str, str], onnx.NodeProto] = {}
     for node in reversed(builder.nodes):
         if needed.isdisjoint(node.output):
             continue
@@ -143,18 +194,28 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str) -> None:
         needed.update(read)
         if active.isdisjoint(read):
             continue
-        if node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear"):
-            raise UnsupportedOpError(node, "quantizes, which has no gradient")
-        if not active.isdisjoint(node.output) and find_rule(node) is None:
-            if (node.domain, node.op_type) not in seen:
-                missing.append(node)
-            seen.add((node.domain, node.op_type))
+        rule = find_rule(node)
+        reached = not with_gradient.isdisjoint(node.output)
+        quantizes = rule is not None and rule.straight_through and not source.straight_through
+        quantizes &= node.op_type != "DequantizeLinear"  # which only undoes what another node did
+        # A Round may compute an index, which has no gradient anyway; integers hide what they were made from.
+        if quantizes and (reached or not builder.facts.is_float(node.output[0])):
+            raise UnsupportedOpError(
+                node,
+                "quantizes, which has no gradient; with `quantization`='straight_through' the gradient is "
+                "that of the model without rounding",
+            )
+        if not reached:
+            continue
+        with_gradient.update(read & active)
+        if rule is None:
+            missing.setdefault((node.domain, node.op_type), node)
     if missing:
-        raise UnsupportedOpError(missing[::-1], "has no differentiation rule")
+        raise UnsupportedOpError(list(missing.values())[::-1], "has no differentiation rule")
     if output not in active:
         raise ValueError(
-            f"output {output!r} does not depend on the image through float tensors: there is no gradient to "
-            "take; attack this model without gradients instead (`suite`=blackbox)"
+            f"output {output!r} does not depend on {source.name!r} through float tensors: there is no "
+            "gradient to take; attack this model without gradients instead (`suite`=blackbox)"
         )
 
 
@@ -183,45 +244,6 @@ def _backward(builder: GraphBuilder, active: set[str], image: str, output: str, 
     return builder.add(cotangents[image]) if image in cotangents else builder.zeros(image)
 
 
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Copy a model with its large initializers as inputs, which is quick to check, infer and rewrite."""
-    inputs, initializers = [], []
-    listed = {tensor.name for tensor in model.graph.initializer}
-    for tensor in model.graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL:
-            initializers.append(tensor)
-        else:
-            inputs.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    kept = [value for value in model.graph.input if value.name not in listed]
-    opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry for entry in model.opset_import}
-    result = _model(
-        model, model.graph.node, [*kept, *inputs], model.graph.output, initializers, opsets.values()
-    )
-    result.graph.value_info.extend(model.graph.value_info)
-    result.functions.extend(model.functions)
-    return result
-
-
-def _model(
-    like: onnx.ModelProto,
-    nodes: Iterable[onnx.NodeProto],
-    inputs: Iterable[onnx.ValueInfoProto],
-    outputs: Iterable[onnx.ValueInfoProto],
-    initializers: Iterable[TensorProto],
-    opsets: Iterable[onnx.OperatorSetIdProto],
-) -> onnx.ModelProto:
-    """Make a model in place: the functions of `onnx.helper` copy the weights twice."""
-    # Before IR version 4 every initializer had to be an input as well.
-    result = onnx.ModelProto(ir_version=max(like.ir_version, 4), producer_name=like.producer_name)
-    result.opset_import.extend(opsets)
-    result.graph.name = like.graph.name or "graph"
-    result.graph.node.extend(nodes)
-    result.graph.input.extend(inputs)
-    result.graph.output.extend(outputs)
-    result.graph.initializer.extend(initializers)
-    return result
-
-
 def _choose(
     values: list[onnx.ValueInfoProto], name: str | None, kind: str, types: Sequence[int]
 ) -> onnx.ValueInfoProto:
@@ -245,45 +267,3 @@ def _opset(model: onnx.ModelProto) -> int:
     if len(versions) != 1 or not MIN_OPSET <= versions[0] <= MAX_OPSET:
         raise ValueError(f"need ONNX opset {MIN_OPSET} to {MAX_OPSET}, the model has {versions}")
     return versions[0]
-
-
-def split_gradient_model(model: onnx.ModelProto, output: str) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Split a model of ``gradient_model`` in two, so that the forward pass runs only once.
-
-    The cotangent usually depends on the output. Without the split, the caller computes the output first,
-    and the gradient model computes it again. The forward model here also returns the intermediate tensors
-    that the backward model reads.
-
-    Args:
-        model: a model returned by ``gradient_model``.
-        output: name of the output that it differentiates.
-
-    Returns:
-        The forward model, from the inputs of the original model to ``output`` followed by the intermediate
-        tensors; and the backward model, from the intermediate tensors and, last, the cotangent to the
-        gradient of the image.
-    """
-    graph = model.graph
-    inferred = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
-    cotangent, gradient = graph.input[-1], graph.output[-1]
-    values = {value.name: value for value in (*inferred.value_info, *graph.input, *graph.output)}
-    depends, forward, backward = {cotangent.name}, [], []
-    for node in graph.node:
-        if depends.intersection(nodes_read(node)):
-            backward.append(node)
-            depends.update(node.output)
-        else:
-            forward.append(node)
-    made = {value.name for value in graph.input} | {name for node in forward for name in node.output}
-    read = dict.fromkeys(name for node in backward for name in sorted(nodes_read(node)))
-    kept = [values[name] for name in read if name in made and name and name != cotangent.name]
-    parts = (
-        (forward, list(graph.input)[:-1], [values[output], *kept]),
-        (backward, [*kept, cotangent], [gradient]),
-    )
-    models = []
-    for nodes, inputs, outputs in parts:
-        names = {name for node in nodes for name in nodes_read(node)} | {value.name for value in outputs}
-        weights = [tensor for tensor in graph.initializer if tensor.name in names]
-        models.append(_model(model, nodes, inputs, outputs, weights, model.opset_import))
-    return models[0], models[1]

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 _PROBES = (1, 7, 1009)
 _LARGE = 2**16  # entries; larger tensors are no shapes
 _LARGEST_DATA = 2**10  # entries; shape inference reads shapes, axes, amounts and scales only
-_MOST_COMPUTED = 2**28  # bytes
+_MOST_COMPUTED = 2**31  # bytes
 _SUBGRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 FLOAT_TYPES = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -234,7 +234,7 @@ class GraphFacts:
             values = [np.asarray(value) for value in self._evaluators[key].run(None, named)]
         except Exception:  # an operator, or a type of tensor, that it cannot run
             return None
-        self._computed += sum(value.nbytes for value in values)
+        self._computed += sum(value.nbytes for value in values if value.base is None)
         if self._computed > _MOST_COMPUTED:
             raise ValueError(f"the model computes more than {_MOST_COMPUTED:,} bytes of constants")
         return values

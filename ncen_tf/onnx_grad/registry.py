@@ -60,6 +60,7 @@ class Rule:
     function: RuleFunction
     inputs: tuple[int, ...] | None
     every_output: bool
+    straight_through: bool
 
     def __call__(self, builder: GraphBuilder, node: Node) -> Sequence[str | None]:
         """Return the cotangents of the node's inputs.
@@ -84,7 +85,10 @@ _RULES: dict[str, Rule] = {}
 
 
 def rule(
-    *op_types: str, inputs: tuple[int, ...] | None = (0,), every_output: bool = False
+    *op_types: str,
+    inputs: tuple[int, ...] | None = (0,),
+    every_output: bool = False,
+    straight_through: bool = False,
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register the decorated function as the rule of one or more ONNX operators.
 
@@ -94,6 +98,8 @@ def rule(
             dependence through any other input is refused.
         every_output: the rule reads `node.cotangents`; otherwise it gets the first output's cotangent
             and an image gradient through any other output is refused.
+        straight_through: the gradient is not the operator's own, but that of the operator without rounding;
+            it is used only when the caller asks for it.
 
     Raises:
         ValueError: an operator already has a rule.
@@ -103,7 +109,7 @@ def rule(
         for op_type in op_types:
             if op_type in _RULES:
                 raise ValueError(f"ONNX operator {op_type} already has a rule")
-            _RULES[op_type] = Rule(function, inputs, every_output)
+            _RULES[op_type] = Rule(function, inputs, every_output, straight_through)
         return function
 
     return register

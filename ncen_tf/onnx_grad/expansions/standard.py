@@ -47,3 +47,12 @@ def local_response_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
     scaled = g.op("Mul", g.op("Reshape", mean, g.op("Shape", x)), g.like(a.get("alpha", 1e-4), x))
     base = g.op("Add", scaled, g.like(a.get("bias", 1.0), x))
     return [g.op("Div", x, g.op("Pow", base, g.like(a.get("beta", 0.75), x)))]
+
+
+@expansion("GlobalLpPool")
+def global_lp_pool(g: GraphBuilder, node: Node) -> Sequence[str]:
+    """(sum of |x|^p over the image)^(1/p)."""
+    x, p = node.inputs[0], node.attributes.get("p", 2)
+    powers = g.op("Pow", g.op("Abs", x), g.like(p, x))
+    total = g.reduce_sum(powers, range(2, len(g.shape(x))))
+    return [g.op("Pow", total, g.like(1 / p, x))]

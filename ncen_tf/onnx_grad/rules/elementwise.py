@@ -282,13 +282,3 @@ def softmax(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 def log_softmax(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     total = g.reduce_sum(dy, _softmax_axes(g, node))
     return [g.op("Sub", dy, g.op("Mul", g.op("Exp", node.outputs[0]), total))]
-
-
-@rule("Sin")
-def sin(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    return [g.op("Mul", dy, g.op("Cos", node.inputs[0]))]
-
-
-@rule("Cos")
-def cos(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    return [g.op("Neg", g.op("Mul", dy, g.op("Sin", node.inputs[0])))]

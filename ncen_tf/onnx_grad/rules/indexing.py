@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
-
-_LARGEST_TABLE = 2**24  # entries
 
 
 @rule("Identity")
@@ -156,61 +153,8 @@ def pad(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
             if size is None or min(low, high) < 0:
                 raise node.unsupported(f"crops, or pads the batch, in {mode} mode")
             source: NDArray[Any] = np.pad(np.arange(size), (low, high), mode=mode)
-            dy = _scatter(g, dy, source, axis, len(shape), size, x)
+            dy = g.scatter_along(dy, source, axis, len(shape), size, x)
     return [dy]
-
-
-@rule("Gather")
-def gather(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    x, indices = node.inputs[0], g.facts.constant(node.inputs[1])
-    shape = g.shape(x)
-    axis = node.attributes.get("axis", 0) % len(shape)
-    size = shape[axis]
-    if indices is None or size is None or size * max(size, indices.size) > _LARGEST_TABLE:
-        return [_gather_at_run_time(g, node, dy, axis)]
-    flat = indices.reshape(-1)
-    if indices.ndim != 1:
-        dy = g.reshape(dy, (*shape[:axis], flat.size, *shape[axis + 1 :]))
-    if flat.size == 1:
-        before, after = [0] * len(shape), [0] * len(shape)
-        before[axis] = int(flat[0]) % size
-        after[axis] = size - 1 - before[axis]
-        return [g.pad(dy, before, after)]
-    return [_scatter(g, dy, flat, axis, len(shape), size, x)]
-
-
-def _gather_at_run_time(g: GraphBuilder, node: Node, dy: str, axis: int) -> str:
-    """Add the rows of the cotangent to the rows of x that the indices name when the model runs."""
-    if g.opset < 16:
-        raise node.unsupported("has indices that vary with the batch or image, which takes opset 16")
-    x = node.inputs[0]
-    rank, picked = len(g.shape(x)), len(g.shape(node.inputs[1]))
-    indices = g.op("Cast", g.op("Reshape", node.inputs[1], g.integers([-1, 1])), to=onnx.TensorProto.INT64)
-    # The axes of the indices go first, and become one.
-    order = [*range(axis, axis + picked), *range(axis), *range(axis + picked, rank - 1 + picked)]
-    rows = g.op("Transpose", dy, perm=order) if axis else dy
-    moved = [axis, *range(axis), *range(axis + 1, rank)]
-    rest = g.op("Gather", g.op("Shape", x), g.integers(moved[1:]))
-    rows = g.op("Reshape", rows, g.op("Concat", g.op("Shape", indices, end=1), rest, axis=0))
-    base = g.op("Transpose", g.zeros(x), perm=moved) if axis else g.zeros(x)
-    total = g.scatter_add(base, indices, rows)
-    return g.op("Transpose", total, perm=[moved.index(i) for i in range(rank)]) if axis else total
-
-
-@rule("GatherElements")
-def gather_elements(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    if g.opset < 16:
-        raise node.unsupported("has a gradient from opset 16 only")
-    axis = node.attributes.get("axis", 0)
-    x, indices = node.inputs
-    return [g.op("ScatterElements", g.zeros(x), indices, dy, axis=axis, reduction="add")]
-
-
-@rule("GatherND")
-def gather_nd(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    if g.opset < 16 or node.attributes.get("batch_dims", 0):
-        raise node.unsupported("has a gradient from opset 16 only, and without `batch_dims`")
-    return [g.scatter_add(g.zeros(node.inputs[0]), node.inputs[1], dy)]
 
 
 @rule("ScatterElements", "ScatterND", inputs=(0, 2))
@@ -282,12 +226,3 @@ def cum_sum(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     a = node.attributes
     reverse = 1 - a.get("reverse", 0)
     return [g.op("CumSum", dy, node.inputs[1], exclusive=a.get("exclusive", 0), reverse=reverse)]
-
-
-def _scatter(
-    g: GraphBuilder, dy: str, source: NDArray[Any], axis: int, rank: int, size: int, like: str
-) -> str:
-    """Add entry i of `axis` to entry `source[i]` of an axis of `size`, by a product with a 0/1 matrix."""
-    if size * max(size, source.size) > _LARGEST_TABLE:
-        raise ValueError(f"picking {source.size} of {size} entries of an axis has too large a gradient")
-    return g.times_matrix(dy, np.eye(size)[source], axis, rank, like)

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncen_tf.onnx_grad.builder import GraphBuilder
+from ncen_tf.onnx_grad.builder import LARGEST_TABLE, GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 
 _LARGEST_WINDOW = 2**20
-_LARGEST_TABLE = 2**24  # entries
 _LARGEST_MATRIX = 2**22  # entries; beyond, what a matrix product saves is not worth the matrix
 
 
@@ -298,7 +297,7 @@ def max_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 def _scatter_windows(g: GraphBuilder, dy: str, indices: str, w: Window, x: str) -> str:
     """Handle overlapping windows: one channel per position in the window, then a transposed convolution."""
     count = math.prod(w.kernel)
-    if count * max(count, math.prod(w.outputs)) > _LARGEST_TABLE:
+    if count * max(count, math.prod(w.outputs)) > LARGEST_TABLE:
         raise ValueError(
             f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large"
         )
@@ -320,3 +319,20 @@ def _flat(positions: list[np.ndarray], sizes: tuple[int, ...]) -> np.ndarray:
     inside = np.logical_and.reduce([(p >= 0) & (p < n) for p, n in zip(grid, sizes, strict=True)])
     clipped = [np.clip(p, 0, n - 1) for p, n in zip(grid, sizes, strict=True)]
     return np.where(inside, np.ravel_multi_index(clipped, sizes), -1)
+
+
+@rule("Col2Im")
+def col_to_im(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
+    """Each entry of a column receives the cotangent of the pixel that it was added to."""
+    sizes, kernel = (g.facts.integers(name) for name in node.inputs[1:3])
+    if sizes is None or kernel is None or None in sizes or None in kernel:
+        raise node.unsupported("has a size of image or block that is only known when the model runs")
+    block = [size or 0 for size in kernel]
+    rank = len(block)
+    same = {k: node.attributes[k] for k in ("dilations", "pads", "strides") if k in node.attributes}
+    count = math.prod(block)
+    taps = np.eye(count, dtype=g.dtype(node.inputs[0])).reshape(count, 1, *block)
+    image = g.reshape(dy, (None, 1, *sizes))
+    if rank > 3:
+        raise node.unsupported(f"joins blocks of {rank} axes")
+    return [g.reshape_like(g.op("Conv", image, g.constant(taps), **same), node.inputs[0])]
