@@ -223,7 +223,7 @@ def _backward(builder: GraphBuilder, active: set[str], image: str, output: str, 
     """Append the backward pass and return the name of the cotangent of `image`."""
     cotangents: dict[str, list[str]] = {output: [cotangent]}
     for proto in reversed(list(builder.nodes)):
-        if not any(name in cotangents for name in proto.output):
+        if not any(name in cotangents for name in proto.output) or active.isdisjoint(proto.input):
             continue
         node = Node(
             proto,
