@@ -18,8 +18,8 @@ from .sweep.records import CellRecord as CellRecord
 from .tables.formats import format_tables as format_tables, results_page as results_page
 from .tables.parameter_map import plot_parameter_map as plot_parameter_map
 from .tables.results_frame import read_results as read_results
+from .targets.interface import ModelInterface as ModelInterface
 from .targets.opening import open_target as open_target
-from .targets.target import OnnxInterface as OnnxInterface
 from .train.config import TrainConfig as TrainConfig
 from .train.diagnostics import diagnose_runs as diagnose_runs
 from .train.training import TrainedRun as TrainedRun, open_run as open_run, train_ensemble as train_ensemble

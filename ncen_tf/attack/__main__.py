@@ -10,12 +10,12 @@ import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import DataFlags
-from ncen_tf.targets.target import OnnxInterface
+from ncen_tf.targets.interface import ModelInterface
 
 GATE_FAILED = 3
 
 
-class AttackFlags(DataFlags, OnnxInterface):
+class AttackFlags(DataFlags, ModelInterface):
     """Flags of the program."""
 
     target: Path = Field(
@@ -77,7 +77,7 @@ def main(flags: AttackFlags) -> int | None:
     for folder in (out, flags.junit.parent if flags.junit else out):
         _require_writable(folder)
     opening: dict[str, Any] = {
-        "interface": OnnxInterface(**{name: getattr(flags, name) for name in OnnxInterface.model_fields}),
+        "interface": ModelInterface(**{name: getattr(flags, name) for name in ModelInterface.model_fields}),
         "providers": flags.providers,
         "allow_unverified": flags.allow_unverified,
     }

@@ -19,8 +19,9 @@ from ncen_tf.data.dataset import Split
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
 from ncen_tf.report.results import Report, TargetInfo
+from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.opening import open_target
-from ncen_tf.targets.target import OnnxInterface, Target, no_gradient
+from ncen_tf.targets.target import Target, no_gradient
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ def evaluate(
     objective: ObjectiveName | None = None,
     batch_size: int | None = None,
     check_gradients: bool | None = None,
-    interface: OnnxInterface | None = None,
+    interface: ModelInterface | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     gate: Gate | Path | str | None = None,
@@ -150,7 +151,7 @@ def evaluate_saved(
     target: str | Path | Target | Callable[..., Any],
     file: Path | str,
     *,
-    interface: OnnxInterface | None = None,
+    interface: ModelInterface | None = None,
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     batch_size: int = 100,

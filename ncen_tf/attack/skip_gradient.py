@@ -61,6 +61,7 @@ class SkipGradient(MomentumIterative):
                 target.image_shape,
                 target.description,
                 target.sha256,
+                preprocessing=target.preprocessing,
             )
         return known[self.gamma]
 

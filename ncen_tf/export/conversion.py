@@ -23,8 +23,8 @@ from ncen_tf.data.dataset import Split
 from ncen_tf.ensembles.members import all_layers
 from ncen_tf.ensembles.penalties import mean_probabilities, stack_logits
 from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, PROBABILITIES
-from ncen_tf.untrusted.memory import try_model
-from ncen_tf.untrusted.onnx_file import open_session, read_model
+from ncen_tf.untrusted.memory import noise, try_model
+from ncen_tf.untrusted.onnx_file import image_input, open_session, read_model, run_limited
 from ncen_tf.untrusted.saved_model import load_saved_model
 
 Array = npt.NDArray[np.float32]
@@ -216,7 +216,10 @@ def file_predictor(path: Path) -> Predict:
     """
     try:
         if path.suffix == ".onnx":
-            session = open_session(read_model(path).SerializeToString())
+            model = read_model(path)
+            _, sizes = image_input(path, model)
+            run_limited(path, model, [{IMAGE: noise([2, *(size or 1 for size in sizes[1:])])}])
+            session = open_session(model.SerializeToString())
             return lambda images: _finite(
                 path.name, *session.run([PROBABILITIES, MEMBER_LOGITS], {IMAGE: images})
             )

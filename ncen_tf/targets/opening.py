@@ -1,21 +1,24 @@
 """Opens whatever a user names as a target."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
+from ncen_tf.targets.combination import Combine, CombinedTarget
+from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.onnx_target import OnnxTarget
-from ncen_tf.targets.target import FunctionTarget, OnnxInterface, RecordedAccuracy, Target
+from ncen_tf.targets.target import FunctionTarget, RecordedAccuracy, Target
 
 
 def open_target(
-    model: str | Path | Target | Callable[..., Any],
+    model: str | Path | Target | Callable[..., Any] | Sequence[Any],
     *,
     image_shape: tuple[int, int, int] | None = None,
-    interface: OnnxInterface | None = None,
+    interface: ModelInterface | None = None,
+    combine: Combine = "softmax",
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     differentiable: bool = True,
@@ -29,9 +32,11 @@ def open_target(
     Args:
         model: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; or an array
-            function of the same kind, which can only be queried.
+            function of the same kind, which can only be queried. Several of them, as a list, are attacked
+            as one ensemble.
         image_shape: (height, width, channels), needed for functions and for models of images of any size.
-        interface: How an ONNX model that this package did not export takes images.
+        interface: How the model takes images and returns scores, where it cannot be found by itself.
+        combine: What an ensemble of several models averages: ``softmax`` or ``logits``.
         providers: onnxruntime execution providers for ONNX files.
         allow_unverified: Open files whose hash differs from the manifest's.
         differentiable: False where only logits are needed, so that models without a gradient (such as
@@ -58,6 +63,16 @@ def open_target(
     """
     if isinstance(model, Target):
         return model
+    if isinstance(model, Sequence) and not isinstance(model, str):
+        settings: dict[str, Any] = {
+            "image_shape": image_shape,
+            "interface": interface,
+            "providers": providers,
+            "allow_unverified": allow_unverified,
+            "differentiable": differentiable,
+            "batch_statistics": batch_statistics,
+        }
+        return CombinedTarget([open_target(each, **settings) for each in model], combine)
     path = Path(model) if isinstance(model, (str, Path)) else None
     if path is not None and not path.exists():
         raise InputError(
@@ -72,11 +87,6 @@ def open_target(
             f"{path} cannot be measured with batch statistics, which exported files no longer compute: "
             "set `target` to the run directory or its ensemble.keras."
         )
-    if not is_onnx and interface not in (None, OnnxInterface()):
-        raise InputError(
-            f"{model} is not an ONNX file: `input_layout`, `output`, `output_name`, `mean` and `std` are "
-            "only for those."
-        )
     if path is None and not (callable(model) and "keras" in sys.modules and _is_keras(model)):
         if image_shape is None or not callable(model):
             raise InputError("`target` is a path, a Keras model, or a function with its `image_shape`.")
@@ -84,10 +94,12 @@ def open_target(
             raise InputError(
                 "A function has no gradient: attack it without gradients, with `suite`=blackbox."
             )
+        if interface not in (None, ModelInterface()):
+            raise InputError("A function takes images [N, H, W, C] in [0, 1]: it can have no `interface`.")
         return FunctionTarget(model, image_shape, getattr(model, "__name__", "function"))
     if is_onnx and path is not None:
         recorded = None if allow_unverified else _recorded_accuracy(path)
-        target: Target = OnnxTarget(path, interface, providers, differentiable)
+        target: Target = OnnxTarget(path, interface, providers, differentiable, image_shape)
         target.recorded = recorded
         return target
 
@@ -98,16 +110,21 @@ def open_target(
         return tensorflow_targets.KerasTarget(
             model,
             image_shape=image_shape,
+            interface=interface,
             batch_statistics=batch_statistics,
             differentiable=differentiable,
         )
     recorded = None if allow_unverified else _recorded_accuracy(path)
     if is_saved_model:
-        target = tensorflow_targets.open_saved_model(path, differentiable)
+        target = tensorflow_targets.open_saved_model(path, interface, image_shape, differentiable)
     elif path.is_dir():
+        if interface not in (None, ModelInterface()):
+            raise InputError(f"{path} is a run of this package, which takes images in [0, 1] as they are.")
         target = tensorflow_targets.open_run(path, batch_statistics, differentiable)
     elif path.suffix == ".keras":
-        target = tensorflow_targets.open_keras_file(path, batch_statistics, differentiable)
+        target = tensorflow_targets.open_keras_file(
+            path, batch_statistics, differentiable, interface, image_shape
+        )
     else:
         raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
     target.recorded = recorded

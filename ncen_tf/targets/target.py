@@ -2,14 +2,14 @@
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, field_validator
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
+from ncen_tf.targets.interface import Preprocessing, Signature
+from ncen_tf.targets.scores import as_logits, read_output
 from ncen_tf.untrusted.memory import noise
 
 Array = npt.NDArray[np.float32]
@@ -38,6 +38,8 @@ class Target(abc.ABC):
         batch_statistics: Whether an image's logits depend on its batch, as in training.
         providers: Execution providers that onnxruntime reports; empty elsewhere.
         recorded: The clean accuracy that the export recorded of this file, if any.
+        preprocessing: How images enter the model; ``None`` where they enter as they are.
+        signature: What was found out about input and output of the model, if it was read from a file.
     """
 
     description: str
@@ -50,6 +52,13 @@ class Target(abc.ABC):
     batch_statistics: bool = False
     providers: tuple[str, ...] = ()
     recorded: RecordedAccuracy | None = None
+    preprocessing: Preprocessing | None = None
+    signature: Signature | None = None
+
+    @property
+    def whole_pixels(self) -> bool:
+        """Whether the model is shown images rounded to whole pixel values, multiples of 1/255."""
+        return self.preprocessing is not None and self.preprocessing.integers
 
     @abc.abstractmethod
     def logits(self, images: Array) -> Array:
@@ -103,6 +112,7 @@ class MemberTarget(Target):
         self.image_shape, self.classes = target.image_shape, target.classes
         self.gives_logits, self.has_gradient = target.gives_logits, target.has_gradient
         self.batch_statistics = target.batch_statistics
+        self.preprocessing, self.signature = target.preprocessing, target.signature
 
     def logits(self, images: Array) -> Array:
         return self._target.logits(images)[:, self._index : self._index + 1]
@@ -116,50 +126,6 @@ class MemberTarget(Target):
             return pull_back(of_all)
 
         return logits[:, self._index : self._index + 1], of_member
-
-
-class OnnxInterface(Settings):
-    """How an ONNX classifier takes images and returns its answer. The defaults are this package's exports.
-
-    Example:
-        >>> import ncen_tf
-        >>> interface = ncen_tf.OnnxInterface(input_layout="NCHW", mean=(0.485, 0.456, 0.406))
-        >>> interface.mean
-        (0.485, 0.456, 0.406)
-    """
-
-    input_layout: Literal["NHWC", "NCHW"] = Field(
-        default="NHWC", description="Order of the axes of an ONNX input"
-    )
-    output: Literal["logits", "probabilities"] = Field(
-        default="logits", description="What an ONNX output holds"
-    )
-    output_name: str | None = Field(
-        default=None, description="Name of the output of an ONNX model with several (default: member_logits)"
-    )
-    mean: tuple[float, ...] = Field(
-        default=(0.0,),
-        description="Value subtracted from images in [0, 1] before an ONNX model, one or one a channel",
-    )
-    std: tuple[float, ...] = Field(
-        default=(1.0,),
-        description="Value that divides the difference before an ONNX model, one or one a channel",
-    )
-
-    @field_validator("std")
-    @classmethod
-    def _positive(cls, std: tuple[float, ...]) -> tuple[float, ...]:
-        if not std or min(std) <= 0:
-            raise ValueError(f"`std` must be greater than 0 in every channel, got {list(std)}.")
-        return std
-
-    def describe(self) -> str:
-        """Write for reports: ``, NCHW, logits, mean 0.5, std 0.25``; nothing for the defaults."""
-        if self == OnnxInterface():
-            return ""
-        output = f"{self.output_name} ({self.output})" if self.output_name else self.output
-        mean, std = (" ".join(map(str, values)) for values in (self.mean, self.std))
-        return f", {self.input_layout}, {output}, mean {mean}, std {std}"
 
 
 class FunctionTarget(Target):
@@ -195,39 +161,11 @@ class FunctionTarget(Target):
         self.members, self.classes, self.gives_logits = read_output(description, output)
 
     def logits(self, images: Array) -> Array:
-        return as_logits(np.asarray(self._function(images)), self)
+        output = np.asarray(self._function(images))
+        return as_logits(output, self.members, self.classes, self.gives_logits)
 
     def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
         raise no_gradient(self.description)
-
-
-def read_output(description: str, output: npt.NDArray[np.generic]) -> tuple[int, int, bool]:
-    """Read members, classes, and whether there are logits off what a classifier gives for two images.
-
-    Args:
-        description: Of the classifier, for the error message.
-        output: [2, classes] or [2, members, classes].
-
-    Raises:
-        InputError: Another shape or type, or fewer than two classes.
-    """
-    if output.dtype.kind != "f" and output.dtype.name != "bfloat16":
-        raise InputError(f"{description} gives {output.dtype} values; logits and probabilities are floats.")
-    if output.ndim not in (2, 3) or len(output) != 2 or output.shape[-1] < 2:
-        raise InputError(
-            f"{description} gives an array of shape {list(output.shape)} for 2 images, neither [2, classes] "
-            "nor [2, members, classes] with at least 2 classes."
-        )
-    values = output.astype(np.float64)
-    sums_to_one = bool((values >= 0).all() and np.allclose(values.sum(-1), 1, atol=1e-3))
-    return (1 if output.ndim == 2 else output.shape[1]), output.shape[-1], not sums_to_one
-
-
-def as_logits(output: npt.NDArray[np.generic], target: Target) -> Array:
-    """Reshape an output to float32 logits [N, members, classes]; of probabilities, take the logarithm."""
-    logits = output.astype(np.float32).reshape(-1, target.members, target.classes)
-    # The smallest normal float keeps the logarithm finite.
-    return logits if target.gives_logits else np.log(np.maximum(logits, np.finfo(np.float32).tiny))
 
 
 def no_gradient(description: str) -> InputError:

@@ -16,60 +16,119 @@ from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import stack_logits
-from ncen_tf.export.manifest import IMAGE, MEMBER_LOGITS, describe_files
-from ncen_tf.targets.target import Array, Target, no_gradient, read_output
+from ncen_tf.export.manifest import MEMBER_LOGITS, describe_files
+from ncen_tf.targets.interface import (
+    ImageShape,
+    Layout,
+    ModelInterface,
+    Preprocessing,
+    Signature,
+    find_layout,
+)
+from ncen_tf.targets.scores import choose_output, is_softmax_of, read_output
+from ncen_tf.targets.target import Array, Target, no_gradient
 from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
+
+_BEFORE_SOFTMAX = "_keras_logits"
+"""What Keras calls the input of a softmax on the tensor that it returns."""
 
 
 class TensorFlowTarget(Target):
     """A TensorFlow function as a target.
 
     Args:
-        function: float32 images [N, H, W, C] in [0, 1] -> logits or probabilities, [N, classes] or
-            [N, members, classes]. Probabilities are recognised: they are >= 0 and sum to 1.
+        function: What the model takes -> its outputs: a tensor of scores, logits or probabilities,
+            [N, classes] or [N, members, classes], or several tensors by name.
         image_shape: (height, width, channels).
         description: Shown in reports.
         sha256: Hex digest of the file or the weights behind it.
         differentiable: Make sure that there is a gradient.
+        preprocessing: How images [N, H, W, C] in [0, 1] become what the model takes; by default they are.
+        input_type: Type that it takes.
+        batch: The number of images that it takes at a time; ``None`` for any number.
+        input_name: For the signature.
 
     Raises:
-        InputError: The function fails, gives something else, or has no gradient.
+        InputError: The function fails, gives something else than scores, or has no gradient.
     """
 
     def __init__(
         self,
-        function: Callable[[tf.Tensor], tf.Tensor],
-        image_shape: tuple[int, int, int],
+        function: Callable[[tf.Tensor], tf.Tensor | dict[str, tf.Tensor]],
+        image_shape: ImageShape,
         description: str,
         sha256: str,
         differentiable: bool = True,
+        *,
+        preprocessing: Preprocessing | None = None,
+        input_type: tf.DType = tf.float32,
+        batch: int | None = None,
+        input_name: str = "images",
     ) -> None:
-        self.image_shape, self.description, self.sha256 = image_shape, description, sha256
+        if preprocessing is None:
+            preprocessing = Preprocessing.of_rank(ModelInterface(), "NHWC", image_shape, 4, False)
+        interface, self.preprocessing = preprocessing.interface, preprocessing
+        self.image_shape, self.sha256 = image_shape, sha256
+        self.description = f"{description}{interface.describe()}"
+
+        def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
+            found = function(tf.cast(_model_input(preprocessing, images), input_type))
+            return found if isinstance(found, dict) else {"scores": found}
+
         try:
-            output = np.asarray(function(tf.constant(noise((2, *image_shape)))))
+            answers = outputs(tf.constant(noise((batch or 2, *self.image_shape))))
+            first_two = {name: np.asarray(answer)[[0, -1]] for name, answer in answers.items()}
         except Exception as error:  # TensorFlow and Keras have no common class for what a model raises
-            raise InputError(f"{description} fails on two images: {str(error)[:300]}") from error
-        self.members, self.classes, self.gives_logits = read_output(description, output)
+            raise InputError(f"{self.description} fails on two images: {str(error)[:300]}") from error
+        name = choose_output(self.description, first_two, interface.output_name, MEMBER_LOGITS)
+        self.members, self.classes, self.gives_logits = read_output(
+            self.description, first_two[name], interface.output
+        )
+        before = getattr(answers[name], _BEFORE_SOFTMAX, None)
+        cut = before is not None and not self.gives_logits
+        if cut and is_softmax_of(first_two[name], np.asarray(before)[[0, -1]]):
+            self.gives_logits = True
+        else:
+            cut = False
         tiny = tf.constant(np.finfo(np.float32).tiny)
 
         def member_logits(images: tf.Tensor) -> tf.Tensor:
-            scores = tf.cast(function(images), tf.float32)
+            scores = outputs(images)[name]
+            scores = tf.cast(getattr(scores, _BEFORE_SOFTMAX) if cut else scores, tf.float32)
             scores = tf.reshape(scores, [-1, self.members, self.classes])
             return scores if self.gives_logits else tf.math.log(tf.maximum(scores, tiny))
 
-        signature = [tf.TensorSpec([None, *image_shape], tf.float32)]
-        self.tensorflow_logits = tf.function(member_logits, input_signature=signature)
+        spec = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
+        self.tensorflow_logits = tf.function(
+            member_logits if batch is None else _in_pieces(member_logits, batch), input_signature=spec
+        )
         """The same function on tensors, for attacks that are written in TensorFlow."""
+        holds = "logits before the Softmax" if cut else "logits" if self.gives_logits else "probabilities"
+        self.signature = Signature(
+            input_name=input_name,
+            input_type=input_type.name,
+            input_shape=" x ".join(map(str, (batch or "?", *(preprocessing.sizes or self.image_shape)))),
+            layout=preprocessing.layout,
+            input_range=preprocessing.range,
+            channel_order=interface.channel_order,
+            mean=interface.mean,
+            std=interface.std,
+            whole_pixels=preprocessing.integers,
+            batch="any number" if batch is None else f"pieces of {batch}",
+            output_name=name,
+            output=holds,
+            classes=self.classes,
+        )
         self.has_gradient = differentiable
         if differentiable:
             try:
-                logits, pull_back = self.linearize(noise((2, *image_shape)))
+                logits, pull_back = self.linearize(noise((2, *self.image_shape)))
                 pull_back(np.ones_like(logits))
             except LookupError as error:  # TensorFlow knows no gradient of an operation
-                raise no_gradient(description) from error
+                raise no_gradient(self.description) from error
 
     def logits(self, images: Array) -> Array:
         with self._computing(images):
@@ -106,11 +165,12 @@ class KerasTarget(TensorFlowTarget):
     """A Keras model as a target: an ensemble of this package, or any classifier of images.
 
     Args:
-        model: What is attacked: an :class:`~ncen_tf.Ensemble`, or a model images -> logits or probabilities.
-            With ``batch_statistics``, its BatchNorm layers are changed.
+        model: What is attacked: an :class:`~ncen_tf.Ensemble`, or a model with one input, the images. With
+            ``batch_statistics``, its BatchNorm layers are changed.
         description: Shown in reports.
         sha256: Hex digest of its weights or file; by default of its weights.
         image_shape: (height, width, channels), where the model takes images of any size.
+        interface: How it takes images and returns scores, where that is not to be found by itself.
         batch_statistics: Normalise with the statistics of each batch, as in training, instead of the
             moving ones: an image's logits then depend on its batch.
         differentiable: Make sure that there is a gradient.
@@ -124,32 +184,59 @@ class KerasTarget(TensorFlowTarget):
         model: keras.Model,
         description: str = "Keras model",
         sha256: str = "",
-        image_shape: tuple[int, int, int] | None = None,
+        image_shape: ImageShape | None = None,
+        interface: ModelInterface | None = None,
         batch_statistics: bool = False,
         differentiable: bool = True,
     ) -> None:
         self.keras_model, self.batch_statistics = model, batch_statistics
+        interface = interface or ModelInterface()
         members = model.members if isinstance(model, Ensemble) else [model]
         shape = getattr(members[0], "input_shape", None)  # A subclassed model has none before it is called.
-        if isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]:
-            image_shape = shape[1:]
-        if image_shape is None:
-            raise InputError(f"{description} takes an input of shape {shape}, not images [N, H, W, C].")
+        if isinstance(shape, (dict, list)):
+            raise InputError(f"{description} has {len(shape)} inputs; a classifier has one, the image.")
+        sizes = tuple(shape) if shape is not None else (None, *(image_shape or ()))
+        preprocessing, dtype, batch = _input_of(
+            description, sizes, _input_type(members[0]), image_shape, interface, "NHWC"
+        )
         if batch_statistics:
             for layer in model._flatten_layers():
                 if isinstance(layer, BatchNorm):
                     layer.momentum = 1.0  # Moving statistics stay as they were trained.
             description = f"{description}, batch statistics"
+        if dtype != tf.float32 and dtype.is_integer:
+            # Keras would cast to integers, through which there is no gradient: the same layers on floats.
+            image = keras.Input(sizes[1:], dtype="float32")
+            members = [
+                keras.models.clone_model(each, image, clone_function=lambda layer: layer) for each in members
+            ]
+            dtype = tf.float32
 
-        def function(images: tf.Tensor) -> tf.Tensor:
-            return stack_logits(members, [images] * len(members), batch_statistics)
+        def function(images: tf.Tensor) -> tf.Tensor | dict[str, tf.Tensor]:
+            if isinstance(model, Ensemble):
+                return stack_logits(members, [images] * len(members), batch_statistics)
+            outputs = members[0](images, training=batch_statistics)
+            if isinstance(outputs, (list, tuple)):
+                return dict(zip(members[0].output_names, outputs, strict=True))
+            return outputs
 
-        digest = sha256 or weights_sha256(model)
-        super().__init__(function, image_shape, description, digest, differentiable)
+        super().__init__(
+            function,
+            preprocessing.image_shape,
+            description,
+            sha256 or weights_sha256(model),
+            differentiable,
+            preprocessing=preprocessing,
+            input_type=dtype,
+            batch=batch,
+            input_name=getattr(members[0], "input_names", ["images"])[0],
+        )
 
     def split(self) -> Sequence[Target]:
         if self.members == 1:
             return [self]
+        if not isinstance(self.keras_model, Ensemble):
+            return super().split()
         return [
             KerasTarget(member, f"member {i} of {self.description}", self.sha256, self.image_shape)
             for i, member in enumerate(self.keras_model.members)
@@ -181,7 +268,13 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
     )
 
 
-def open_keras_file(path: Path, batch_statistics: bool = False, differentiable: bool = True) -> KerasTarget:
+def open_keras_file(
+    path: Path,
+    batch_statistics: bool = False,
+    differentiable: bool = True,
+    interface: ModelInterface | None = None,
+    image_shape: ImageShape | None = None,
+) -> KerasTarget:
     """Open an ensemble or any classifier of images saved as ``.keras``.
 
     Raises:
@@ -189,41 +282,109 @@ def open_keras_file(path: Path, batch_statistics: bool = False, differentiable: 
     """
     model = load_keras_model(path)
     first = model.members[0] if isinstance(model, Ensemble) else model
-    shape = [size or 32 for size in first.input_shape[1:]]
-    try_model(path, shape, lambda images: model(images, training=False), memory_limit(path))
+    shape = getattr(first, "input_shape", None)
+    if isinstance(shape, tuple):
+        free = iter(image_shape if image_shape and len(shape) == 4 else (32,) * len(shape))
+        sizes = [size or default for size, default in zip(shape[1:], free, strict=False)]
+        try_model(path, sizes, lambda images: model(images, training=False), memory_limit(path))
     return KerasTarget(
         model,
         f"keras {path}",
         sha256(path),
+        image_shape,
+        interface,
         batch_statistics=batch_statistics,
         differentiable=differentiable,
     )
 
 
-def open_saved_model(path: Path, differentiable: bool = True) -> TensorFlowTarget:
-    """Open a SavedModel that :mod:`ncen_tf.export` wrote, through its ``serving_default`` signature.
+def open_saved_model(
+    path: Path,
+    interface: ModelInterface | None = None,
+    image_shape: ImageShape | None = None,
+    differentiable: bool = True,
+) -> TensorFlowTarget:
+    """Open a SavedModel through its serving signature: ``serving_default``, ``serve`` or the only one.
 
     Raises:
-        InputError: TensorFlow cannot load it, it has another signature, or it does not run.
+        InputError: TensorFlow cannot load it, it has no signature of one image, or it does not run.
     """
     loaded = load_saved_model(path)
     files = {name: entry.model_dump() for name, entry in describe_files(path).items()}
-    try:
-        serve: Any = loaded.signatures["serving_default"]
-        (image,) = serve.structured_input_signature[1].values()
-        height, width, channels = map(int, image.shape[1:])
-        serve.structured_outputs[MEMBER_LOGITS]
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    signatures: Any = dict(getattr(loaded, "signatures", {}))
+    names = [name for name in ("serving_default", "serve", *signatures) if name in signatures]
+    if not names:
+        raise InputError(f"{path} has no serving signature: save it by model.export(...) of Keras.")
+    serve = signatures[names[0]]
+    specs = serve.structured_input_signature[1]
+    if len(specs) != 1:
         raise InputError(
-            f"{path} cannot be used: it has no signature {IMAGE} [N, H, W, C] -> "
-            f"{MEMBER_LOGITS} [N, members, classes]."
-        ) from error
+            f"{path}: its signature {names[0]} has {len(specs)} inputs ({', '.join(specs)}); a classifier "
+            "has one, the image."
+        )
+    ((name, spec),) = specs.items()
+    if spec.shape.rank is None or not (spec.dtype.is_floating or spec.dtype.is_integer):
+        raise InputError(
+            f"{path}: its input {name} is no batch of images, but {spec.dtype.name} {spec.shape}."
+        )
+    preprocessing, dtype, batch = _input_of(
+        str(path), tuple(spec.shape), spec.dtype, image_shape, interface or ModelInterface()
+    )
     target = TensorFlowTarget(
-        lambda images: serve(**{IMAGE: images})[MEMBER_LOGITS],
-        (height, width, channels),
+        lambda inputs: serve(**{name: inputs}),
+        preprocessing.image_shape,
         f"SavedModel {path}",
         hashlib.sha256(json.dumps(files).encode()).hexdigest(),
         differentiable,
+        preprocessing=preprocessing,
+        input_type=dtype,
+        batch=batch,
+        input_name=name,
     )
     target.loaded = loaded  # type: ignore[attr-defined] # the signature holds its variables only weakly
     return target
+
+
+def _input_of(
+    where: str,
+    sizes: tuple[int | None, ...],
+    dtype: tf.DType,
+    image_shape: ImageShape | None,
+    interface: ModelInterface,
+    likely: Layout = "NHWC",
+) -> tuple[Preprocessing, tf.DType, int | None]:
+    """Find how images enter a model whose input has these sizes; also its type, and a fixed batch."""
+    layout, image_shape = find_layout(where, sizes[1:], image_shape, interface.input_layout, likely)
+    preprocessing = Preprocessing.of_rank(interface, layout, image_shape, len(sizes), dtype.is_integer)
+    return preprocessing, dtype, sizes[0]
+
+
+def _input_type(model: keras.Model) -> tf.DType:
+    inputs = getattr(model, "inputs", None)
+    return tf.as_dtype(inputs[0].dtype) if inputs else tf.float32
+
+
+def _model_input(preprocessing: Preprocessing, images: tf.Tensor) -> tf.Tensor:
+    """Do on tensors what :meth:`Preprocessing.model_input` does, with its derivative."""
+    inputs = images[..., ::-1] if preprocessing.interface.channel_order == "BGR" else images
+    if preprocessing.integers:
+        inputs = inputs * 255.0
+        inputs += tf.stop_gradient(tf.round(tf.clip_by_value(inputs, 0.0, 255.0)) - inputs)
+    elif (preprocessing.scale != 1).any() or preprocessing.offset.any():
+        inputs = inputs * preprocessing.scale + preprocessing.offset
+    if preprocessing.layout == "NCHW":
+        inputs = tf.transpose(inputs, [0, 3, 1, 2])
+    return tf.reshape(inputs, [-1, *preprocessing.sizes])
+
+
+def _in_pieces(function: Callable[[tf.Tensor], tf.Tensor], batch: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Give a function pieces of ``batch`` images; the last image fills the last piece."""
+
+    def in_pieces(images: tf.Tensor) -> tf.Tensor:
+        count = tf.shape(images)[0]
+        index = tf.range(-(-count // batch) * batch)
+        pieces = tf.reshape(tf.gather(images, tf.minimum(index, count - 1)), [-1, batch, *images.shape[1:]])
+        answers = tf.map_fn(function, pieces, fn_output_signature=tf.float32)
+        return tf.reshape(answers, [-1, *answers.shape[2:]])[:count]
+
+    return in_pieces

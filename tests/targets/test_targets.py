@@ -19,9 +19,10 @@ from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import load_data
 from ncen_tf.export.manifest import Manifest
+from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.opening import open_target
-from ncen_tf.targets.target import OnnxInterface, RecordedAccuracy, Target
+from ncen_tf.targets.target import RecordedAccuracy, Target
 from ncen_tf.targets.tensorflow_targets import TensorFlowTarget
 
 Array = npt.NDArray[Any]
@@ -95,10 +96,9 @@ def test_what_is_recorded_is_that_of_the_file(tiny_export: Path) -> None:
         assert open_target(tiny_export / name, differentiable=False).recorded == expected
 
 
-def test_settings_of_onnx_files_are_refused_for_others(tiny_run: Path, tiny_export: Path) -> None:
-    for path in (tiny_run, tiny_export / "saved_model"):
-        with pytest.raises(InputError, match="is not an ONNX file"):
-            open_target(path, interface=OnnxInterface(mean=(0.5,)))
+def test_a_run_takes_images_as_they_are(tiny_run: Path) -> None:
+    with pytest.raises(InputError, match="takes images in .0, 1. as they are"):
+        open_target(tiny_run, interface=ModelInterface(mean=(0.5,)))
 
 
 def small_onnx(
@@ -191,7 +191,7 @@ def torch_pgd(network: Any, images: Array, labels: Array, start: Array, eps: flo
 def test_logits_without_a_gradient_are_the_same(torch_resnet: Any, tmp_path: Path) -> None:
     """The file as it is, and its half that keeps what a gradient needs."""
     file = export_torch(torch_resnet, tmp_path / "x.onnx")
-    target = open_target(file, interface=OnnxInterface(input_layout="NCHW"))
+    target = open_target(file, interface=ModelInterface(input_layout="NCHW"))
     images = np.random.default_rng(0).uniform(size=(4, 28, 28, 1)).astype(np.float32)
     logits, pull_back = target.linearize(images)
     np.testing.assert_allclose(target.logits(images), logits, atol=1e-4)
@@ -201,7 +201,7 @@ def test_logits_without_a_gradient_are_the_same(torch_resnet: Any, tmp_path: Pat
 def test_a_pytorch_classifier_is_attacked_white_box(torch_resnet: Any, tmp_path: Path) -> None:
     """NCHW input, mean and deviation: the same robust accuracy as the same PGD inside PyTorch."""
     file = export_torch(torch_resnet, tmp_path / "torch.onnx")
-    interface = OnnxInterface(input_layout="NCHW", mean=(0.2,), std=(0.5,))
+    interface = ModelInterface(input_layout="NCHW", mean=(0.2,), std=(0.5,))
     target = open_target(file, interface=interface)
     images = load_data("fashion_mnist_sample", test_examples=400).test.float_images()
     with torch.no_grad():  # an untrained network's own answers are the labels
@@ -223,11 +223,18 @@ def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, t
     network = torch.nn.Sequential(torch_resnet, torch.nn.Softmax(1))
     file = export_torch(network, tmp_path / "probabilities.onnx")
     with pytest.raises(InputError, match="`output`=probabilities"):
-        OnnxTarget(file, OnnxInterface(input_layout="NCHW"))
-    target = OnnxTarget(file, OnnxInterface(input_layout="NCHW", output="probabilities"))
+        OnnxTarget(file, ModelInterface(output="logits"))
+    model = onnx.load(file)
+    for node in model.graph.node:  # a Softmax at the end would be left out
+        node.output[:] = ["scaled" if name == "y" else name for name in node.output]
+    one = onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")
+    model.graph.initializer.append(one)
+    model.graph.node.append(onnx.helper.make_node("Mul", ["scaled", "one"], ["y"]))
+    onnx.save(model, file)
+    target = OnnxTarget(file)
     assert not target.gives_logits
     logits = OnnxTarget(
-        export_torch(torch_resnet, tmp_path / "logits.onnx"), OnnxInterface(input_layout="NCHW")
+        export_torch(torch_resnet, tmp_path / "logits.onnx"), ModelInterface(input_layout="NCHW")
     )
     images = np.random.default_rng(0).uniform(size=(3, 28, 28, 1)).astype(np.float32)
     expected = log_softmax(logits.logits(images).astype(float))
@@ -240,7 +247,7 @@ def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, t
         target.gradient(images, u), gradient, rtol=1e-2, atol=1e-3 * np.abs(gradient).max()
     )
     with pytest.raises(InputError, match="`output`=logits"):
-        OnnxTarget(tmp_path / "logits.onnx", OnnxInterface(input_layout="NCHW", output="probabilities"))
+        OnnxTarget(tmp_path / "logits.onnx", ModelInterface(input_layout="NCHW", output="probabilities"))
 
 
 def test_models_that_cannot_be_targets_are_refused(
@@ -255,18 +262,13 @@ def test_models_that_cannot_be_targets_are_refused(
     next(node for node in model.graph.node if node.op_type == "LeakyRelu").op_type = "Round"
     model.graph.node[2].ClearField("attribute")
     onnx.save(model, unknown)
-    cases: list[tuple[Path, OnnxInterface | None, str]] = [
+    cases: list[tuple[Path, ModelInterface | None, str]] = [
         (tmp_path / "absent.onnx", None, "does not exist"),
         (text, None, "not an ONNX model"),
         (truncated, None, "not an ONNX model"),
         (unknown, None, "Round"),
-        (
-            export_torch(torch_resnet, tmp_path / "fixed.onnx", batch=1),
-            OnnxInterface(input_layout="NCHW"),
-            "dynamic batch",
-        ),
-        (tiny_export / "ensemble.onnx", OnnxInterface(output_name="nothing"), "no output 'nothing'"),
-        (tiny_export / "ensemble.onnx", OnnxInterface(mean=(0.1, 0.2)), "2 values for 1 channels"),
+        (tiny_export / "ensemble.onnx", ModelInterface(output_name="nothing"), "no output 'nothing'"),
+        (tiny_export / "ensemble.onnx", ModelInterface(mean=(0.1, 0.2)), "2 values for 1 channels"),
         (tmp_path, None, "not a run directory"),
         (Path(__file__), None, "ends in .keras or .onnx"),
     ]
@@ -275,9 +277,15 @@ def test_models_that_cannot_be_targets_are_refused(
             open_target(path, interface=interface)
     with pytest.raises(InputError, match="has no NoSuchProvider"):
         open_target(tiny_export / "ensemble.onnx", providers=("NoSuchProvider",))
-    for settings in ({"input_layout": "HWCN"}, {"output": "scores"}, {"std": (0.0,)}):
+    for settings in (
+        {"input_layout": "HWCN"},
+        {"output": "scores"},
+        {"std": (0.0,)},
+        {"input_range": (1, 0)},
+        {"channel_order": "GBR"},
+    ):
         with pytest.raises(InputError, match="`"):
-            OnnxInterface(**settings)
+            ModelInterface(**settings)
 
 
 def test_a_model_that_fails_on_another_batch_size_is_refused() -> None:

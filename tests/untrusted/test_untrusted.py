@@ -22,7 +22,7 @@ import ncen_tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.untrusted.keras_file import load_keras_model
 from ncen_tf.untrusted.memory import limited_memory
-from ncen_tf.untrusted.onnx_file import read_model
+from ncen_tf.untrusted.onnx_file import image_input, read_model, run_limited
 from ncen_tf.untrusted.saved_model import load_saved_model
 from ncen_tf.untrusted.zip import check_zip
 
@@ -250,7 +250,7 @@ def large(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (external_weights, "has its weights in other files"),
+        (external_weights, "outside its folder"),
         (endless, "more than 100000 nodes"),
         (large, "takes more than 1,073,741,824 bytes"),
         (lambda model: model.graph.initializer.pop(), "has 2 inputs"),
@@ -264,17 +264,23 @@ def test_onnx_files_that_are_not_accepted(
     change(model)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
     if reason is None:
-        read_model(tmp_path / "model.onnx")
+        read_and_run(tmp_path / "model.onnx")
     else:
         with pytest.raises(InputError, match=reason):
-            read_model(tmp_path / "model.onnx")
+            read_and_run(tmp_path / "model.onnx")
+
+
+def read_and_run(file: Path) -> None:
+    model = read_model(file)
+    image_input(file, model)
+    run_limited(file, model, [{"x": np.zeros((2, 4, 4, 1), np.float32)}])
 
 
 @pytest.mark.parametrize(("operator", "domain"), [("Gemma", ""), ("FusedGemm", "com.vendor")])
 def test_an_operator_that_is_not_supported_is_named(operator: str, domain: str, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(linear_model(operator, domain).SerializeToString())
     with pytest.raises(InputError, match=operator):
-        read_model(tmp_path / "model.onnx")
+        read_and_run(tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize("operation", ["ReadFile", "WriteFile", "PyFunc"])

@@ -1,0 +1,140 @@
+"""Reads off an ONNX file how images go in and where the scores of the classes come out."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.export.manifest import MEMBER_LOGITS
+from ncen_tf.targets import onnx_graph
+from ncen_tf.targets.interface import (
+    Array,
+    ImageShape,
+    Layout,
+    ModelInterface,
+    Preprocessing,
+    Signature,
+    find_layout,
+)
+from ncen_tf.targets.scores import choose_output, is_softmax_of, read_output
+from ncen_tf.untrusted.memory import noise
+from ncen_tf.untrusted.onnx_file import image_input, read_model, run_limited
+
+Values = npt.NDArray[Any]
+
+_INTEGERS = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
+_FLOAT_NAMES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
+_WRITERS: dict[str, Layout] = {"pytorch": "NCHW", "tf2onnx": "NHWC"}
+"""The usual order of axes, by what wrote the file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierGraph:
+    """A classifier with one input, the images, and one float32 output, the scores."""
+
+    model: onnx.ModelProto
+    image: str
+    output: str
+    batch: int | None
+    """The number of images that it takes at a time; ``None`` for any number."""
+    preprocessing: Preprocessing
+    members: int
+    classes: int
+    gives_logits: bool
+    signature: Signature
+    answers: Array
+    """What it gives, not optimized, for :func:`~ncen_tf.untrusted.memory.noise` of two images."""
+
+
+def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageShape | None) -> ClassifierGraph:
+    """Read a file, and find out by its graph and by its answers to noise what is not said of it.
+
+    A Softmax at the end is left out.
+
+    Args:
+        path: The file.
+        interface: What is said of it.
+        image_shape: (height, width, channels) of the images at hand, if any.
+
+    Raises:
+        InputError: The file cannot be used, or is not what ``interface`` says.
+    """
+    model = onnx_graph.inline_functions(read_model(path))
+    value, sizes = image_input(path, model)
+    name, element_type = value.name, value.type.tensor_type.elem_type
+    layout, image_shape = find_layout(
+        str(path), sizes[1:], image_shape, interface.input_layout, _WRITERS.get(model.producer_name)
+    )
+    integers = element_type in _INTEGERS
+    preprocessing = Preprocessing.of_rank(interface, layout, image_shape, len(sizes), integers)
+    onnx_graph.use_float32(model)
+    onnx_graph.unpack_maps(model)
+    outputs = onnx_graph.float_outputs(model)
+    if not outputs:
+        raise InputError(f"{path} has no output of floats; logits and probabilities are floats.")
+    sources = {output: onnx_graph.before_softmax(model, output) for output in outputs}
+    onnx_graph.add_outputs(model, [source for source in sources.values() if source])
+    inputs = model_inputs(preprocessing, noise((2, *image_shape)), element_type, sizes[0])
+    found = run_limited(path, model, [{value.name: piece} for piece in inputs])
+    answers = {key: np.concatenate([run[key] for run in found])[:2] for key in found[0]}
+
+    chosen = choose_output(
+        str(path), {key: answers[key] for key in outputs}, interface.output_name, MEMBER_LOGITS
+    )
+    members, classes, gives_logits = read_output(
+        f"{path}, output {chosen},", answers[chosen], interface.output
+    )
+    end, holds = chosen, "logits" if gives_logits else "probabilities"
+    before = sources[chosen]
+    if before and not gives_logits and is_softmax_of(answers[chosen], answers[before]):
+        end, holds, gives_logits = before, "logits before the Softmax", True
+    output = onnx_graph.end_at(
+        model, end, answers[end].shape[1:], onnx.helper.np_dtype_to_tensor_dtype(answers[end].dtype)
+    )
+    signature = Signature(
+        input_name=name,
+        input_type=_FLOAT_NAMES.get(element_type) or TensorProto.DataType.Name(element_type).lower(),
+        input_shape=" x ".join(str(size or "?") for size in sizes),
+        layout=layout,
+        input_range=preprocessing.range,
+        channel_order=interface.channel_order,
+        mean=interface.mean,
+        std=interface.std,
+        whole_pixels=integers,
+        batch="any number",
+        output_name=chosen,
+        output=holds,
+        classes=classes,
+    )
+    return ClassifierGraph(
+        model,
+        value.name,
+        output,
+        sizes[0],
+        preprocessing,
+        members,
+        classes,
+        gives_logits,
+        signature,
+        answers[end].astype(np.float32),
+    )
+
+
+def model_inputs(
+    preprocessing: Preprocessing, images: Array, element_type: int, batch: int | None
+) -> list[Values]:
+    """Convert images to what a model takes, in pieces of ``batch``; the last image fills the last piece."""
+    inputs = preprocessing.model_input(images)
+    if preprocessing.integers:
+        inputs = inputs.astype(onnx.helper.tensor_dtype_to_np_dtype(element_type))
+    if batch is None:
+        return [inputs]
+    missing = -len(inputs) % batch
+    return np.split(
+        np.concatenate([inputs, np.repeat(inputs[-1:], missing, axis=0)]), -(-len(inputs) // batch)
+    )
