@@ -293,7 +293,7 @@ def test_a_softmax_at_the_end_is_left_out(tmp_path: Path) -> None:
     np.testing.assert_allclose(gradient, 1000 * COTANGENT[:, 0] @ WEIGHTS.T, rtol=1e-3, atol=1)
     # Arithmetic after a softmax makes it no last one: logarithms of the probabilities are attacked.
     half = [helper.make_node("Mul", ["p", "half"], ["a"]), helper.make_node("Add", ["a", "a"], ["z"])]
-    constants = {"half": np.float32([0.5])}
+    constants = {"half": np.array([0.5], np.float32)}
     file = write(tmp_path / "b.onnx", [*FLAT, SOFTMAX, *half], shape, {"z": 1}, weights=constants)
     logarithms = OnnxTarget(file)
     assert not logarithms.gives_logits
@@ -317,7 +317,7 @@ def test_of_several_outputs_the_scores_are_chosen(tmp_path: Path) -> None:
         check(target, IMAGES)
     features = [*FLAT, helper.make_node("Relu", ["flat"], ["features"])]
     ambiguous = write(tmp_path / "m.onnx", features, shape, {"y": 1, "features": 1})
-    with pytest.raises(InputError, match="more than one looks like the scores.*one of y, features"):
+    with pytest.raises(InputError, match=r"more than one looks like the scores.*one of y, features"):
         OnnxTarget(ambiguous)
     check(OnnxTarget(ambiguous, ModelInterface(output_name="y")), IMAGES)
     named = [*features, helper.make_node("Identity", ["y"], ["logits"])]

@@ -97,7 +97,7 @@ def test_what_is_recorded_is_that_of_the_file(tiny_export: Path) -> None:
 
 
 def test_a_run_takes_images_as_they_are(tiny_run: Path) -> None:
-    with pytest.raises(InputError, match="takes images in .0, 1. as they are"):
+    with pytest.raises(InputError, match=r"takes images in \[0, 1\] as they are"):
         open_target(tiny_run, interface=ModelInterface(mean=(0.5,)))
 
 
