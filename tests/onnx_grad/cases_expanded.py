@@ -166,6 +166,10 @@ CASES = [
     fused("BiasGelu", (X, BIAS), {}, lambda x: (x + BIAS) * (1 + ERF((x + BIAS) / math.sqrt(2))) / 2),
     fused("FastGelu", (X, BIAS), {}, lambda x: tanh_gelu(x + BIAS)),
     fused("QuickGelu", (X,), {"alpha": 1.5}, lambda x: x / (1 + np.exp(-1.5 * x))),
+    Case("SimplifiedLayerNormalization", (X, GAMMA), {"epsilon": 0.1, "axis": -1}, opsets=(17,), **ON_RUNTIME,
+         forward=lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1) * GAMMA),
+    fused("SkipSimplifiedLayerNormalization", (X, SKIP, GAMMA), {"epsilon": 0.1}, lambda x: (x + SKIP)
+         / np.sqrt(((x + SKIP) ** 2).mean(-1, keepdims=True) + 0.1) * GAMMA, batch=2),
     fused("SkipLayerNormalization", (X, SKIP, GAMMA, BIAS), {"epsilon": 0.1}, lambda x: normalized(x +
          SKIP), batch=2),
     Case("LayerNormalization", (X, GAMMA, BIAS), {"epsilon": 0.1}, opsets=(13,), runtime="vjp",

@@ -1,5 +1,7 @@
 """Every rule against central finite differences of a one-node model, and over optimizations and types."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -8,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
+from ncen_tf import onnx_grad
 from ncen_tf.onnx_grad import gradient_model, supported_ops
 from ncen_tf.onnx_grad.expansion import expanded_ops
 from tests.onnx_grad import cases_entries, cases_expanded, cases_numbers, cases_windows
@@ -123,3 +126,10 @@ def test_every_rule_and_expansion_has_a_case() -> None:
     others = (set(supported_ops()) | set(expanded_ops())) - QUANTIZATION  # tested in test_quantization.py
     assert others <= {case.op for case in CASES}
     assert len({case.op for case in CASES} | QUANTIZATION) >= 100
+
+
+def test_the_readme_names_every_rule_and_expansion() -> None:
+    text = (Path(onnx_grad.__file__).parent / "README.md").read_text(encoding="utf-8")
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    named = set(re.findall(r"\w+", " ".join(tables)))
+    assert set(supported_ops()) | set(expanded_ops()) <= named

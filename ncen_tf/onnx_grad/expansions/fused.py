@@ -92,6 +92,31 @@ def skip_layer_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
     return [y, "", "", total]
 
 
+@expansion("SimplifiedLayerNormalization")
+def simplified_layer_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
+    """x / root mean square of x, times the scale; the runtime writes it in the default domain."""
+    axis = node.attributes.get("axis", -1) % len(g.shape(node.inputs[0]))
+    return [_scaled(g, node, node.inputs[0], node.inputs[1], axis)]
+
+
+@expansion("SkipSimplifiedLayerNormalization", domain=_MICROSOFT)
+def skip_simplified_layer_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
+    total = g.op("Add", *node.inputs[:2])
+    if node.input(3):
+        total = g.op("Add", total, node.input(3))
+    y = _scaled(g, node, total, node.inputs[2], len(g.shape(node.inputs[0])) - 1)
+    return [y, "", "", total]
+
+
+def _scaled(g: GraphBuilder, node: Node, x: str, scale: str, axis: int) -> str:
+    if any(node.outputs[1:3]):
+        raise node.unsupported("has statistics as outputs")
+    like = node.inputs[0]
+    square = g.reduce_mean(g.op("Mul", x, x), range(axis, len(g.shape(like))))
+    epsilon = g.like(node.attributes.get("epsilon", 1e-5), like)
+    return g.op("Mul", g.op("Div", x, g.op("Sqrt", g.op("Add", square, epsilon))), scale)
+
+
 @upgrade("LayerNormalization", before=17)
 def layer_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
     """Models of opsets that have no such operator; the runtime's own is in the default domain."""
