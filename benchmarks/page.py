@@ -13,7 +13,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 
-ORDER = ("training_step", "attacks", "inference", "startup_and_memory", "scaling")
+ORDER = ("training_step", "attacks", "inference", "onnx_gradients", "startup_and_memory", "scaling")
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page --results=docs/benchmarks` from the JSON files that the programs in
