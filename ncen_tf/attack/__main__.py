@@ -10,6 +10,7 @@ import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import DataFlags
+from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface
 
 GATE_FAILED = 3
@@ -18,8 +19,12 @@ GATE_FAILED = 3
 class AttackFlags(DataFlags, ModelInterface):
     """Flags of the program."""
 
-    target: Path = Field(
-        description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export"
+    target: tuple[Path, ...] = Field(
+        description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export; "
+        "several, separated by commas, are attacked as one ensemble"
+    )
+    combine: Combine = Field(
+        default="softmax", description="What an ensemble of several targets averages over them"
     )
     suite: str = Field(
         default="paper",
@@ -54,6 +59,10 @@ class AttackFlags(DataFlags, ModelInterface):
     allow_unverified: bool = Field(
         default=False, description="Whether to attack files whose hash differs from their manifest's"
     )
+    allow_low_accuracy: bool = Field(
+        default=False,
+        description="Whether to attack targets whose clean accuracy tells that they are fed wrongly",
+    )
     out: Path | None = Field(default=None, description="Folder of the report (default: reports/TARGET-SUITE)")
     save_adversarials: bool = Field(
         default=False, description="Whether to keep adversarial images as npz files"
@@ -76,17 +85,19 @@ def main(flags: AttackFlags) -> int | None:
     out = flags.out or _default_out(flags.target, protocol)
     for folder in (out, flags.junit.parent if flags.junit else out):
         _require_writable(folder)
+    target = flags.target[0] if len(flags.target) == 1 else flags.target
     opening: dict[str, Any] = {
         "interface": ModelInterface(**{name: getattr(flags, name) for name in ModelInterface.model_fields}),
+        "combine": flags.combine,
         "providers": flags.providers,
         "allow_unverified": flags.allow_unverified,
     }
     gate = ncen_tf.Gate.read(flags.gate) if flags.gate else None
     if flags.replay:
-        report = ncen_tf.evaluate_saved(flags.target, flags.replay, **opening)
+        report = ncen_tf.evaluate_saved(target, flags.replay, **opening)
     else:
         report = ncen_tf.evaluate(
-            flags.target,
+            target,
             flags.load().test,
             suite=flags.suite,
             eps=flags.eps,
@@ -99,6 +110,7 @@ def main(flags: AttackFlags) -> int | None:
             gate=gate,
             out=out,
             save_adversarials=flags.save_adversarials,
+            allow_low_accuracy=flags.allow_low_accuracy,
             **opening,
         )
     report.save(out)
@@ -114,11 +126,12 @@ def main(flags: AttackFlags) -> int | None:
     return None if result.passed else GATE_FAILED
 
 
-def _default_out(path: Path, protocol: str) -> Path:
+def _default_out(targets: tuple[Path, ...], protocol: str) -> Path:
     """Return reports/TARGET-SUITE."""
     suite = f"custom ({Path(protocol).name})" if protocol.endswith(".toml") else protocol
     words = "".join(letter if letter.isalnum() else "-" for letter in suite).strip("-")
-    return program.report_folder(path, words)
+    several = f"and-{len(targets) - 1}-more-" if len(targets) > 1 else ""
+    return program.report_folder(targets[0], several + words)
 
 
 def _require_writable(folder: Path) -> None:

@@ -1,24 +1,27 @@
 """One call from a classifier and images to a report on its robustness."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ncen_tf.attack.attack import Norm
+from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
-from ncen_tf.attack.runner import replay, run_suite
+from ncen_tf.attack.runner import check_examples, replay, run_suite
 from ncen_tf.attack.suites import SUITES, Suite, load_suite
+from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
 from ncen_tf.report.results import Report, TargetInfo
+from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target, no_gradient
@@ -27,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate(
-    target: str | Path | Target | Callable[..., Any],
+    target: str | Path | Target | Callable[..., Any] | Sequence[Any],
     data: Split,
     *,
     suite: str | Path | Suite = "paper",
@@ -39,11 +42,13 @@ def evaluate(
     batch_size: int | None = None,
     check_gradients: bool | None = None,
     interface: ModelInterface | None = None,
+    combine: Combine = "softmax",
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     gate: Gate | Path | str | None = None,
     out: Path | str | None = None,
     save_adversarials: bool = False,
+    allow_low_accuracy: bool = False,
 ) -> Report:
     """Attack a classifier and report its robustness.
 
@@ -51,6 +56,7 @@ def evaluate(
         target: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; an array function
             of the same kind, for attacks without gradients; or what :func:`ncen_tf.open_target` returned.
+            A list of them is attacked as one ensemble.
         data: Test images and labels.
         suite: Name of a suite (``paper``, ``released``, ``strict``, ``blackbox``, ``quick``), path of a
             ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
@@ -62,13 +68,16 @@ def evaluate(
         objective: Loss that gradient attacks maximise: ``member_average`` or ``ensemble``.
         batch_size: Number of images attacked at a time.
         check_gradients: Whether to look for masked gradients.
-        interface: How an ONNX model that this package did not export takes images.
+        interface: How the model takes images and returns scores, where it cannot be found by itself.
+        combine: What an ensemble of several models averages: ``softmax`` or ``logits``.
         providers: onnxruntime execution providers for ONNX files.
         allow_unverified: Attack files whose hash differs from their manifest's.
         gate: Thresholds that the report will be checked against. One that asks for something this evaluation
             does not measure is refused before the attacks.
         out: Folder where an interrupted evaluation keeps its state: the same call goes on where it stopped.
         save_adversarials: Keep adversarial images in the subfolder ``adversarials`` of ``out``.
+        allow_low_accuracy: Attack also a target whose clean accuracy tells that it is fed wrongly: one that
+            guessing reaches, or far below what its export recorded.
 
     Returns:
         The report; ``report.save(folder)`` writes it.
@@ -102,6 +111,7 @@ def evaluate(
         target,
         image_shape=data.images.shape[1:],
         interface=interface,
+        combine=combine,
         providers=providers,
         allow_unverified=allow_unverified,
         differentiable=not all(attack.gradient_free for attack in chosen.attacks),
@@ -115,7 +125,14 @@ def evaluate(
     if gate is not None:
         planned = [(attack.name, attack.eps) for attack in chosen.attacks]
         gate.require_measured(planned, len(data), opened.recorded, gradients_checked=chosen.check_gradients)
+    for signature in opened.signatures:
+        logger.info("%s", signature)
     images = data.float_images()
+    if opened.whole_pixels:
+        images = round_images(images)
+    check_examples(opened, images, data.labels)
+    if not allow_low_accuracy:
+        check_clean_accuracy(opened, images, data.labels, chosen.batch_size)
     folder = None if out is None else Path(out)
     result = run_suite(
         opened,
@@ -148,10 +165,11 @@ def evaluate(
 
 
 def evaluate_saved(
-    target: str | Path | Target | Callable[..., Any],
+    target: str | Path | Target | Callable[..., Any] | Sequence[Any],
     file: Path | str,
     *,
     interface: ModelInterface | None = None,
+    combine: Combine = "softmax",
     providers: tuple[str, ...] = ("CPUExecutionProvider",),
     allow_unverified: bool = False,
     batch_size: int = 100,
@@ -161,7 +179,8 @@ def evaluate_saved(
     Args:
         target: As for :func:`evaluate`; it needs no gradient.
         file: An ``.npz`` file of the folder ``adversarials`` of an evaluation.
-        interface: How an ONNX model that this package did not export takes images.
+        interface: How the model takes images and returns scores, where it cannot be found by itself.
+        combine: What an ensemble of several models averages: ``softmax`` or ``logits``.
         providers: onnxruntime execution providers for ONNX files.
         allow_unverified: Open files whose hash differs from their manifest's.
         batch_size: Number of images at a time.
@@ -182,6 +201,7 @@ def evaluate_saved(
         target,
         image_shape=saved.images.shape[1:],
         interface=interface,
+        combine=combine,
         providers=providers,
         allow_unverified=allow_unverified,
         differentiable=False,
@@ -238,4 +258,5 @@ def _describe(target: Target) -> TargetInfo:
         members=target.members,
         gives_logits=target.gives_logits,
         providers=tuple(target.providers),
+        signatures=target.signatures,
     )

@@ -26,6 +26,7 @@ from ncen_tf.attack.results import (
     write_adversarials,
 )
 from ncen_tf.attack.suites import Suite
+from ncen_tf.attack.whole_pixels import round_adversarials
 from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import AttackResult
 from ncen_tf.targets.target import Target
@@ -197,6 +198,8 @@ def run_attack(
                 files.write_batch(number, batch)
             progress.update(count)
     adversarials = np.concatenate([images[:0], *(batch.adversarials for batch in done)])[: len(images)]
+    if objective.target.whole_pixels:
+        adversarials = round_adversarials(attack, images, adversarials)
     _check_adversarials(attack, images, adversarials)
     started = time.perf_counter()
     predictions = predict(objective, adversarials, batch_size, attack.label)

@@ -12,6 +12,7 @@ from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.report import table
 from ncen_tf.report.gate import Gate, GateResult
+from ncen_tf.targets.interface import Signature as Signature
 from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy
 
 Norm = Literal["Linf", "L2"]
@@ -97,6 +98,8 @@ class TargetInfo(Settings):
     gives_logits: bool
     providers: tuple[str, ...]
     """Execution providers that onnxruntime reports; empty elsewhere."""
+    signatures: tuple[Signature, ...] = ()
+    """How images enter each of its models and what comes out, as found or told; empty for functions."""
 
 
 @dataclasses.dataclass(frozen=True)

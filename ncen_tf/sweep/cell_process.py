@@ -223,6 +223,7 @@ def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, lo
         examples=attack.examples,
         seed=attack.seed,
         out=folder,
+        allow_low_accuracy=True,  # A training that failed is a result of the sweep.
         **attack.choices,
     )
     report.save(folder)

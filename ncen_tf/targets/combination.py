@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.targets.interface import Signature
 from ncen_tf.targets.target import Array, Target, no_gradient
 
 Combine = Literal["softmax", "logits"]
@@ -45,6 +46,7 @@ class CombinedTarget(Target):
                 "The models are ensembles themselves: they can only be combined by softmax, and with the "
                 "same number of members each."
             )
+        self.preprocessing = first.preprocessing
         self._targets, self._combine = tuple(targets), combine
         self.image_shape, self.classes = first.image_shape, first.classes
         self.members = 1 if combine == "logits" else sum(target.members for target in targets)
@@ -54,6 +56,10 @@ class CombinedTarget(Target):
         self.providers = tuple(dict.fromkeys(name for target in targets for name in target.providers))
         self.sha256 = hashlib.sha256("".join(target.sha256 for target in targets).encode()).hexdigest()
         self.description = f"mean {combine} of {'; '.join(target.description for target in targets)}"
+
+    @property
+    def signatures(self) -> tuple[Signature, ...]:
+        return tuple(signature for target in self._targets for signature in target.signatures)
 
     @property
     def whole_pixels(self) -> bool:

@@ -159,6 +159,10 @@ class Preprocessing:
                 "change them."
             )
 
+    def replaced(self, interface: ModelInterface) -> "Preprocessing":
+        """Return the map into the same input by another interface."""
+        return dataclasses.replace(self, interface=interface)
+
     @property
     def range(self) -> tuple[float, float]:
         """Values of black and white before mean and deviation."""

@@ -56,6 +56,11 @@ class Target(abc.ABC):
     signature: Signature | None = None
 
     @property
+    def signatures(self) -> tuple[Signature, ...]:
+        """What was found out about each model of the target."""
+        return () if self.signature is None else (self.signature,)
+
+    @property
     def whole_pixels(self) -> bool:
         """Whether the model is shown images rounded to whole pixel values, multiples of 1/255."""
         return self.preprocessing is not None and self.preprocessing.integers
