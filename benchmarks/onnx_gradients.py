@@ -74,12 +74,10 @@ def measure(
 
     torch.manual_seed(0)
     module = get_model(name, weights=None).eval()
-    for part in module.modules():  # equal statistics would share one initializer
-        if isinstance(part, torch.nn.BatchNorm2d):
-            for tensor in (part.running_mean, part.bias.data):
-                tensor.normal_(0, 0.1)
-            for tensor in (part.running_var, part.weight.data):
-                tensor.uniform_(0.5, 1.5)
+    with torch.no_grad():  # equal parameters would share one initializer, which other packages cannot read
+        for name_of, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.ndim == 1 and tensor.is_floating_point():
+                tensor.add_(torch.rand_like(tensor) * (0.5 if name_of.endswith("var") else 0.1))
     rng = np.random.default_rng(0)
     x = rng.random((flags.batch, 3, 224, 224), np.float32)
     v = rng.normal(size=(flags.batch, 1000)).astype(np.float32)

@@ -130,8 +130,13 @@ class _Source:
         outputs = [name for name in node.output if name]
         if self.straight_through:
             rule = find_rule(node)
+            # Shapes and indices are int64.
+            quantized = builder.facts.element_type(node.output[0]) not in (
+                TensorProto.INT64,
+                TensorProto.BOOL,
+            )
             integers = any(name in active and not builder.facts.is_float(name) for name in node.input)
-            if integers or (rule is not None and rule.straight_through):
+            if (integers and quantized) or (rule is not None and rule.straight_through):
                 return outputs[:1]
         return [name for name in outputs if builder.facts.is_float(name)]
 

@@ -190,6 +190,24 @@ def test_rounding_is_refused_or_passed() -> None:
     np.testing.assert_allclose(found, v, rtol=1e-6)
 
 
+def test_shape_of_a_quantized_tensor() -> None:
+    """Shapes that are read from integers are no path of the gradient."""
+    node = helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("Shape", ["q"], ["shape"], end=1),
+        node("Concat", ["shape", "minus"], ["target"], axis=0),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("Reshape", ["d", "target"], ["y"]),
+    ]
+    weights: dict[str, Array] = {
+        "s": np.array(0.1, np.float32), "z": np.array(0, np.int8), "minus": np.array([-1])
+    }  # fmt: skip
+    v = RNG.normal(size=(2, 6)).astype(np.float32)
+    _, found = gradient(model_of(nodes, weights, [2, 3], 6), RNG.random((2, 2, 3), np.float32), v)
+    np.testing.assert_allclose(found, v.reshape(2, 2, 3), rtol=1e-6)
+
+
 def test_unknown_word_is_refused(convolutional: onnx.ModelProto) -> None:
     with pytest.raises(ValueError, match="`quantization` must be 'straight_through' or None, got 'ste'"):
         gradient_model(convolutional, quantization="ste")
