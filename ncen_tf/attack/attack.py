@@ -34,6 +34,7 @@ ATTACKS = {
     "APGD-T": "auto_pgd:AutoPgdTargeted",
     "Transfer-mean-logit": "auto_pgd:MeanLogitTransfer",
     "Transfer-members": "auto_pgd:MemberTransfer",
+    "MORA": "mora:Mora",
     "Square": "square:Square",
     "DeepFool": "foolbox_attacks:DeepFool",
     "CW": "foolbox_attacks:CarliniWagner",
@@ -86,6 +87,18 @@ class Attack(abc.ABC):
         Returns:
             float32 [N, H, W, C] in [0, 1], each image within ``eps`` of its original.
         """
+
+    def require_members(self, objective: Objective) -> None:
+        """Refuse a single classifier, for attacks that go through an ensemble's members.
+
+        Raises:
+            InputError: The target has one member.
+        """
+        if objective.target.members == 1:
+            raise InputError(
+                f"{self.name} attacks an ensemble through its members; {objective.target.description} is a "
+                "single classifier: leave the attack out."
+            )
 
     @property
     def threat_model(self) -> tuple[Norm, float]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ncen_tf.attack.attack import Array, Attack, Labels, Norm
-from ncen_tf.attack.iterative import direction, project, random_start
+from ncen_tf.attack.iterative import MOMENTUM_SHARE, random_start, step_with_momentum
 from ncen_tf.attack.losses import (
     Array64,
     LossAndGradient,
@@ -26,7 +26,6 @@ from ncen_tf.attack.objectives import Loss, Mask, Objective, RemainingExamples, 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
 
-_MOMENTUM = 0.75  # share of the new step, alpha of Eq. 2
 _RHO = 0.75  # share of rising steps below which a step size is halved, condition 1
 
 
@@ -80,14 +79,14 @@ class AutoPgd(Attack):
         for step in range(1, self.steps):
             if not len(remaining.rows):
                 return
-            climb.move(self.eps, self.norm, 1.0 if step == 1 else _MOMENTUM)
+            climb.move(self.eps, self.norm, 1.0 if step == 1 else MOMENTUM_SHARE)
             losses, gradients, kept = remaining.ascend(climb.x, loss)
             climb.keep(kept)
             climb.observe(losses, gradients)
             if step in checkpoints(self.steps):
                 climb.halve_steps(step - checked)
                 checked = step
-        climb.move(self.eps, self.norm, 1.0 if self.steps == 1 else _MOMENTUM)
+        climb.move(self.eps, self.norm, 1.0 if self.steps == 1 else MOMENTUM_SHARE)
         climb.keep(remaining.query(climb.x))
         remaining.keep(climb.best)
 
@@ -150,12 +149,7 @@ class _SurrogateTransfer(AutoPgd):
     """Auto-PGD on surrogates for the ensemble; every image is shown to the ensemble itself."""
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        target = remaining.objective.target
-        if target.members == 1:
-            raise InputError(
-                f"{self.name} attacks an ensemble through its members; {target.description} is a single "
-                "classifier: leave the attack out."
-            )
+        self.require_members(remaining.objective)
         return self.surrogates(remaining)
 
     @abc.abstractmethod
@@ -268,9 +262,10 @@ class _Climb:
 
     def move(self, eps: float, norm: Norm, share: float) -> None:
         """Make one step (Eq. 2): ``share`` of it up the gradient, the rest along the last step."""
-        ahead = project(self.x + self.step_size * direction(self.gradient, norm), self.clean, eps, norm)
-        moved = self.x + share * (ahead - self.x) + (1 - share) * (self.x - self.previous)
-        self.previous, self.x = self.x, project(moved, self.clean, eps, norm)
+        moved = step_with_momentum(
+            self.x, self.previous, self.gradient, self.step_size, self.clean, eps, norm, share
+        )
+        self.previous, self.x = self.x, moved
 
     def observe(self, loss: Array64, gradient: Array) -> None:
         """Record loss and gradient of the images that the last step led to."""

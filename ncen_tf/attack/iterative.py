@@ -14,6 +14,8 @@ from ncen_tf.attack.losses import CROSS_ENTROPIES, Array64, LossAndGradient, ens
 from ncen_tf.attack.objectives import Mask, Objective, RemainingExamples
 from ncen_tf.base.settings import settings
 
+MOMENTUM_SHARE = 0.75
+"""Share of a step of Auto-PGD that goes up the gradient; the rest goes along the last step."""
 _TINY = np.float32(1e-12)
 
 
@@ -212,6 +214,32 @@ def project(x: Array, clean: Array, eps: float, norm: Norm) -> Array:
         change = x - clean
         x = clean + change * np.minimum(1, np.float32(eps) / np.maximum(lengths(change), 1e-12))
     return np.clip(x, 0, 1)
+
+
+def step_with_momentum(
+    x: Array,
+    previous: Array,
+    gradient: Array,
+    step_size: Array | np.float32,
+    clean: Array,
+    eps: float,
+    norm: Norm,
+    share: float,
+) -> Array:
+    """Make one step of Auto-PGD (Croce & Hein, 2020, Eq. 2): up the gradient, and along the last step.
+
+    Args:
+        x: float32 [N, H, W, C].
+        previous: The images before the last step.
+        gradient: float32 [N, H, W, C].
+        step_size: In the norm, one for all or [N, 1, 1, 1].
+        clean: The images that the bound is around.
+        eps: Perturbation bound.
+        norm: ``Linf`` or ``L2``.
+        share: Of the step up the gradient, in [0, 1].
+    """
+    ahead = project(x + step_size * direction(gradient, norm), clean, eps, norm)
+    return project(x + share * (ahead - x) + (1 - share) * (x - previous), clean, eps, norm)
 
 
 def lengths(change: Array) -> Array:

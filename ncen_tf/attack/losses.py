@@ -117,14 +117,18 @@ def of_ensemble(
     """Apply a loss of scores [N, C] to the log-probabilities of an ensemble's logits [N, k, C]."""
 
     def of_logits(logits: Array64) -> LossAndGradient:
-        by_member = log_softmax(logits)
-        scores = log_mean_probabilities(logits)
-        losses, slopes = loss(scores)
-        shares = np.exp(by_member - scores[:, np.newaxis]) / logits.shape[1]
-        upstream = slopes[:, np.newaxis] * shares
-        return losses, upstream - np.exp(by_member) * upstream.sum(axis=2, keepdims=True)
+        losses, slopes = loss(log_mean_probabilities(logits))
+        return losses, through_log_mean_probabilities(logits, slopes)
 
     return of_logits
+
+
+def through_log_mean_probabilities(logits: Array64, slopes: Array64) -> Array64:
+    """Differentiate :func:`log_mean_probabilities`: gradients [N, C] by it -> by the logits [N, k, C]."""
+    by_member, scores = log_softmax(logits), log_mean_probabilities(logits)
+    shares = np.exp(by_member - scores[:, np.newaxis]) / logits.shape[1]
+    upstream = slopes[:, np.newaxis] * shares
+    return np.asarray(upstream - np.exp(by_member) * upstream.sum(axis=2, keepdims=True))
 
 
 def ensemble_cross_entropy(logits: Array64, labels: Labels) -> LossAndGradient:
