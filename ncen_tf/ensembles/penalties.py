@@ -9,7 +9,15 @@ import numpy as np
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, GradientRegularizer, PredictionRegularizer
+from ncen_tf.ensembles.regularizers import (
+    ADP,
+    GAL,
+    GPMR,
+    NCE,
+    NCL,
+    GradientRegularizer,
+    PredictionRegularizer,
+)
 
 CrossEntropyOn = Literal["logits", "probabilities"]
 
@@ -21,7 +29,7 @@ JITTER = 1e-5
 """Added to the diagonal of ADP's Gram matrix, which is singular where members agree: the logarithm and its
 derivative would have no bound. It changes log det by less than 1e-3 once det is above 1e-2."""
 
-for _class in (NCE, GAL, GPMR, ADP):
+for _class in (NCE, GAL, GPMR, ADP, NCL):
     keras.saving.register_keras_serializable("ncen_tf")(_class)
 
 
@@ -65,6 +73,9 @@ def prediction_penalty(regularizer: PredictionRegularizer, logits: tf.Tensor, la
     if callable(regularizer):
         penalty: Penalty = regularizer(logits, labels)
         return penalty
+    if isinstance(regularizer, NCL):
+        correlation = prediction_correlation(logits)
+        return Penalty(regularizer.coefficient * correlation, {"correlation": correlation})
     if not isinstance(regularizer, ADP):
         raise InputError(
             f"{type(regularizer).__name__} must have a method __call__(logits, labels) -> Penalty."
@@ -136,6 +147,22 @@ def log_ensemble_diversity(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     columns = unnormalized / tf.norm(unnormalized, axis=2, keepdims=True)
     gram = tf.matmul(columns, columns, transpose_b=True)
     return tf.linalg.logdet(gram + JITTER * tf.eye(logits.shape[1], dtype=logits.dtype))
+
+
+def prediction_correlation(logits: tf.Tensor) -> tf.Tensor:
+    """Compute the mean over members of (F_i - Fbar) . sum_{j != i} (F_j - Fbar) (Liu & Yao, Eq. 4).
+
+    F_i are probabilities. The deviations sum to 0, so the sum of the others is -(F_i - Fbar).
+
+    Args:
+        logits: [N, k, classes].
+
+    Returns:
+        [N], in [-1, 0].
+    """
+    probabilities = tf.nn.softmax(logits)
+    deviations = probabilities - tf.reduce_mean(probabilities, axis=1, keepdims=True)
+    return -tf.reduce_mean(tf.reduce_sum(tf.square(deviations), axis=2), axis=1)
 
 
 # Input gradients

@@ -153,3 +153,28 @@ class ADP(PredictionRegularizer):
     name: Literal["adp"] = "adp"
 
     term_names = ("entropy", "log_diversity")
+
+
+@settings
+class NCL(PredictionRegularizer):
+    """Negative correlation learning: coefficient * (F_i - Fbar) . sum_{j != i} (F_j - Fbar), averaged.
+
+    Liu & Yao, 1999, "Ensemble learning via negative correlation", Eq. 4. F_i are a member's probabilities,
+    Fbar is their mean. The deviations sum to 0, so each product is minus the squared distance of a member
+    from the mean: a positive coefficient spreads the predictions.
+
+    Args:
+        coefficient: Weight of the term.
+
+    Example:
+        >>> import ncen_tf
+        >>> ncen_tf.NCL(0.5).term_names
+        ('correlation',)
+    """
+
+    coefficient: Coefficient = Field(
+        default=0.5, description="Weight of NCL", json_schema_extra={"flag": "ncl_coefficient"}
+    )
+    name: Literal["ncl"] = "ncl"
+
+    term_names = ("correlation",)

@@ -24,13 +24,14 @@ Method = tuple[str, tuple[Setting, ...]]
 WORST_CASE = "worst case"
 WEIGHTS = {
     "none": (),
+    "ncl": ("ncl_coefficient",),
     "gal": ("gal_coefficient",),
     "gpmr": ("lambda_div", "lambda_eq"),
     "adp": ("adp_alpha", "adp_beta"),
     "nce": ("lambda_cos", "lambda_norm"),
 }
-"""Weights of the regularizers, in the order of the paper's columns; ADP is not in the paper."""
-METHOD_NAMES = {"none": "BL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
+"""Weights of the regularizers, in the order of the paper's columns; NCL and ADP are not in the paper."""
+METHOD_NAMES = {"none": "BL", "ncl": "NCL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
 """Names of the regularizers in the paper's tables."""
 PAPER_SCALE = {"fashion_mnist": (60_000, 40), "cifar10": (50_000, 60)}
 """Training images and epochs of the paper, by dataset."""

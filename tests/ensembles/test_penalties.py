@@ -29,6 +29,7 @@ from ncen_tf.ensembles.regularizers import (
     GAL,
     GPMR,
     NCE,
+    NCL,
     GradientRegularizer,
     PredictionRegularizer,
     Regularizer,
@@ -187,6 +188,21 @@ def test_adp_follows_its_formula(members: int) -> None:
     )
 
 
+@pytest.mark.parametrize("members", [2, 3, 5])
+def test_ncl_follows_its_formula(members: int) -> None:
+    logits = np.random.default_rng(members).normal(scale=2, size=(6, members, 7))
+    expected = []
+    for z in logits:
+        p = np.array([np.exp(row) / np.exp(row).sum() for row in z])
+        away = p - p.mean(0)
+        products = [
+            away[i] @ sum((away[j] for j in range(members) if j != i), np.zeros(7)) for i in range(members)
+        ]
+        expected.append(0.3 * sum(products) / members)
+    penalty = prediction_penalty(NCL(0.3), tf.constant(logits), tf.zeros(6, tf.int32))
+    np.testing.assert_allclose(penalty.value, expected, rtol=1e-9)
+
+
 @pytest.mark.parametrize("spread", [0.0, 1.0, 200.0])
 def test_adp_stays_finite_for_equal_and_for_saturated_members(spread: float) -> None:
     one = np.random.default_rng(0).normal(scale=spread, size=(4, 1, 10)).astype(np.float32)
@@ -213,7 +229,9 @@ def test_values_that_cannot_be_used_are_refused(make: Callable[[], object], says
         make()
 
 
-@pytest.mark.parametrize("regularizer", [NCE(0.1, -0.2, "released"), GAL(0.3), GPMR(0.2, 3.0), ADP(1.0, 0.2)])
+@pytest.mark.parametrize(
+    "regularizer", [NCE(0.1, -0.2, "released"), GAL(0.3), GPMR(0.2, 3.0), ADP(1.0, 0.2), NCL(0.4)]
+)
 def test_config_gives_the_regularizer_back(regularizer: Regularizer) -> None:
     assert type(regularizer).from_config(regularizer.get_config()) == regularizer
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import CrossEntropyOn
-from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, Regularizer
+from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, Regularizer
 from ncen_tf.ensembles.resnet import SubsampleShortcut
 
 Normalization = Callable[[], keras.layers.Layer]
@@ -85,7 +85,7 @@ def test_gradient_of_the_penalty_matches_finite_differences(form: Any) -> None:
     assert worst_relative_error(BatchNorm, NCE(1.0, 1.0, form)) < 1e-6
 
 
-@pytest.mark.parametrize("regularizer", [GAL(1.0), GPMR(1.0, 10.0), ADP(1.0, 1.0)])
+@pytest.mark.parametrize("regularizer", [GAL(1.0), GPMR(1.0, 10.0), ADP(1.0, 1.0), NCL(1.0)])
 def test_gradient_of_the_baselines_penalties_matches_finite_differences(regularizer: Regularizer) -> None:
     assert worst_relative_error(BatchNorm, regularizer) < 1e-6
 
