@@ -8,6 +8,7 @@ from ncen_tf.onnx_grad import UnsupportedOpError, gradient_model
 from tests.onnx_grad.graphs import (
     KERNEL,
     RNG,
+    Array,
     branches,
     build,
     directional_error,
@@ -158,3 +159,28 @@ def test_old_file_lists_its_weights_as_inputs_and_its_domain_twice() -> None:
     expected_y, expected = run_checked(gradient_model(modern), x, v)
     np.testing.assert_allclose(y, expected_y, rtol=1e-6)
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_last_states_of_an_lstm() -> None:
+    """The last hidden state is the last entry of the sequence; the cell's is compared with differences."""
+    w, r = RNG.normal(size=(1, 12, 4)).astype(np.float32), RNG.normal(size=(1, 12, 3)).astype(np.float32)
+    names = ["y", "h", "c"]
+    lstm = helper.make_node("LSTM", ["x", "w", "r"], names, hidden_size=3)
+    constants = {"w": w, "r": r}
+    outputs = {"y": 4, "h": 3, "c": 3}
+    model = build([lstm], constants, (5, 2, 4), outputs, element=TensorProto.FLOAT)
+    x = RNG.normal(size=(5, 2, 4)).astype(np.float32)
+    v = RNG.normal(size=(1, 2, 3)).astype(np.float32)
+    whole = np.concatenate([np.zeros((4, 1, 2, 3), np.float32), v[None]])
+    by_sequence = run_checked(gradient_model(model, "y"), x, whole)[-1]
+    np.testing.assert_allclose(
+        run_checked(gradient_model(model, "h"), x, v)[-1], by_sequence, rtol=1e-4, atol=1e-6
+    )
+
+    def cell(images: Array) -> float:
+        return float((run_checked(model, images.astype(np.float32))[2].astype(np.float64) * v).sum())
+
+    found = run_checked(gradient_model(model, "c"), x, v)[-1]
+    direction = RNG.normal(size=x.shape)
+    slope = (cell(x + 1e-2 * direction) - cell(x - 1e-2 * direction)) / 2e-2
+    np.testing.assert_allclose(np.sum(found * direction), slope, rtol=1e-2)

@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN, unrolled over a sequence of known length."""
+"""GRU and RNN, unrolled over a sequence of known length, and what they share with LSTM."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,37 +11,32 @@ from ncen_tf.onnx_grad.registry import Node
 # (row of x W plus its bias, state, R transposed, bias of R or "") -> the next state
 Step = Callable[[str, list[str], str, str], list[str]]
 _DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-_LONGEST = 512  # steps
+_GATES = {"GRU": 3, "RNN": 1}
+_LONGEST = 128  # steps
 
 
-@expansion("LSTM", "GRU", "RNN")
+@expansion("GRU", "RNN")
 def recurrent(g: GraphBuilder, node: Node) -> Sequence[str]:
     """One copy of the cell a step and direction: the gradient is backpropagation through time."""
     a, x = node.attributes, node.inputs[0]
-    if a.get("layout", 0):
-        x = g.op("Transpose", x, perm=[1, 0, 2])
-    length = g.shape(node.inputs[0])[1 if a.get("layout", 0) else 0]
-    _check(g, node, length)
-    steps = range(length or 0)
+    length = check(g, node)
+    if length is None or length > _LONGEST:
+        raise node.unsupported(f"reads a sequence of free length, or of more than {_LONGEST} steps")
+    steps = range(length)
     hidden, kind = a["hidden_size"], node.op_type
-    directions = ["forward", "reverse"]
-    direction = a.get("direction", b"forward").decode()
-    if direction != "bidirectional":
-        directions = [direction]
     outputs, last = [], []
-    for number, way in enumerate(directions):
-        w, r = (_of_direction(g, name, number) for name in node.inputs[1:3])
+    for number, way in enumerate(directions(node)):
+        w, r = (of_direction(g, name, number) for name in node.inputs[1:3])
         rows = g.op("MatMul", x, g.op("Transpose", w, perm=[1, 0]))
         bias_of_r = ""
         if node.input(3):
             width = _GATES[kind] * hidden
-            bias = _of_direction(g, node.inputs[3], number)
+            bias = of_direction(g, node.inputs[3], number)
             bias_of_w, bias_of_r = (
                 g.slice(bias, g.integers([i * width]), g.integers([(i + 1) * width]), 0) for i in range(2)
             )
             rows = g.op("Add", rows, bias_of_w)
-        state = [_initial(g, node, x, hidden, number, position) for position in _states(node)]
+        state = [initial_state(g, node, number, 5)]
         cell = _CELLS[kind](g, node)
         transposed = g.op("Transpose", r, perm=[1, 0])
         made: dict[int, str] = {}
@@ -53,50 +48,58 @@ def recurrent(g: GraphBuilder, node: Node) -> Sequence[str]:
         last.append([g.unsqueeze(value, 0) for value in state])
     y = g.op("Concat", *outputs, axis=1)
     ends = [g.op("Concat", *values, axis=0) for values in zip(*last, strict=True)]
-    if a.get("layout", 0):
-        y = g.op("Transpose", y, perm=[2, 0, 1, 3])
-        ends = [g.op("Transpose", value, perm=[1, 0, 2]) for value in ends]
     return [y, *ends]
 
 
-def _check(g: GraphBuilder, node: Node, length: int | None) -> None:
-    """Refuse what is not unrolled."""
+def directions(node: Node) -> list[str]:
+    """Return "forward", "reverse" or both."""
+    direction = node.attributes.get("direction", b"forward").decode()
+    return ["forward", "reverse"] if direction == "bidirectional" else [direction]
+
+
+def check(g: GraphBuilder, node: Node) -> int | None:
+    """Return the length of the sequences, None if it varies with the batch.
+
+    Raises:
+        UnsupportedOpError: the operator is used in a way that has no gradient here.
+    """
     a, kind = node.attributes, node.op_type
-    if length is None or length > _LONGEST:
-        raise node.unsupported(f"reads a sequence of free length, or of more than {_LONGEST} steps")
+    length = g.shape(node.inputs[0])[0]
     names = [name.decode() for name in a.get("activations", ())]
-    count = 2 if a.get("direction") == b"bidirectional" else 1
-    if (names and names != _DEFAULTS[kind] * count) or a.get("clip") or a.get("input_forget", 0):
+    default = _DEFAULTS[kind] * len(directions(node))
+    if (names and names != default) or a.get("clip") or a.get("input_forget", 0):
         raise node.unsupported("has other activations than the default, `clip` or `input_forget`")
+    if a.get("layout", 0):
+        raise node.unsupported("has the batch as first axis, which runtimes do not take")
     if node.input(7):
         raise node.unsupported("has peepholes")
     if node.input(4):
         lengths = g.facts.values(node.inputs[4])
         if lengths is None or any((value != length).any() for value in lengths):
             raise node.unsupported("reads sequences of different lengths")
+    return length
 
 
-def _states(node: Node) -> list[int]:
-    """Return the positions of the inputs with the initial states."""
-    return [5, 6] if node.op_type == "LSTM" else [5]
-
-
-def _of_direction(g: GraphBuilder, tensor: str, number: int) -> str:
+def of_direction(g: GraphBuilder, tensor: str, number: int) -> str:
+    """Return the entry of a direction of a tensor whose first axis has one entry a direction."""
     return g.op("Gather", tensor, g.constant(np.array(number, np.int64)), axis=0)
 
 
-def _initial(g: GraphBuilder, node: Node, x: str, hidden: int, number: int, position: int) -> str:
-    """Return the initial state [batch, hidden] of a direction, zeros if there is none."""
+def initial_state(g: GraphBuilder, node: Node, number: int, position: int) -> str:
+    """Return an initial state [batch, hidden] of a direction, zeros if there is none.
+
+    Args:
+        g: builder.
+        node: the recurrent operator.
+        number: the direction.
+        position: of the state among the inputs.
+    """
     state = node.input(position)
     if not state:
-        start = int(not node.attributes.get("layout", 0))
-        sizes = g.op("Shape", node.inputs[0])
-        batch = g.slice(sizes, g.integers([start]), g.integers([start + 1]), 0)
-        shape = g.op("Concat", batch, g.integers([hidden]), axis=0)
+        batch = g.slice(g.op("Shape", node.inputs[0]), g.integers([1]), g.integers([2]), 0)
+        shape = g.op("Concat", batch, g.integers([node.attributes["hidden_size"]]), axis=0)
         return g.op("Expand", g.like(np.zeros((1, 1)), node.inputs[0]), shape)
-    if node.attributes.get("layout", 0):
-        state = g.op("Transpose", state, perm=[1, 0, 2])
-    return _of_direction(g, state, number)
+    return of_direction(g, state, number)
 
 
 def _parts(g: GraphBuilder, tensor: str, count: int) -> list[str]:
@@ -108,16 +111,6 @@ def _parts(g: GraphBuilder, tensor: str, count: int) -> list[str]:
 def _product(g: GraphBuilder, state: str, r: str, bias: str) -> str:
     product = g.op("MatMul", state, r)
     return g.op("Add", product, bias) if bias else product
-
-
-def _lstm(g: GraphBuilder, node: Node) -> Step:
-    def step(row: str, state: list[str], r: str, bias: str) -> list[str]:
-        gates = _parts(g, g.op("Add", row, _product(g, state[0], r, bias)), 4)
-        entry, exit_, forget = (g.op("Sigmoid", gate) for gate in gates[:3])
-        cell = g.op("Add", g.op("Mul", forget, state[1]), g.op("Mul", entry, g.op("Tanh", gates[3])))
-        return [g.op("Mul", exit_, g.op("Tanh", cell)), cell]
-
-    return step
 
 
 def _gru(g: GraphBuilder, node: Node) -> Step:
@@ -150,4 +143,4 @@ def _rnn(g: GraphBuilder, node: Node) -> Step:
     return step
 
 
-_CELLS: dict[str, Callable[[GraphBuilder, Node], Step]] = {"LSTM": _lstm, "GRU": _gru, "RNN": _rnn}
+_CELLS: dict[str, Callable[[GraphBuilder, Node], Step]] = {"GRU": _gru, "RNN": _rnn}

@@ -7,8 +7,19 @@ from ncen_tf.onnx_grad.rules import (
     indexing,
     linear,
     quantization,
+    recurrent,
     resize,
     windows,
 )
 
-__all__ = ["elementwise", "functions", "gather", "indexing", "linear", "quantization", "resize", "windows"]
+__all__ = [
+    "elementwise",
+    "functions",
+    "gather",
+    "indexing",
+    "linear",
+    "quantization",
+    "recurrent",
+    "resize",
+    "windows",
+]
