@@ -43,6 +43,9 @@ class AttackFlags(DataFlags, ModelInterface):
         ge=0,
         description="Number of test images, balanced over classes; 0 for all (default: the suite's)",
     )
+    sample_seed: int | None = Field(
+        default=None, ge=0, description="Seed of a random choice of them (default: the first of each class)"
+    )
     objective: Literal["member_average", "ensemble"] | None = Field(
         default=None, description="Loss that gradient attacks maximise (default: the suite's)"
     )
@@ -103,6 +106,7 @@ def main(flags: AttackFlags) -> int | None:
             eps=flags.eps,
             norm=flags.norm,
             examples=flags.num_examples,
+            sample_seed=flags.sample_seed,
             seed=flags.seed,
             objective=flags.objective,
             batch_size=flags.batch_size,

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.losses import ObjectiveName
@@ -37,6 +35,7 @@ def evaluate(
     eps: float | None = None,
     norm: Norm | None = None,
     examples: int | None = None,
+    sample_seed: int | None = None,
     seed: int = 0,
     objective: ObjectiveName | None = None,
     batch_size: int | None = None,
@@ -63,7 +62,8 @@ def evaluate(
         eps: Bound of every attack of a named suite, for images in [0, 1]; by default the usual one of images
             of this size, which is logged.
         norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
-        examples: Number of images, as many of each class; 0 for all.
+        examples: Number of images, as many of each class as :meth:`Split.sample` can take; 0 for all.
+        sample_seed: Of a random choice of the images; by default the first of each class are taken.
         seed: Of random starts and random attacks, in [0, 2^31).
         objective: Loss that gradient attacks maximise: ``member_average`` or ``ensemble``.
         batch_size: Number of images attacked at a time.
@@ -106,7 +106,7 @@ def evaluate(
         "check_gradients": check_gradients,
     }
     chosen = chosen.with_choices(**choices)
-    data = _select(data, chosen, examples)
+    data = _select(data, chosen, examples, sample_seed)
     opened = open_target(
         target,
         image_shape=data.images.shape[1:],
@@ -239,16 +239,10 @@ def _load_suite(
     return loaded
 
 
-def _select(data: Split, suite: Suite, examples: int | None) -> Split:
-    """Take the images that are attacked: as many of each class as asked for."""
-    if examples == 0 or (examples is None and (not suite.examples or len(data) <= suite.examples)):
-        return data
-    if examples is not None:
-        return data.balanced_prefix(examples)
-    classes = len(data.class_names)
-    fewest = int(np.bincount(data.labels, minlength=classes).min())
-    per_class = min(suite.examples // classes, fewest)
-    return data.balanced_prefix(per_class * classes) if per_class else data[: suite.examples]
+def _select(data: Split, suite: Suite, examples: int | None, sample_seed: int | None) -> Split:
+    """Take the images that are attacked: as many as asked for, or as the suite takes."""
+    number = min(suite.examples, len(data)) if examples is None else examples
+    return data.sample(number, sample_seed) if number else data
 
 
 def _describe(target: Target) -> TargetInfo:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 DatasetName = Literal["fashion_mnist", "fashion_mnist_sample", "cifar10"]
 
@@ -41,13 +43,13 @@ class Split:
     """Labelled images.
 
     Args:
-        images: uint8 [N, H, W, C].
+        images: uint8 [N, H, W, C], or floats in [0, 1], which are kept as float32; C is 1 or 3.
         labels: Integer class numbers [N].
         name: Name of the dataset, for reports.
         class_names: Name of each class; by default the class numbers.
 
     Raises:
-        InputError: The arrays do not have these types and shapes, or a label has no class name.
+        InputError: The arrays do not have these types, shapes and ranges, or a label has no class name.
 
     Example:
         >>> import ncen_tf, numpy as np
@@ -55,20 +57,17 @@ class Split:
         >>> split = ncen_tf.Split(images, labels, class_names=("cat", "dog"))
         >>> len(split[:3]), split.float_images().dtype
         (3, dtype('float32'))
+        >>> split.sample(2, seed=0).labels
+        array([0, 1], dtype=int32)
     """
 
-    images: npt.NDArray[np.uint8]
+    images: Images
     labels: npt.NDArray[np.int32]
     name: str = "arrays"
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise InputError(
-                f"`images` must be uint8 [N, H, W, C], got {images.dtype} {list(images.shape)}: scale floats "
-                "in [0, 1] by 255 and round them."
-            )
+        images, labels = _check_images(np.asarray(self.images)), np.asarray(self.labels)
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise InputError(
                 f"`labels` must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}."
@@ -86,44 +85,74 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> Self:
+    def __getitem__(self, rows: slice | npt.NDArray[np.intp]) -> Self:
         return type(self)(self.images[rows], self.labels[rows], self.name, self.class_names)
 
     def float_images(self) -> npt.NDArray[np.float32]:
         """Return the images as float32 in [0, 1]."""
+        if self.images.dtype == np.float32:
+            return self.images.astype(np.float32, copy=False)
         return self.images.astype(np.float32) / np.float32(255)
 
-    def balanced_prefix(self, examples: int) -> Self:
-        """Return the first ``examples / classes`` images of every class, in the order of the split.
+    def sample(self, examples: int, seed: int | None = None) -> Self:
+        """Draw images, as many of each class as the numbers allow, and keep their order.
+
+        Where ``examples`` is not a multiple of the number of classes, or a class has too few images, other
+        classes give more, and what was drawn is logged.
+
+        Args:
+            examples: Number of images, from 1 to that of the split.
+            seed: Of a random choice; ``None`` takes the first images of each class.
 
         Raises:
-            InputError: ``examples`` is not a positive multiple of the number of classes, or a class has too
-                few images.
+            InputError: There are fewer images than ``examples``, or ``examples`` is less than 1.
         """
-        classes = len(self.class_names)
-        per_class = images_per_class(examples, classes)
-        fewest = int(np.bincount(self.labels, minlength=classes).min())
-        if per_class > fewest:
+        if not 1 <= examples <= len(self):
             raise InputError(
-                f"{examples} class-balanced examples were asked for; there are at most {fewest * classes}."
+                f"`examples` must be from 1 to {len(self)}, the number of images, got {examples}."
             )
-        chosen = [np.flatnonzero(self.labels == label)[:per_class] for label in range(classes)]
-        indices = np.sort(np.concatenate(chosen))
-        return type(self)(self.images[indices], self.labels[indices], self.name, self.class_names)
+        quotas = _equal_shares(np.bincount(self.labels, minlength=len(self.class_names)), examples)
+        if quotas.min() != quotas.max():
+            logger.info(
+                "Drew %d of %d images: %d to %d of each class",
+                examples,
+                len(self),
+                quotas.min(),
+                quotas.max(),
+            )
+        rows = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
+        rows = rows[np.argsort(self.labels[rows], kind="stable")]
+        labels = self.labels[rows]
+        place_in_class = np.arange(len(rows)) - np.searchsorted(labels, labels)
+        return self[np.sort(rows[place_in_class < quotas[labels]])]
 
 
-def images_per_class(examples: int, classes: int) -> int:
-    """Divide a number of class-balanced examples among the classes.
-
-    Raises:
-        InputError: ``examples`` is not a positive multiple of ``classes``.
-    """
-    per_class, rest = divmod(examples, classes)
-    if per_class < 1 or rest:
+def _check_images(images: npt.NDArray[Any]) -> Images:
+    """Refuse what are no images, and make floats float32."""
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype.kind not in "uf":
         raise InputError(
-            f"A number of class-balanced examples must be a positive multiple of {classes}, got {examples}."
+            f"`images` must be uint8 or floats [N, H, W, C] with 1 or 3 channels, got {images.dtype} "
+            f"{list(images.shape)}."
         )
-    return per_class
+    if images.dtype.kind == "f":
+        images = images.astype(np.float32, copy=False)
+        if images.size and not (images.min() >= 0 and images.max() <= 1):  # False for a NaN
+            raise InputError(
+                f"`images` of type float must be in [0, 1], got {images.min():g} to {images.max():g}: divide "
+                "[0, 255] by 255, and map [-1, 1] by (x + 1) / 2."
+            )
+    elif images.dtype != np.uint8:
+        raise InputError(f"`images` must be uint8 or floats in [0, 1], got {images.dtype}.")
+    return np.ascontiguousarray(images)
+
+
+def _equal_shares(sizes: npt.NDArray[np.intp], examples: int) -> npt.NDArray[np.intp]:
+    """Divide a number of examples among classes as equally as their sizes allow."""
+    shares, left = np.zeros_like(sizes), examples
+    for place, label in enumerate(np.argsort(sizes, kind="stable")):
+        shares[label] = min(sizes[label], left // (len(sizes) - place))
+        left -= shares[label]
+    return shares
 
 
 @dataclass(frozen=True)
@@ -210,9 +239,9 @@ def load_data(
     class_names = CLASS_NAMES[source]
     train, test = (Split(*arrays[split], source, class_names) for split in ("train", "test"))
     if train_examples is not None:
-        train = train.balanced_prefix(train_examples)
+        train = train.sample(train_examples)
     if test_examples is not None:
-        test = test.balanced_prefix(test_examples)
+        test = test.sample(test_examples)
     logger.info("%s: %d + %d images, %s", source, len(train), len(test), origin)
     return Dataset(source, class_names, IMAGE_SHAPES[source], train, test, origin)
 

@@ -48,7 +48,7 @@ def training_batches(
 
     def make_batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         drawn = order[step * batch_size : (step + 1) * batch_size]
-        batch = tf.cast(tf.gather(images, drawn % count), tf.float32) / 255.0
+        batch = _as_floats(tf.gather(images, drawn % count))
         key = tf.random.fold_in(tf.constant([seed, epoch]), step)
         crop_key, flip_key, noise_key = tf.unstack(tf.random.split(key, 3))
         batch = random_crop(batch, crop_key, crop_padding)
@@ -63,6 +63,10 @@ def training_batches(
 
     steps = tf.data.Dataset.range(skip_steps, steps_per_epoch(count, batch_size))
     return steps.map(make_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+
+def _as_floats(images: tf.Tensor) -> tf.Tensor:
+    return images if images.dtype == tf.float32 else tf.cast(images, tf.float32) / 255.0
 
 
 def random_crop(images: tf.Tensor, key: tf.Tensor, padding: int) -> tf.Tensor:
@@ -93,6 +97,6 @@ def evaluation_batches(split: Split, batch_size: int = 256) -> tf.data.Dataset:
     """Make batches in the order of the split: images float32 [B, H, W, C] in [0, 1], labels int32 [B]."""
     batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
     return batches.map(
-        lambda images, labels: (tf.cast(images, tf.float32) / 255.0, labels),
+        lambda images, labels: (_as_floats(images), labels),
         num_parallel_calls=tf.data.AUTOTUNE,
     ).prefetch(tf.data.AUTOTUNE)

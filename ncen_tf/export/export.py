@@ -188,7 +188,7 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
     split, examples = _test_images(data)[0], manifest.accuracy.test_examples
     if len(split) < examples:
         raise InputError(f"{folder} was measured with {examples} images; `data` has {len(split)}.")
-    split = split if len(split) == examples else split.balanced_prefix(examples)
+    split = split if len(split) == examples else split.sample(examples)
     predictors = whole_ensembles(folder)
     if not predictors:
         raise InputError(f"{folder} has neither {ONNX_FILE} nor {SAVED_MODEL}.")

@@ -15,7 +15,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml, sha256
 from ncen_tf.base.flags import flags_of
 from ncen_tf.base.settings import Settings
-from ncen_tf.data.dataset import CLASS_NAMES, IMAGE_SHAPES, images_per_class
+from ncen_tf.data.dataset import IMAGE_SHAPES
 from ncen_tf.report.results import Norm
 from ncen_tf.train.config import TrainConfig
 
@@ -192,8 +192,6 @@ def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) 
         try:
             for dataset in datasets:
                 load_suite(attack.suite, IMAGE_SHAPES[dataset]).with_choices(**attack.choices)
-                if attack.examples:
-                    images_per_class(attack.examples, len(CLASS_NAMES[dataset]))
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
         except InputError as error:
             raise InputError(f"{where}: {error}") from error

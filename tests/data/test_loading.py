@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split, load_data
+from ncen_tf.data.dataset import load_data
 from ncen_tf.data.prepared import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
 from tests.conftest import ROOT
 
@@ -119,21 +119,6 @@ def test_the_program_ends_with_code_2_where_no_source_works(
         f"--run_dir={tmp_path / 'run'}",
         says="cifar10 is not available",
     )
-
-
-def test_balanced_prefix_takes_the_first_of_every_class_in_order() -> None:
-    labels = np.array([1, 0, 0, 1, 1, 0, 0], np.int32)
-    split = Split(np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1), labels)
-    part = split.balanced_prefix(4)
-    assert part.images.ravel().tolist() == [0, 1, 2, 3]
-    assert part.labels.tolist() == [1, 0, 0, 1]
-
-
-@pytest.mark.parametrize("examples", [0, -2, 3, 8])
-def test_impossible_parts_are_refused(examples: int) -> None:
-    split = Split(np.zeros((7, 1, 1, 1), np.uint8), np.array([1, 0, 0, 1, 1, 0, 0], np.int32))
-    with pytest.raises(InputError, match=str(examples)):
-        split.balanced_prefix(examples)
 
 
 def test_unknown_datasets_are_refused() -> None:

@@ -285,7 +285,7 @@ def test_verify_compares_answers_with_the_manifest(tiny_export: Path, tmp_path: 
         with pytest.raises(InputError, match=message):
             ncen_tf.verify_export(changed(change.__name__, change), data)
     with pytest.raises(InputError, match="measured with 300 images; `data` has 100"):
-        ncen_tf.verify_export(tiny_export, data.test.balanced_prefix(100))
+        ncen_tf.verify_export(tiny_export, data.test.sample(100))
 
 
 def test_manifests_that_are_not_of_this_format_are_refused(tiny_export: Path, tmp_path: Path) -> None:
