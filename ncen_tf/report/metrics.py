@@ -10,14 +10,17 @@ from ncen_tf.base.environment import describe_environment
 from ncen_tf.report.results import (
     AttackResult,
     AttackRow,
+    ClassAccuracy,
     MaskedGradients,
     Norm,
+    Outcomes,
     Proportion,
     RecordedAccuracy,
     Report,
     ShownImages,
     TargetInfo,
     WorstCase,
+    class_names_of,
 )
 
 Images = npt.NDArray[np.float32]
@@ -110,6 +113,7 @@ def build_report(
             _attack_row(labels, clean, attacks[: number + 1], cumulative) for number in range(len(attacks))
         ),
         worst_case=_worst_cases(labels, clean, attacks),
+        classes=_class_accuracies(labels, clean, attacks, class_names),
         masked_gradients=masked_gradients,
         recorded=recorded,
         seconds=sum(attack.seconds for attack in attacks),
@@ -117,7 +121,26 @@ def build_report(
     )
     if images is not None:
         report._images = tuple(_shown(labels, clean, attack, images, class_names) for attack in attacks)
+    report._outcomes = Outcomes(labels, clean, tuple(attacks), tuple(class_names))
     return report
+
+
+def _class_accuracies(
+    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], class_names: Sequence[str]
+) -> tuple[ClassAccuracy, ...]:
+    found = []
+    for label in np.unique(labels):
+        those = labels == label
+        of_class = labels[those], clean[those]
+        found.append(
+            ClassAccuracy(
+                label=int(label),
+                name=str(class_names_of(labels[those][:1], class_names)[0]),
+                clean_accuracy=clean_accuracy(*of_class),
+                robust_accuracy=robust_accuracy(*of_class, [a.predictions[those] for a in attacks]),
+            )
+        )
+    return tuple(found)
 
 
 def _attack_row(
@@ -171,10 +194,5 @@ def _shown(
     labels: Labels, clean: Labels, attack: AttackResult, images: Images, class_names: Sequence[str]
 ) -> ShownImages:
     shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
-    # A model of another origin may know more classes than the dataset.
-    known = dict(enumerate(class_names))
-    names = [
-        [known.get(int(label), f"class {label}") for label in classes[shown]]
-        for classes in (labels, clean, attack.predictions)
-    ]
+    names = [class_names_of(classes[shown], class_names) for classes in (labels, clean, attack.predictions)]
     return ShownImages(images[shown], attack.shown, list(zip(*names, strict=True)))

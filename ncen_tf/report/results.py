@@ -1,6 +1,7 @@
 """What a suite of attacks measured, as typed models that read and write their JSON."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,6 +67,16 @@ class WorstCase(Settings):
     eps: float
     robust_accuracy: Proportion
     aae: Proportion
+
+
+class ClassAccuracy(Settings):
+    """One class of the attacked images."""
+
+    label: int
+    name: str
+    clean_accuracy: Proportion
+    robust_accuracy: Proportion
+    """Per-example worst case over every attack of the report, at all its norms and eps."""
 
 
 class GradientCheck(Settings):
@@ -136,6 +147,18 @@ class AttackResult:
 
 
 @dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What all attacks of a report did to each of N images."""
+
+    labels: npt.NDArray[np.int32]
+    """[N], the true classes."""
+    clean: npt.NDArray[np.int32]
+    """[N], the ensemble's class for each clean image."""
+    attacks: tuple[AttackResult, ...]
+    class_names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class ShownImages:
     """A few images of one attack, for the page of a report."""
 
@@ -176,6 +199,8 @@ class Report(Settings):
     clean_accuracy: Proportion
     attacks: tuple[AttackRow, ...]
     worst_case: tuple[WorstCase, ...]
+    classes: tuple[ClassAccuracy, ...] = ()
+    """One entry for each class with an image; empty in reports of earlier versions."""
     masked_gradients: MaskedGradients | None = None
     """``None`` if the gradients were not examined."""
     recorded: RecordedAccuracy | None = None
@@ -185,6 +210,8 @@ class Report(Settings):
     environment: dict[str, Any]
     _images: tuple[ShownImages, ...] = PrivateAttr(())
     """For each attack, images for the page; empty in a report that was read from a file."""
+    _outcomes: Outcomes | None = PrivateAttr(None)
+    """For the table of images; ``None`` in a report that was read from a file."""
 
     def __str__(self) -> str:
         return table.format_report(self)
@@ -194,7 +221,11 @@ class Report(Settings):
         return isinstance(other, Report) and self.model_dump() == other.model_dump()
 
     def save(self, folder: Path | str) -> None:
-        """Write ``report.json`` and ``report.html`` into a folder, which is made if it is missing."""
+        """Write the report into a folder, which is made if it is missing.
+
+        The files are ``report.json``, ``report.html`` and, unless the report was read from a file,
+        ``images.csv`` and ``images.parquet``, a row for each image.
+        """
         from ncen_tf.report.page import render_page  # Matplotlib takes a second to import.
 
         folder = Path(folder)
@@ -202,6 +233,14 @@ class Report(Settings):
         self.write(folder / "report.json")
         with replacing(folder / "report.html") as temporary:
             temporary.write_text(render_page(self), encoding="utf-8")
+        if self._outcomes is not None:
+            from ncen_tf.report.per_image import per_image_table  # pandas takes half a second to import.
+
+            table_of_images = per_image_table(self._outcomes)
+            with replacing(folder / "images.csv") as temporary:
+                table_of_images.to_csv(temporary, index=False, lineterminator="\n")
+            with replacing(folder / "images.parquet") as temporary:
+                table_of_images.to_parquet(temporary, index=False)
 
     def check(self, gate: Gate | Path | str) -> GateResult:
         """Compare the report with the thresholds of a gate.
@@ -213,3 +252,9 @@ class Report(Settings):
             InputError: The gate cannot be read, or asks for what the report does not have.
         """
         return (gate if isinstance(gate, Gate) else Gate.read(gate)).check(self)
+
+
+def class_names_of(labels: npt.NDArray[np.int32], class_names: Sequence[str]) -> npt.NDArray[np.object_]:
+    """Return the name of each label, ``class 12`` where a model of another origin knows more classes."""
+    known = dict(enumerate(class_names))
+    return np.array([known.get(int(label), f"class {label}") for label in labels], object)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ncen_tf.base.errors import InputError
@@ -16,7 +17,7 @@ from ncen_tf.report import results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
 from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
-from tests.report.conftest import LABELS, make_report
+from tests.report.conftest import CLEAN, LABELS, make_report
 
 
 @pytest.mark.parametrize("attacks", [1, 3])
@@ -110,7 +111,12 @@ def test_round_trip(name: str, request: pytest.FixtureRequest, tmp_path: Path) -
     report: Report = request.getfixturevalue(name)
     report.save(tmp_path / "new")
     assert Report.read(tmp_path / "new" / "report.json") == report
-    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == ["report.html", "report.json"]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
+        "images.csv",
+        "images.parquet",
+        "report.html",
+        "report.json",
+    ]
     assert Report.read(tmp_path / "new" / "report.json") != report.model_copy(update={"seed": 8})
 
 
@@ -262,6 +268,7 @@ def test_stored_reports_are_read_and_consistent(file: Path) -> None:
     report = Report.read(ROOT / file)
     stored = json.loads((ROOT / file).read_text())
     stored["target"].setdefault("signatures", [])  # which reports had none of at first
+    stored.setdefault("classes", [])
     assert json.loads(report.model_dump_json()) == stored
     rows: list[results.AttackRow | results.WorstCase] = [*report.attacks, *report.worst_case]
     for row in rows:
@@ -271,3 +278,38 @@ def test_stored_reports_are_read_and_consistent(file: Path) -> None:
                 measured.interval, abs=1e-12
             )
         assert row.aae.total == report.clean_accuracy.count
+
+
+def test_the_table_of_images_says_what_each_attack_did(attacks: list[AttackResult], tmp_path: Path) -> None:
+    attacked = np.arange(10) % 2 == 0
+    again = dataclasses.replace(attacks[1], attacked=attacked)
+    make_report([*attacks, again]).save(tmp_path)
+    by_format = pd.read_csv(tmp_path / "images.csv"), pd.read_parquet(tmp_path / "images.parquet")
+    for frame in by_format:
+        assert len(frame) == 10
+        for n, row in frame.iterrows():
+            assert (row["index"], row["label"], row["clean_prediction"]) == (n, LABELS[n], CLEAN[n])
+            assert row["class"] == ("T-shirt/top", "<Bag>")[LABELS[n]]
+            assert row["clean_correct"] == (CLEAN[n] == LABELS[n])
+            broke = [a for a in attacks if CLEAN[n] == LABELS[n] and a.predictions[n] != LABELS[n]]
+            first = broke[0].settings if broke else None
+            name = f"{first['attack']} {first['norm']} {first['eps']:g}" if first else ""
+            found = row["first_broken_by"]
+            assert ("" if pd.isna(found) else found) == name
+            assert row["PGD Linf 0.1 prediction"] == attacks[1].predictions[n]
+            assert row["PGD Linf 0.1 l2"] == attacks[1].l2[n]
+            assert row["PGD Linf 0.1 (5) attacked"] == attacked[n]
+            assert pd.isna(row["PGD Linf 0.1 (5) linf"]) == (not attacked[n])
+            assert pd.isna(row["PGD Linf 0.1 (5) prediction"]) == (not attacked[n])
+    Report.read(tmp_path / "report.json").save(tmp_path / "read")
+    assert not (tmp_path / "read" / "images.csv").exists()
+
+
+def test_each_class_has_its_worst_case(report: Report, attacks: list[AttackResult]) -> None:
+    assert [(c.label, c.name) for c in report.classes] == [(0, "T-shirt/top"), (1, "<Bag>")]
+    for found in report.classes:
+        those = [n for n in range(10) if LABELS[n] == found.label]
+        right = [n for n in those if CLEAN[n] == LABELS[n]]
+        left = [n for n in right if all(a.predictions[n] == LABELS[n] for a in attacks)]
+        assert found.clean_accuracy == proportion(len(right), len(those))
+        assert found.robust_accuracy == proportion(len(left), len(those))
