@@ -287,7 +287,7 @@ def test_the_table_of_images_says_what_each_attack_did(attacks: list[AttackResul
     by_format = pd.read_csv(tmp_path / "images.csv"), pd.read_parquet(tmp_path / "images.parquet")
     for frame in by_format:
         assert len(frame) == 10
-        for n, row in frame.iterrows():
+        for n, (_, row) in enumerate(frame.iterrows()):
             assert (row["index"], row["label"], row["clean_prediction"]) == (n, LABELS[n], CLEAN[n])
             assert row["class"] == ("T-shirt/top", "<Bag>")[LABELS[n]]
             assert row["clean_correct"] == (CLEAN[n] == LABELS[n])
