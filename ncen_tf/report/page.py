@@ -22,35 +22,54 @@ _PAGE = """\
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
+:root { color-scheme: light dark; --line: #8886; --bad: light-dark(firebrick, salmon); --bar: steelblue; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; }
-th, td { padding: .25rem .75rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); }
+th, td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 img { max-width: 100%; }
+.wide { overflow-x: auto; }
+.numbers { display: flex; flex-wrap: wrap; gap: .75rem; }
+.numbers div { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; }
+.numbers b { display: block; font-size: 1.8rem; line-height: 1.2; }
+.bars { display: grid; grid-template-columns: auto 1fr auto; gap: .25rem .75rem; align-items: center; }
+.bars .track { background: var(--line); height: .9rem; position: relative; }
+.bars .track i { background: var(--bar); display: block; height: 100%; position: absolute; }
+.bars .track i:first-child { opacity: .35; }
 .examples { display: flex; flex-wrap: wrap; gap: .75rem; }
 .examples figure { margin: 0; width: 96px; font-size: .75rem; }
 .examples img { width: 96px; image-rendering: pixelated; display: block; }
-.wrong { color: firebrick; }
+.wrong { color: var(--bad); }
 </style>
 </head>
 <body>
 <h1>{{ title }}</h1>
+<div class="numbers">
+{% for name, value, interval in numbers %}<div>{{ name }}<b>{{ value }}</b><small>{{ interval }}</small></div>
+{% endfor %}
+</div>
+{% for line in verdict %}<p{% if suspected %} class="wrong"{% endif %}>{{ line }}</p>
+{% endfor %}
 {% for line in description %}<p>{{ line }}</p>
-{% endfor %}
-<table>
-<tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</table>
-{% for note in notes %}<p><small>{{ note }}</small></p>
-{% endfor %}
-{% for line in verdict %}<p>{{ line }}</p>
 {% endfor %}
 {% for heading, image in curves %}<h2>{{ heading }}</h2>
 <img alt="{{ heading }}" src="data:image/png;base64,{{ image }}">
 {% endfor %}
+{% if classes %}<h2>Accuracy of each class</h2>
+<p>Full colour: correct clean and under every attack of this report. Pale: correct when clean.</p>
+<div class="bars">
+{% for each, clean, robust in classes %}
+<span>{{ each.name }}</span>
+<span class="track"><i style="width: {{ 100 * each.clean_accuracy.value }}%"></i>
+<i style="width: {{ 100 * each.robust_accuracy.value }}%"></i></span>
+<span>{{ robust }}, clean {{ clean }}</span>
+{% endfor %}
+</div>
+{% endif %}
 {% for name, scale, images in examples %}
 <details{% if loop.first %} open{% endif %}><summary>Examples: {{ name }}</summary>
 <p>Each column: the clean image, the adversarial image, and their difference (grey: no change; black, white:
@@ -69,18 +88,37 @@ img { max-width: 100%; }
 </div>
 </details>
 {% endfor %}
+<h2>What each attack found and cost</h2>
+<div class="wide">
+<table>
+<tr>{% for column in columns %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}
+</table>
+</div>
+{% for note in notes %}<p><small>{{ note }}</small></p>
+{% endfor %}
+{% if checks %}<h2>Checks for masked gradients</h2>
+<ul>
+{% for check in checks %}<li{% if not check.passed %} class="wrong"{% endif %}>
+{{ "passed" if check.passed else "FAILED" }}: {{ check.name }}, {{ check.finding }}</li>
+{% endfor %}
+</ul>
+{% endif %}
 <h2>Environment</h2>
+<div class="wide">
 <table>
 {% for name, value in environment %}<tr><td>{{ name }}</td><td>{{ value }}</td></tr>
 {% endfor %}
 </table>
+</div>
 </body>
 </html>
 """
 
 
 def render_page(report: Report) -> str:
-    """Render the table, the accuracy curves, and the clean and adversarial images that the report keeps."""
+    """Render worst case and verdict first, then curves, classes, images, costs, checks and environment."""
     norms = list(dict.fromkeys(row.norm for row in report.attacks))
     heading = "Accuracy after each attack" if report.cumulative else "Robust accuracy against eps"
     examples = [
@@ -89,6 +127,10 @@ def render_page(report: Report) -> str:
         if len(shown.adversarial)
     ]
     environment = {"seconds": f"{report.seconds:.1f}", "sha256 of the target": report.target.sha256}
+    numbers = [("clean accuracy", report.clean_accuracy)] + [
+        (f"worst case, {case.norm} eps {case.eps:.4g}", case.robust_accuracy) for case in report.worst_case
+    ]
+    checks = () if report.masked_gradients is None else report.masked_gradients.checks
     template = jinja2.Environment(autoescape=True, trim_blocks=True).from_string(_PAGE)
     return template.render(
         title=f"Attack report: {report.dataset}",
@@ -96,7 +138,14 @@ def render_page(report: Report) -> str:
         columns=table.columns(report),
         rows=table.rows(report),
         notes=table.notes(report),
+        numbers=[(name, table.percent(share), table.interval(share)) for name, share in numbers],
         verdict=table.verdict_lines(report),
+        suspected=not all(check.passed for check in checks),
+        classes=[
+            (each, table.percent(each.clean_accuracy), table.percent(each.robust_accuracy))
+            for each in report.classes
+        ],
+        checks=checks,
         curves=[(f"{heading}, {norm}", _png(_accuracy_plot(report, norm))) for norm in norms],
         examples=examples,
         environment=(environment | report.environment).items(),

@@ -231,6 +231,29 @@ def test_the_page_says_what_the_table_says(report: Report, cumulative: Report, t
     assert "<td>40.00 %</td>" in text
 
 
+def test_the_page_begins_with_the_worst_case_and_ends_with_the_environment(
+    cumulative: Report, tmp_path: Path
+) -> None:
+    check = GradientCheck(name="zero_gradients", passed=False, finding="5 %")
+    masked = MaskedGradients(clean=False, examples=8, eps=0.1, checks=(check,))
+    text = page_of(cumulative.model_copy(update={"masked_gradients": masked}), tmp_path)
+    expected = (
+        "worst case, L2 eps 1",
+        "MASKED GRADIENTS SUSPECTED",
+        "Accuracy after each attack",
+        "Accuracy of each class",
+        "Examples:",
+        "What each attack found and cost",
+        "FAILED: zero_gradients",
+        "<h2>Environment",
+    )
+    places = [text.index(each) for each in expected]
+    assert places == sorted(places)
+    widths = [float(width) for width in re.findall(r'style="width: ([\d.]+)%"', text)]
+    shares = [(c.clean_accuracy.value, c.robust_accuracy.value) for c in cumulative.classes]
+    assert widths == pytest.approx([100 * (share or 0.0) for pair in shares for share in pair])
+
+
 def test_the_images_on_the_page_are_those_that_were_attacked(
     cumulative: Report, attacks: list[AttackResult]
 ) -> None:
@@ -251,6 +274,7 @@ def test_the_documentation_names_every_field() -> None:
         "Proportion",
         "AttackRow",
         "WorstCase",
+        "ClassAccuracy",
         "MaskedGradients",
         "GradientCheck",
         "RecordedAccuracy",
