@@ -80,14 +80,41 @@ def ascend(
         noise = tf.random.stateless_uniform(shape, key, -eps, eps, images.dtype, alg="philox")
         start = tf.unstack(tf.clip_by_value(images + noise, low, high), count)
 
+    def losses_at(points: Sequence[tf.Tensor]) -> tf.Tensor:
+        seen = points if count > 1 else [*points] * len(members)
+        return losses(stack_logits(members, seen, training=False))
+
+    found = projected_ascent(start, [(low, high)] * count, losses_at, steps, step_size)
+    return found if count > 1 else found * len(members)
+
+
+def projected_ascent(
+    start: Sequence[tf.Tensor],
+    ranges: Sequence[tuple[tf.Tensor, tf.Tensor]],
+    losses: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    steps: int,
+    step_size: float,
+) -> list[tf.Tensor]:
+    """Maximise a sum of losses by sign gradient steps, clipped to a range.
+
+    Args:
+        start: Tensors [N, H, W, C], distinct ones.
+        ranges: The lowest and the highest values of each.
+        losses: Losses at such tensors, of which the sum is maximised.
+        steps: Number of steps.
+        step_size: Size of each step.
+
+    Returns:
+        As many tensors as ``start``; gradients do not pass through them.
+    """
+
     def step(number: tf.Tensor, *points: tf.Tensor) -> tuple[tf.Tensor, ...]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
-            seen = points if count > 1 else points * len(members)
-            total = tf.reduce_sum(losses(stack_logits(members, seen, training=False)))
+            total = tf.reduce_sum(losses(points))
         moved = [
             tf.clip_by_value(x + step_size * tf.sign(gradient), low, high)
-            for x, gradient in zip(points, tape.gradient(total, points), strict=True)
+            for x, gradient, (low, high) in zip(points, tape.gradient(total, points), ranges, strict=True)
         ]
         return (number + 1, *moved)
 
@@ -97,8 +124,7 @@ def ascend(
         _, *found = tf.while_loop(
             lambda number, *_: number < steps, step, (tf.constant(0), *start), parallel_iterations=1
         )
-    found = [tf.stop_gradient(x) for x in found]
-    return found if count > 1 else found * len(members)
+    return [tf.stop_gradient(x) for x in found]
 
 
 def cross_entropy_to_raise(labels: tf.Tensor, loss: AttackedLoss) -> Losses:

@@ -28,9 +28,10 @@ from ncen_tf.ensembles.penalties import (
     prediction_penalty,
     stack_logits,
 )
-from ncen_tf.ensembles.regularizers import GradientRegularizer, PredictionRegularizer, Regularizer
+from ncen_tf.ensembles.regularizers import TRS, GradientRegularizer, PredictionRegularizer, Regularizer
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth, parse_architecture
+from ncen_tf.ensembles.trs import trs_penalty
 
 
 @keras.saving.register_keras_serializable("ncen_tf")
@@ -202,7 +203,12 @@ class Ensemble(keras.Model):
         regularizer, penalty = self.regularizer, None
         if isinstance(regularizer, GradientRegularizer):
             logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
-            penalty = gradient_penalty(regularizer, gradients)
+            if isinstance(regularizer, TRS):
+                penalty = trs_penalty(
+                    regularizer, self.members, images, labels, gradients, self.ce_on, training
+                )
+            else:
+                penalty = gradient_penalty(regularizer, gradients)
         else:
             logits = stack_logits(self.members, images, training)
             ce = member_cross_entropies(logits, labels, self.ce_on)

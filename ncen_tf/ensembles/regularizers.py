@@ -178,3 +178,44 @@ class NCL(PredictionRegularizer):
     name: Literal["ncl"] = "ncl"
 
     term_names = ("correlation",)
+
+
+@settings
+class TRS(GradientRegularizer):
+    """Transferability reduced smooth training: gradients that differ in direction and are short nearby.
+
+    lambda_sim * mean_{i<j} |cos(g_i, g_j)| + lambda_smooth * mean_i max |g_i(x_i)|. The maximum is over
+    images x_i within ``eps`` (Linf), estimated by ``steps`` projected sign steps of eps / 3 from the image.
+    Yang et al., 2021, "TRS: Transferability Reduced Ensemble via Promoting Gradient Diversity and Model
+    Smoothness". They search one x for all members; here each has its own, which gives an upper bound.
+
+    Args:
+        lambda_sim: Weight of the similarity of directions.
+        lambda_smooth: Weight of the gradients' length nearby.
+        eps: Linf bound of the search, for images in [0, 1].
+        steps: Number of steps of the search; each costs a second derivative.
+
+    Example:
+        >>> import ncen_tf
+        >>> ncen_tf.TRS(lambda_sim=3.0, lambda_smooth=3.0, eps=8 / 255).steps
+        6
+    """
+
+    lambda_sim: Coefficient = Field(default=3.0, description="Weight of the gradients' similarity in TRS")
+    lambda_smooth: Coefficient = Field(default=3.0, description="Weight of the gradients' length in TRS")
+    eps: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Linf bound of TRS's search, for images in [0, 1]",
+        json_schema_extra={"flag": "trs_eps"},
+    )
+    steps: int = Field(
+        default=6,
+        ge=1,
+        description="Number of steps of TRS's search",
+        json_schema_extra={"flag": "trs_steps"},
+    )
+    name: Literal["trs"] = "trs"
+
+    term_names = ("similarity", "steepness")

@@ -27,11 +27,20 @@ WEIGHTS = {
     "ncl": ("ncl_coefficient",),
     "gal": ("gal_coefficient",),
     "gpmr": ("lambda_div", "lambda_eq"),
+    "trs": ("lambda_sim", "lambda_smooth", "trs_eps", "trs_steps"),
     "adp": ("adp_alpha", "adp_beta"),
     "nce": ("lambda_cos", "lambda_norm"),
 }
-"""Weights of the regularizers, in the order of the paper's columns; NCL and ADP are not in the paper."""
-METHOD_NAMES = {"none": "BL", "ncl": "NCL", "gal": "GAL", "gpmr": "GPMR", "adp": "ADP", "nce": "NCEn"}
+"""Weights of the regularizers, in the order of the paper's columns; NCL, TRS and ADP are not in the paper."""
+METHOD_NAMES = {
+    "none": "BL",
+    "ncl": "NCL",
+    "gal": "GAL",
+    "gpmr": "GPMR",
+    "trs": "TRS",
+    "adp": "ADP",
+    "nce": "NCEn",
+}
 """Names of the regularizers in the paper's tables."""
 PAPER_SCALE = {"fashion_mnist": (60_000, 40), "cifar10": (50_000, 60)}
 """Training images and epochs of the paper, by dataset."""

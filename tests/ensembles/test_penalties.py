@@ -30,6 +30,7 @@ from ncen_tf.ensembles.regularizers import (
     GPMR,
     NCE,
     NCL,
+    TRS,
     GradientRegularizer,
     PredictionRegularizer,
     Regularizer,
@@ -230,7 +231,8 @@ def test_values_that_cannot_be_used_are_refused(make: Callable[[], object], says
 
 
 @pytest.mark.parametrize(
-    "regularizer", [NCE(0.1, -0.2, "released"), GAL(0.3), GPMR(0.2, 3.0), ADP(1.0, 0.2), NCL(0.4)]
+    "regularizer",
+    [NCE(0.1, -0.2, "released"), GAL(0.3), GPMR(0.2, 3.0), ADP(1.0, 0.2), NCL(0.4), TRS(1, 2)],
 )
 def test_config_gives_the_regularizer_back(regularizer: Regularizer) -> None:
     assert type(regularizer).from_config(regularizer.get_config()) == regularizer

@@ -15,7 +15,7 @@ import tensorflow as tf
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import CrossEntropyOn
-from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, Regularizer
+from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, TRS, Regularizer
 from ncen_tf.ensembles.resnet import SubsampleShortcut
 
 Normalization = Callable[[], keras.layers.Layer]
@@ -52,8 +52,12 @@ def worst_relative_error(
     images = tf.constant(generator.uniform(size=(4, 5, 5, 1)))
     labels = tf.constant(generator.integers(0, 5, size=4).astype(np.int32))
 
+    moving = [(v, v.numpy()) for v in ensemble.non_trainable_variables]
+
     @tf.function
     def loss() -> tf.Tensor:
+        for variable, value in moving:  # The search of TRS depends on them.
+            variable.assign(value)
         return tf.reduce_mean(ensemble.losses_per_example([images] * 3, labels, training=True)[0])
 
     with tf.GradientTape() as tape:
@@ -85,7 +89,9 @@ def test_gradient_of_the_penalty_matches_finite_differences(form: Any) -> None:
     assert worst_relative_error(BatchNorm, NCE(1.0, 1.0, form)) < 1e-6
 
 
-@pytest.mark.parametrize("regularizer", [GAL(1.0), GPMR(1.0, 10.0), ADP(1.0, 1.0), NCL(1.0)])
+@pytest.mark.parametrize(
+    "regularizer", [GAL(1.0), GPMR(1.0, 10.0), ADP(1.0, 1.0), NCL(1.0), TRS(1.0, 1.0, 0.1, 3)]
+)
 def test_gradient_of_the_baselines_penalties_matches_finite_differences(regularizer: Regularizer) -> None:
     assert worst_relative_error(BatchNorm, regularizer) < 1e-6
 
