@@ -66,6 +66,8 @@ class Symptoms:
     """Whether a step of eps / 100 along the gradient's sign raises the loss."""
     batch_difference: float
     """Largest change of a class probability when the other images of the batch change."""
+    repeat_difference: float
+    """Largest change of a class probability between two calls on the same batch."""
     logits_are_probabilities: bool
     """Whether what should be logits lies in [0, 1] and sums to 1."""
 
@@ -143,6 +145,11 @@ def judge(symptoms: Symptoms) -> list[GradientCheck]:
             "depends_on_batch",
             s.batch_difference <= ROUNDING,
             f"other images in the batch change a probability by up to {s.batch_difference:.1e}",
+        ),
+        _check(
+            "not_deterministic",
+            s.repeat_difference <= ROUNDING,
+            f"a second call on the same images changes a probability by up to {s.repeat_difference:.1e}",
         ),
         _check(
             "probabilities_as_logits",
@@ -240,6 +247,7 @@ def measure_symptoms(
         zero_gradient=~np.isfinite(gradients).all((1, 2, 3)) | (gradients == 0).all((1, 2, 3)),
         ascends=batchwise(losses, moved, labels) > batchwise(losses, images, labels),
         batch_difference=_batch_difference(objective, images[:batch_size], seed),
+        repeat_difference=_repeat_difference(objective, images[:batch_size]),
         logits_are_probabilities=target.gives_logits
         and _are_probabilities(target.logits(images[:batch_size])),
     )
@@ -250,6 +258,11 @@ def _batch_difference(objective: Objective, batch: Images, seed: int) -> float:
     together = np.concatenate([batch, companions])
     alone, among = (np.exp(objective.log_probabilities(x))[: len(batch)] for x in (batch, together))
     return float(np.abs(alone - among).max())
+
+
+def _repeat_difference(objective: Objective, batch: Images) -> float:
+    first, second = (np.exp(objective.log_probabilities(batch)) for _ in range(2))
+    return float(np.abs(first - second).max())
 
 
 def _are_probabilities(outputs: Images) -> bool:

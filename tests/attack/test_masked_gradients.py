@@ -178,6 +178,14 @@ def test_batch_dependence_is_caught(count: int) -> None:
     assert "depends_on_batch" in {check.name for check in judge(symptoms) if not check.passed}
 
 
+def test_random_answers_are_caught() -> None:
+    """Noise that turns few predictions over is found by calling twice."""
+    generator = np.random.default_rng(2)
+    noisy = Quadrants(after=lambda z: z + generator.normal(scale=0.05, size=z.shape))
+    assert "not_deterministic" in failed(noisy)
+    assert "not_deterministic" not in failed(Quadrants())
+
+
 @pytest.mark.parametrize("cumulative", [True, False])
 def test_a_suite_whose_gradients_lose_to_random_search_says_so(cumulative: bool) -> None:
     """In L2, where no symptoms are measured, its own results tell."""
@@ -230,6 +238,7 @@ def test_two_of_a_hundred_are_luck_and_three_are_not(left: int) -> None:
             zero_gradient=first(0),
             ascends=first(100),
             batch_difference=0.0,
+            repeat_difference=0.0,
             logits_are_probabilities=False,
         )
         checks = {check.name: check.passed for check in judge(dataclasses.replace(sound, **changes))}
