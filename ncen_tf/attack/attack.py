@@ -39,6 +39,7 @@ ATTACKS = {
     "DeepFool": "foolbox_attacks:DeepFool",
     "CW": "foolbox_attacks:CarliniWagner",
     "ZOO": "art_attacks:Zoo",
+    "AutoZOOM": "auto_zoom:AutoZoom",
     "Boundary": "art_attacks:Boundary",
     "HopSkipJump": "art_attacks:HopSkipJump",
 }

@@ -48,7 +48,7 @@ class Square(Attack):
         generator = np.random.default_rng(seed)
         start, propose = (_stripes, _with_patches) if self.norm == "Linf" else (_tiles, _with_window)
         best = start(generator, clean, self.eps)
-        margins = _margins(objective, best, classes)
+        margins = margins_of(objective, best, classes)
         height, width = clean.shape[1:3]
         for step in range(1, self.queries):
             rows = np.flatnonzero(margins >= 0)
@@ -61,7 +61,7 @@ class Square(Attack):
             rows, candidates = rows[moved], candidates[moved]
             if not len(rows):
                 continue
-            new_margins = _margins(objective, candidates, classes[rows])
+            new_margins = margins_of(objective, candidates, classes[rows])
             better = new_margins < margins[rows]
             best[rows[better]], margins[rows[better]] = candidates[better], new_margins[better]
         return best
@@ -94,7 +94,8 @@ def _around(clean: Array, change: npt.NDArray[np.floating]) -> Array:
     return np.clip(clean + change, 0.0, 1.0).astype(np.float32)
 
 
-def _margins(objective: Objective, images: Array, labels: Labels) -> Array:
+def margins_of(objective: Objective, images: Array, labels: Labels) -> Array:
+    """Compute the margin between true class and best other one, in log-probabilities: [N]."""
     scores = objective.log_probabilities(images)
     rows = np.arange(len(labels))
     true = scores[rows, labels]

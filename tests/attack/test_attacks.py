@@ -47,6 +47,7 @@ TABLE: dict[str, tuple[dict[str, Any], int, str]] = {
     "DeepFool": ({"eps": 3.0, "steps": 20}, 8, "foolbox"),
     "CW": ({"eps": 3.0, "steps": 60, "binary_search_steps": 3, "step_size": 0.05}, 8, "foolbox"),
     "ZOO": ({"eps": 5.0, "iterations": 20, "step_size": 0.2}, 3, "art"),
+    "AutoZOOM": ({"eps": 5.0, "queries": 1000, "step_size": 0.05, "reduction": 4}, 4, "numpy"),
     "Boundary": ({"eps": 8.0, "iterations": 40}, 3, "art"),
     "HopSkipJump": ({"eps": 5.0, "iterations": 2, "evaluations": 200}, 3, "art"),
 }
