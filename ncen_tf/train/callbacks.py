@@ -1,5 +1,6 @@
 """Keras callbacks of ensembles, for ``ensemble.fit(..., callbacks=[...])`` and for :func:`train_ensemble`."""
 
+import contextlib
 import logging
 import math
 import sys
@@ -35,6 +36,7 @@ from ncen_tf.train.run_directory import (
     newest_intact,
     write_checkpoint,
 )
+from ncen_tf.train.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Checkpoint(keras.callbacks.Callback):
     Args:
         folder: Folder of the checkpoints; the newest two are kept.
         every: Number of steps between checkpoints within an epoch; ``None`` saves after epochs only.
+        average: Moving average of the weights, which is saved and restored too.
 
     Raises:
         InputError: When training begins: all checkpoints are damaged, or the newest is within an epoch and
@@ -71,10 +74,13 @@ class Checkpoint(keras.callbacks.Callback):
         DivergedError: When a checkpoint is to be saved: weights or optimizer state are not finite.
     """
 
-    def __init__(self, folder: Path | str, every: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | str, every: int | None = None, average: WeightAverage | None = None
+    ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.every = every
+        self.average = average
         self.epoch = self.step = 0
         """Position: epochs that are complete, and steps of the current one."""
         self._is_restored = False
@@ -113,7 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
         Raises:
             InputError: The arrays are of another model.
         """
-        variables = _state(model)
+        variables = self._state(model)
         fitting = {name for name, v in variables.items() if name in arrays and arrays[name].shape == v.shape}
         if fitting != variables.keys() or not {"epoch", "step"} <= arrays.keys():
             raise InputError(f"The checkpoints in {self.folder} are of another model.")
@@ -123,8 +129,19 @@ class Checkpoint(keras.callbacks.Callback):
 
     def arrays(self, model: keras.Model) -> Arrays:
         """Return the state of a model, and the position, as named arrays."""
-        state = {name: np.asarray(tf.convert_to_tensor(v.value)) for name, v in _state(model).items()}
+        state = {name: np.asarray(tf.convert_to_tensor(v)) for name, v in self._state(model).items()}
         return state | {"epoch": np.array(self.epoch), "step": np.array(self.step)}
+
+    def _state(self, model: keras.Model) -> dict[str, Any]:
+        groups: dict[str, list[Any]] = {
+            "weights": model.variables,
+            "optimizer": model.optimizer.variables,
+            "metrics": [variable for metric in model.metrics for variable in metric.variables],
+        }
+        if self.average is not None:
+            self.average.set_model(model)
+            groups["average"] = self.average.averages
+        return {f"{name}/{i}": v for name, variables in groups.items() for i, v in enumerate(variables)}
 
     def save(self) -> None:
         """Write a checkpoint now.
@@ -164,15 +181,6 @@ class Checkpoint(keras.callbacks.Callback):
 def as_number(variable: Any) -> float:
     """Read a scalar that may be a distributed variable."""
     return float(tf.convert_to_tensor(variable))
-
-
-def _state(model: keras.Model) -> dict[str, keras.Variable]:
-    groups = {
-        "weights": model.variables,
-        "optimizer": model.optimizer.variables,
-        "metrics": [variable for metric in model.metrics for variable in metric.variables],
-    }
-    return {f"{name}/{i}": v for name, variables in groups.items() for i, v in enumerate(variables)}
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -223,17 +231,20 @@ class GradientDiagnostics(keras.callbacks.Callback):
 
     Args:
         test: Images to measure on.
+        average: Moving average of the weights, to be measured in place of the weights.
     """
 
-    def __init__(self, test: Split) -> None:
+    def __init__(self, test: Split, average: WeightAverage | None = None) -> None:
         super().__init__()
+        self._average = average
         self._test = test
         self._totals: Any = None
         self.latest: dict[str, Any] = {}
         """Fields of TestMetrics by name."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.latest = self.measure()
+        with self._average.in_place() if self._average else contextlib.nullcontext():
+            self.latest = self.measure()
         _add_to(logs, self.latest)
 
     def measure(self, batch_size: int = 256) -> dict[str, Any]:
@@ -284,16 +295,19 @@ class RobustnessProbe(keras.callbacks.Callback):
 
     Args:
         test: Images to attack.
+        average: Moving average of the weights, to be measured in place of the weights.
     """
 
-    def __init__(self, test: Split) -> None:
+    def __init__(self, test: Split, average: WeightAverage | None = None) -> None:
         super().__init__()
+        self._average = average
         self._test = test[:PROBED_EXAMPLES]
         self._right: Any = None
         self.latest: dict[str, float] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self.latest = self.measure()
+        with self._average.in_place() if self._average else contextlib.nullcontext():
+            self.latest = self.measure()
         _add_to(logs, self.latest)
         trained, longer = self.latest["training_attack_accuracy"], self.latest["pgd_accuracy"]
         if trained > longer + TOLERATED_GAP:

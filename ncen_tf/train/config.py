@@ -85,6 +85,12 @@ class TrainConfig(Settings):
     min_learning_rate: float = Field(
         default=1e-5, ge=0, le=LARGEST, description="Lower bound of the learning rate"
     )
+    ema_momentum: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Momentum of the moving average of the weights, which is measured and saved; 0 for none",
+    )
     crop_padding: int = Field(default=4, ge=0, description="Padding in pixels before random crops")
     noise_eps: float = Field(
         default=0.3, ge=0, le=LARGEST, description="Bound of the noise in the noisy copies"

@@ -31,6 +31,7 @@ from ncen_tf.train.callbacks import (
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import any_worker, has_several_workers
 from ncen_tf.train.run_directory import EpochRecord, RunDirectory, TestMetrics
+from ncen_tf.train.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
 
@@ -102,14 +103,15 @@ def fit_run(
     It takes the place of ``ensemble.fit``, which cannot start within an epoch, and which fails under
     MultiWorkerMirroredStrategy in Keras 3.15 (keras-team/keras#20585).
     """
-    checkpoint = Checkpoint(run.checkpoints, config.checkpoint_every)
+    average = WeightAverage(config.ema_momentum) if config.ema_momentum else None
+    checkpoint = Checkpoint(run.checkpoints, config.checkpoint_every, average)
     if checkpoint.restore(ensemble):
         logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
     line = ProgressLine(checkpoint.epoch * steps + checkpoint.step) if progress else None
-    diagnostics = GradientDiagnostics(data.test)
-    probe = RobustnessProbe(data.test) if ensemble.adversarial_training else None
+    diagnostics = GradientDiagnostics(data.test, average)
+    probe = RobustnessProbe(data.test, average) if ensemble.adversarial_training else None
     log = _RunLog(run, checkpoint.epoch, learning_rates(config, steps), diagnostics, probe)
-    chosen = [diagnostics, probe, StopOnNaN(), log, line, checkpoint]
+    chosen = [average, diagnostics, probe, StopOnNaN(), log, line, checkpoint]
     callbacks = keras.callbacks.CallbackList(
         [callback for callback in chosen if callback], model=ensemble, epochs=config.epochs, steps=steps
     )

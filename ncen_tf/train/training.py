@@ -169,7 +169,8 @@ def open_run(path: Path | str) -> TrainedRun:
     _, arrays = found
     try:
         for index, variable in enumerate(ensemble.variables):
-            variable.assign(arrays[f"weights/{index}"])
+            group = "average" if f"average/{index}" in arrays else "weights"
+            variable.assign(arrays[f"{group}/{index}"])
         epochs = int(arrays["epoch"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"The checkpoints in {run.checkpoints} are not of this run's ensemble.") from error

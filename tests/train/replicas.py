@@ -20,7 +20,12 @@ from ncen_tf.train.run_directory import RunDirectory
 # 20 images twice an epoch in batches of 13: three that are split 6 + 7, and a last one of a single image,
 # which leaves nothing for the first replica.
 CONFIG = ncen_tf.TrainConfig(
-    members=("resnet8", "resnet8"), epochs=2, batch_size=13, learning_rate=0.01, checkpoint_every=100
+    members=("resnet8", "resnet8"),
+    epochs=2,
+    batch_size=13,
+    learning_rate=0.01,
+    ema_momentum=0.5,
+    checkpoint_every=100,
 )
 STEPS = 4
 
