@@ -106,12 +106,13 @@ class Signature(Settings):
     classes: int
 
     def __str__(self) -> str:
-        values = {name: " ".join(map(str, getattr(self, name))) for name in ("input_range", "mean", "std")}
-        whole = ", rounded to whole pixels" if self.whole_pixels else ""
+        mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
+        low, high = self.input_range
+        whole = " in whole pixels" if self.whole_pixels else ""
         return (
             f"input {self.input_name}: {self.input_type} [{self.input_shape}], {self.layout}, "
-            f"{self.channel_order}, range {values['input_range']}{whole}, mean {values['mean']}, "
-            f"std {values['std']}; batch: {self.batch}\n"
+            f"{self.channel_order}, values {low:g} to {high:g}{whole}, mean {mean}, std {std}; "
+            f"batch: {self.batch}\n"
             f"output {self.output_name}: {self.output} of {self.classes} classes"
         )
 
