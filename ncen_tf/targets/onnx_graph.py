@@ -139,7 +139,7 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
         if attribute.name == "value"
     }
     for index, node in enumerate(graph.node):
-        if node.op_type == "Reshape" and node.input[1] in constants:
+        if node.op_type == "Reshape" and len(node.input) > 1 and node.input[1] in constants:
             shape = numpy_helper.to_array(constants[node.input[1]])
             if shape.ndim == 1 and len(shape) and shape[0] == batch:
                 freed = np.array([0 if -1 in shape else -1, *shape[1:]], np.int64)

@@ -81,7 +81,8 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
     onnx_graph.add_outputs(model, [source for source in sources.values() if source])
     inputs = model_inputs(preprocessing, noise((2, *image_shape)), element_type, sizes[0])
     found = run_limited(path, model, [{value.name: piece} for piece in inputs])
-    answers = {key: np.concatenate([run[key] for run in found])[:2] for key in found[0]}
+    wanted = {name for pair in sources.items() for name in pair if name}
+    answers = {key: np.concatenate([np.atleast_1d(run[key]) for run in found])[:2] for key in wanted}
 
     chosen = choose_output(
         str(path), {key: answers[key] for key in outputs}, interface.output_name, MEMBER_LOGITS

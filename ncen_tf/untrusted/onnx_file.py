@@ -64,7 +64,8 @@ def image_input(path: Path, model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto
         raise InputError(f"{path} has {len(inputs)} inputs{names}; a classifier has one, the image.")
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type not in _NUMBERS:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        kinds = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
+        kind = kinds.get(tensor.elem_type, "something else")
         raise InputError(f"{path} takes {kind}, not numbers; a classifier takes images.")
     sizes = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
     if len(sizes) < 2:

@@ -40,7 +40,7 @@ def write(
     weights = {"w": WEIGHTS} | (weights or {})
     read = {name for node in nodes for name in node.input}
     inputs = [helper.make_tensor_value_info("x", input_type, shape)]
-    ranks = {"q": 3, "x32": 4} | options.pop("ranks", {})
+    ranks = {"q": 3, "x32": 4, "loss": 0} | options.pop("ranks", {})
     graph = helper.make_graph(
         nodes,
         "classifier",
@@ -309,7 +309,8 @@ def test_a_softmax_at_the_end_is_left_out(tmp_path: Path) -> None:
 def test_of_several_outputs_the_scores_are_chosen(tmp_path: Path) -> None:
     shape = ["N", HEIGHT, WIDTH, CHANNELS]
     nodes = [*FLAT, SOFTMAX, helper.make_node("ArgMax", ["y"], ["label"], axis=1)]
-    for outputs in (["p", "y"], ["y", "p"], ["label", "y"], ["x32", "label", "p"]):
+    nodes.append(helper.make_node("ReduceMean", ["y"], ["loss"], keepdims=0))
+    for outputs in (["p", "y"], ["loss", "y"], ["y", "p"], ["label", "y"], ["x32", "label", "p"]):
         further = [helper.make_node("Identity", ["x"], ["x32"])] if "x32" in outputs else []
         kinds = {name: TensorProto.INT64 if name == "label" else 1 for name in outputs}
         target = OnnxTarget(write(tmp_path / "m.onnx", [*nodes, *further], shape, kinds))
