@@ -25,7 +25,7 @@ from ncen_tf.attack.runner import predict, run_suite
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import DataFlags, DatasetName
+from ncen_tf.data.loading import DataFlags
 from ncen_tf.targets.opening import open_target
 
 TOLERANCE = 0.005
@@ -37,7 +37,7 @@ class AgreementFlags(DataFlags):
     """Flags of the program."""
 
     target: Path = Field(description="ensemble.onnx of an export")
-    dataset: DatasetName = Field("fashion_mnist_sample", description="Name of the dataset with the images")
+    dataset: str = Field("fashion_mnist_sample", description="Name of the dataset with the images")
     examples: int = Field(100, ge=1, description="Number of class-balanced test images")
     norm: Literal["Linf", "L2"] = Field("Linf", description="Norm of the perturbation")
     attacks: tuple[str, ...] = Field((), description="Attacks of AutoAttack (default: its standard version)")

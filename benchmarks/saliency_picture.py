@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ncen_tf import program
 from ncen_tf.base.settings import Settings
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.onnx_grad.saliency import saliency
 
 CLASSES = (1, 5, 7, 8)

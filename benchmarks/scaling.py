@@ -14,7 +14,8 @@ from benchmarks.ceiling import ceiling
 from benchmarks.results import BenchmarkFlags, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
-from ncen_tf.data.dataset import Split, load_data
+from ncen_tf.data.dataset import Split
+from ncen_tf.data.loading import load_data
 from ncen_tf.ensembles.ensemble import build_ensemble
 from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.train.devices import make_strategy, share_cores, split_device

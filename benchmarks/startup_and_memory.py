@@ -17,7 +17,7 @@ from benchmarks.results import BenchmarkFlags, Row, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Run, interleaved
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.data.pipeline import training_batches
 
 BATCH = 64

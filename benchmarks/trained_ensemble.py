@@ -8,7 +8,7 @@ from pydantic import Field
 
 import ncen_tf
 from benchmarks.results import BenchmarkFlags
-from ncen_tf.data.dataset import DataFlags, DatasetName
+from ncen_tf.data.loading import DataFlags
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.export.conversion import convert_to_onnx
 
@@ -17,7 +17,7 @@ class EnsembleFlags(BenchmarkFlags, DataFlags):
     """Flags of benchmarks that measure a trained ensemble."""
 
     target: Path = Field(description="Run directory or .keras file of a trained ensemble")
-    dataset: DatasetName = Field("fashion_mnist_sample", description="Name of the dataset with the images")
+    dataset: str = Field("fashion_mnist_sample", description="Name of the dataset with the images")
 
     def load_ensemble(self) -> tuple[Ensemble, str]:
         """Load the ensemble, and return it with a description."""

@@ -16,7 +16,7 @@ from benchmarks.results import BenchmarkFlags, Row, Table, publish, timing_rows
 from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.regularizers import NCE
 from ncen_tf.ensembles.resnet import build_resnet

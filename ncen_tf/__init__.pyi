@@ -3,7 +3,8 @@
 from .attack.evaluation import evaluate as evaluate, evaluate_saved as evaluate_saved
 from .attack.suites import Suite as Suite, load_suite as load_suite
 from .base.errors import InputError as InputError
-from .data.dataset import Dataset as Dataset, Split as Split, load_data as load_data
+from .data.dataset import Dataset as Dataset, Split as Split
+from .data.loading import load_data as load_data
 from .ensembles.adversarial import AdversarialTraining as AdversarialTraining
 from .ensembles.ensemble import Ensemble as Ensemble, build_ensemble as build_ensemble
 from .ensembles.regularizers import ADP as ADP, GAL as GAL, GPMR as GPMR, NCE as NCE, NCL as NCL, TRS as TRS

@@ -9,7 +9,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import DataFlags
+from ncen_tf.data.loading import DataFlags
 from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface
 
@@ -101,7 +101,7 @@ def main(flags: AttackFlags) -> int | None:
     else:
         report = ncen_tf.evaluate(
             target,
-            flags.load().test,
+            flags.load_test(),
             suite=flags.suite,
             eps=flags.eps,
             norm=flags.norm,

@@ -1,23 +1,17 @@
-"""Datasets in memory: images, labels and class names, read by the dataset's name."""
+"""Datasets in memory: images, labels and class names."""
 
 import logging
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
-
-DatasetName = Literal["fashion_mnist", "fashion_mnist_sample", "cifar10"]
 
 _FASHION_MNIST_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -180,89 +174,3 @@ class Dataset:
     train: Split
     test: Split
     source: str
-
-
-def load_data(
-    source: str,
-    *,
-    data_dir: Path | str | None = None,
-    archive_dir: Path | str | None = None,
-    train_examples: int | None = None,
-    test_examples: int | None = None,
-) -> Dataset:
-    """Read a dataset into memory and log where it came from.
-
-    The images are looked for in this order: prepared by tensorflow-datasets in ``data_dir``; the original
-    archives in ``archive_dir``, which are checked against the checksums of tensorflow-datasets and prepared
-    once; the download of tensorflow-datasets. ``fashion_mnist_sample`` is part of this package and needs
-    none of them.
-
-    Args:
-        source: ``fashion_mnist``, ``cifar10``, or ``fashion_mnist_sample``: the first 6,000 training and
-            1,000 test images of FashionMNIST, class-balanced.
-        data_dir: Folder of tensorflow-datasets; its default folder if ``None``.
-        archive_dir: Folder with the archives as their authors publish them. Those of Debian's package
-            ``dataset-fashion-mnist`` are found without it.
-        train_examples: Keep the first images of each class, this many in all; ``None`` keeps all images.
-        test_examples: The same for the test split.
-
-    Raises:
-        InputError: The name is unknown, no source has the dataset, an archive is not the original, or there
-            are too few images.
-
-    Example:
-        >>> import ncen_tf
-        >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=200)
-        >>> data.test.images.shape, data.class_names[:2]
-        ((200, 28, 28, 1), ('T-shirt/top', 'Trouser'))
-    """
-    if source not in CLASS_NAMES:
-        raise InputError(f"`source` must be one of {', '.join(CLASS_NAMES)}, got {source!r}.")
-    if source == "fashion_mnist_sample":
-        file = resources.files("ncen_tf.data") / source / "images.npz"
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {
-                split: (stored[f"{split}_images"][..., np.newaxis], stored[f"{split}_labels"])
-                for split in ("train", "test")
-            }
-        origin = "embedded in the package"
-    else:
-        # tensorflow-datasets takes a second to import, and only these datasets need it.
-        from ncen_tf.data.prepared import read_prepared
-
-        arrays, origin = read_prepared(
-            source,
-            IMAGE_SHAPES[source],
-            Path(data_dir) if data_dir else None,
-            Path(archive_dir) if archive_dir else None,
-        )
-    class_names = CLASS_NAMES[source]
-    train, test = (Split(*arrays[split], source, class_names) for split in ("train", "test"))
-    if train_examples is not None:
-        train = train.sample(train_examples)
-    if test_examples is not None:
-        test = test.sample(test_examples)
-    logger.info("%s: %d + %d images, %s", source, len(train), len(test), origin)
-    return Dataset(source, class_names, IMAGE_SHAPES[source], train, test, origin)
-
-
-class DataFlags(Settings):
-    """Settings of every program that reads a dataset."""
-
-    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
-    data_dir: Path | None = Field(
-        default=None, description="Folder of tensorflow-datasets (default: its own)"
-    )
-    archive_dir: Path | None = Field(
-        default=None, description="Folder with the original archives of the dataset"
-    )
-
-    def load(self, train_examples: int | None = None, test_examples: int | None = None) -> Dataset:
-        """Read the dataset with :func:`load_data`."""
-        return load_data(
-            self.dataset,
-            data_dir=self.data_dir,
-            archive_dir=self.archive_dir,
-            train_examples=train_examples,
-            test_examples=test_examples,
-        )

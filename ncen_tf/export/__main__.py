@@ -8,7 +8,8 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import DataFlags, DatasetName
+from ncen_tf.data.dataset import CLASS_NAMES
+from ncen_tf.data.loading import TEST_FRACTION, DataFlags
 
 if TYPE_CHECKING:
     from ncen_tf.export.manifest import Manifest
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class ExportFlags(DataFlags):
     """Flags of the program."""
 
-    dataset: DatasetName | None = Field(  # type: ignore[assignment]
+    dataset: str | None = Field(  # type: ignore[assignment]
         None, description="Name of the dataset that measures the files (default: the one of the run)"
     )
     run: Path | None = Field(None, description="Run directory to export")
@@ -45,7 +46,7 @@ def export(flags: ExportFlags, run_path: Path) -> None:
             f"{run_path} is not finished: exporting after {run.epochs_trained} of {run.config.epochs} epochs."
         )
     data = ncen_tf.load_data(
-        flags.dataset or run.config.dataset,
+        **run.config.source_arguments() | ({"source": flags.dataset} if flags.dataset else {}),
         data_dir=flags.data_dir,
         archive_dir=flags.archive_dir,
         train_examples=run.config.train_examples,
@@ -68,7 +69,11 @@ def export(flags: ExportFlags, run_path: Path) -> None:
     print(f"Clean accuracy {measured.clean_accuracy:.4f} on {measured.test_examples} test images")
     _print_answers(manifest, "Keras")
     target = out / ("ensemble.onnx" if "onnx" in flags.formats else "saved_model")
-    print(f"Next: python -m ncen_tf.attack --target={target} --dataset={data.name} --suite=paper")
+    source = flags.dataset or run.config.dataset
+    held_out = (
+        "" if source in CLASS_NAMES else f" --test_fraction={run.config.test_fraction or TEST_FRACTION}"
+    )
+    print(f"Next: python -m ncen_tf.attack --target={target} --dataset={source}{held_out} --suite=paper")
 
 
 def verify(flags: ExportFlags, folder: Path) -> None:

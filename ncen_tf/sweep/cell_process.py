@@ -180,7 +180,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
         directory.delete_export(seconds)  # of an earlier training
     with step("train"):
         data = ncen_tf.load_data(
-            config.dataset,
+            **config.source_arguments(),
             train_examples=config.train_examples,
             test_examples=config.test_examples,
             **location,
@@ -214,7 +214,7 @@ def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, lo
     if (folder / "report.json").is_file():
         return Report.read(folder / "report.json")
     # An export has no batch statistics: what needs them attacks the run.
-    test = ncen_tf.load_data(cell.config.dataset, **location).test
+    test = ncen_tf.load_data(**cell.config.source_arguments(), **location).test
     needs_run = load_suite(attack.suite, test.images.shape[1:]).batch_statistics
     report: Report = ncen_tf.evaluate(
         directory.run if needs_run else directory.export / ONNX_FILE,

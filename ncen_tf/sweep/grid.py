@@ -191,7 +191,9 @@ def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) 
         attack: AttackSettings = _parse(where, AttackSettings, table)
         try:
             for dataset in datasets:
-                load_suite(attack.suite, IMAGE_SHAPES[dataset]).with_choices(**attack.choices)
+                load_suite(attack.suite, IMAGE_SHAPES.get(dataset, (32, 32, 3))).with_choices(
+                    **attack.choices
+                )
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
         except InputError as error:
             raise InputError(f"{where}: {error}") from error

@@ -9,7 +9,7 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
-from ncen_tf.data.dataset import DataFlags
+from ncen_tf.data.loading import DataFlags
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger("ncen_tf.train")
@@ -45,7 +45,7 @@ def default_run_dir(config: TrainConfig) -> Path:
     """Return runs/DATASET-REGULARIZER-MEMBERS-sSEED."""
     members = "+".join(name.removeprefix("resnet") for name in config.members)
     regularizer = config.regularizer.name if config.regularizer else "none"
-    return Path("runs") / f"{config.dataset}-{regularizer}-{members}-s{config.seed}"
+    return Path("runs") / f"{Path(config.dataset).stem}-{regularizer}-{members}-s{config.seed}"
 
 
 def main(flags: Flags) -> None:

@@ -7,14 +7,14 @@ from pydantic import Field, field_validator, model_validator
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of, flatten, unflatten
-from ncen_tf.base.settings import LARGEST, Settings
-from ncen_tf.data.dataset import DatasetName
+from ncen_tf.base.settings import LARGEST
+from ncen_tf.data.loading import SourceSettings
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, TRS
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 
 
-class TrainConfig(Settings):
+class TrainConfig(SourceSettings):
     """Settings of a training run: what decides the weights it ends with, and where it runs.
 
     The defaults are those for FashionMNIST; :meth:`for_dataset` fills in those of another dataset (Luo et
@@ -48,7 +48,6 @@ class TrainConfig(Settings):
     }
     """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
 
-    dataset: DatasetName = Field(default="fashion_mnist", description="Name of the dataset")
     train_examples: int | None = Field(
         default=None, ge=1, description="Size of the class-balanced part of the training images that is used"
     )
@@ -132,7 +131,7 @@ class TrainConfig(Settings):
         """Make the settings for a dataset: its defaults, and what is given.
 
         Args:
-            name: ``fashion_mnist``, ``fashion_mnist_sample`` or ``cifar10``.
+            name: ``fashion_mnist``, ``fashion_mnist_sample``, ``cifar10``, or the path of images of your own.
             **changes: Fields of this class.
 
         Raises:
@@ -163,10 +162,7 @@ class TrainConfig(Settings):
 
     @classmethod
     def _defaults(cls, dataset: str) -> dict[str, Any]:
-        if dataset not in cls.defaults_of_datasets:
-            known = ", ".join(cls.defaults_of_datasets)
-            raise InputError(f"`dataset` must be one of {known}, got {dataset!r}.")
-        return cls.defaults_of_datasets[dataset]
+        return cls.defaults_of_datasets.get(dataset, _OWN_IMAGES)
 
     def flat(self) -> dict[str, Any]:
         """Make a flat dictionary of flag names and values, without settings that have no effect."""
@@ -187,12 +183,17 @@ class TrainConfig(Settings):
         return reasons
 
 
+_OWN_IMAGES: dict[str, Any] = {"noise_eps": 0.09, "at_eps": 8 / 255}
+"""Defaults for images that the paper has none for; without flips, which digits and letters do not bear."""
+
 _OWNERS = {flag.name: flag.path[0] for flag in flags_of(TrainConfig) if len(flag.path) > 1}
 _OWNERS |= {"decay_every": "schedule"}
 """Flags that have an effect only with some values of another flag."""
 
 
 def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
+    if name in ("image_size", "classes", "test_fraction"):
+        return values[name] in (None, ())
     return (name == "decay_every" and values["schedule"] != "steps") or (
         name == "trades_beta" and values["adversarial_training"] != "trades"
     )

@@ -7,7 +7,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import DataFlags
+from ncen_tf.data.loading import DataFlags
 
 
 class TransferFlags(DataFlags):
@@ -52,7 +52,7 @@ def main(flags: TransferFlags) -> None:
     out = flags.out or default_out(flags.target)
     transfer = ncen_tf.measure_transfer(
         paths,
-        flags.load(test_examples=flags.num_examples or None).test,
+        flags.load_test(flags.num_examples or None),
         out,
         attacks=flags.attacks,
         eps=flags.eps,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.targets.tensorflow_targets import KerasTarget
 from tests.attack.helpers import Examples, small_member

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.data.prepared import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
 from tests.conftest import ROOT
 
@@ -60,7 +60,7 @@ def test_archives_are_prepared_once_and_then_found(prepared: Path, caplog: pytes
 def test_two_processes_that_need_a_dataset_at_once_both_get_it(tmp_path: Path) -> None:
     """As two cells of a sweep on a new machine."""
     program = (
-        "import sys; from pathlib import Path; from ncen_tf.data.dataset import load_data; "
+        "import sys; from pathlib import Path; from ncen_tf.data.loading import load_data; "
         "print(len(load_data('fashion_mnist', data_dir=Path(sys.argv[1])).train))"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "new")]

@@ -17,7 +17,7 @@ from ncen_tf.attack.losses import log_softmax
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import load_data
+from ncen_tf.data.loading import load_data
 from ncen_tf.export.manifest import Manifest
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.onnx_target import OnnxTarget

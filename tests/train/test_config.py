@@ -107,7 +107,7 @@ def test_settings_without_effect_are_named(flags: dict[str, Any], idle: list[str
         ({"sync_batch_norm": True, "jit_compile": True}, "`jit_compile` compiles each replica on its own"),
         ({"architecture": ["resnet20"]}, "at least two names"),
         ({"architecture": ["resnet20", "resnet21"]}, "'resnet21'"),
-        ({"dataset": "svhn"}, "`dataset` must be one of fashion_mnist"),
+        ({"image_size": ["x"]}, "`image_size.0` must be a valid integer"),
         ({"surprise": 1}, "`surprise` is not a setting"),
     ],
 )

@@ -13,7 +13,8 @@ import pytest
 from ncen_tf.attack.attack import Attack
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split, load_data
+from ncen_tf.data.dataset import Split
+from ncen_tf.data.loading import load_data
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 from ncen_tf.transfer.heat_map import draw_heat_map
