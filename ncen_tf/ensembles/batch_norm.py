@@ -1,9 +1,14 @@
 """Batch normalisation that can be differentiated twice, by TensorFlow's fused kernels where possible."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+_has_images: ContextVar[tf.Tensor | None] = ContextVar("has_images", default=None)
 
 FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 """Types of inputs that the fused kernels accept."""
@@ -97,12 +102,16 @@ class BatchNorm(keras.layers.Layer):
             mean = tf.reduce_mean(x, axes)
             return mean, tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
         # Replicas can hold shares of different sizes, so sums are reduced, not means.
-        replica = tf.distribute.get_replica_context()
-        values = tf.cast(tf.size(x) / tf.shape(x)[-1], x.dtype)
-        total, values = replica.all_reduce("SUM", [tf.reduce_sum(x, axes), values])
+        replica, has_images = tf.distribute.get_replica_context(), _has_images.get()
+        counted = tf.ones([], x.dtype) if has_images is None else tf.cast(has_images, x.dtype)
+        values = counted * tf.cast(tf.size(x) / tf.shape(x)[-1], x.dtype)
+        total, values = replica.all_reduce("SUM", [counted * tf.reduce_sum(x, axes), values])
         mean = total / values
-        deviation = tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
-        return mean, replica.all_reduce("SUM", deviation) / values
+        deviation = counted * tf.reduce_sum(tf.math.squared_difference(x, mean), axes)
+        variance = replica.all_reduce("SUM", deviation) / values
+        # What stands in for an image must not reach the images of other replicas through the moments.
+        own = [tf.stop_gradient(v) + counted * (v - tf.stop_gradient(v)) for v in (mean, variance)]
+        return own[0], own[1]
 
     def get_config(self) -> dict[str, Any]:
         return super().get_config() | {
@@ -110,6 +119,16 @@ class BatchNorm(keras.layers.Layer):
             "epsilon": self.epsilon,
             "synchronized": self.synchronized,
         }
+
+
+@contextlib.contextmanager
+def replica_has_images(has_images: tf.Tensor) -> Iterator[None]:
+    """Leave this replica out of the moments that replicas share where ``has_images``, a scalar, is False."""
+    token = _has_images.set(has_images)
+    try:
+        yield
+    finally:
+        _has_images.reset(token)
 
 
 def fused_batch_norm(

@@ -10,6 +10,7 @@ import tensorflow as tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
+from ncen_tf.ensembles.batch_norm import replica_has_images
 from ncen_tf.ensembles.inputs import (
     Batch,
     checked_images,
@@ -170,8 +171,6 @@ class Ensemble(keras.Model):
         self.ce_on = ce_on
         self.adversarial_training = adversarial_training
         self.seed = seed
-        synchronized = [layer.synchronized for layer in layers if hasattr(layer, "synchronized")]
-        self._synchronized = bool(synchronized) and all(synchronized)
         self._compiles_gradients = jit_compile
         self._compiled_gradients = (
             tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
@@ -289,9 +288,10 @@ class Ensemble(keras.Model):
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         batch = self._unpack(data)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        gradients, losses, parts, logits = self._compiled_gradients(
-            batch.images, batch.labels, batch.weights, batch.global_count, self.attack_key(replica)
-        )
+        with replica_has_images(batch.count > 0):
+            gradients, losses, parts, logits = self._compiled_gradients(
+                batch.images, batch.labels, batch.weights, batch.global_count, self.attack_key(replica)
+            )
         if gradients:
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         return self._track(losses, parts, logits, batch)
@@ -307,13 +307,17 @@ class Ensemble(keras.Model):
         return self._track(losses, parts, logits, batch)
 
     def predict_step(self, data: Any) -> tf.Tensor:
-        return self(checked_images(keras.utils.unpack_x_y_sample_weight(data)[0]), training=False)
+        images = checked_images(keras.utils.unpack_x_y_sample_weight(data)[0])
+        count = tf.shape(images)[0]
+        missing = tf.cast(count == 0, tf.int32)  # a replica's share of a small batch: see read_batch
+        filled = tf.pad(images, [[0, missing], [0, 0], [0, 0], [0, 0]])
+        return self(filled, training=False)[:count]
 
     def _unpack(self, data: Any) -> Batch:
         images, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
         if labels is None:
             raise InputError("An ensemble is trained and evaluated on labelled images: no labels were given.")
-        return read_batch(images, labels, weights, self.classes, fill_empty=not self._synchronized)
+        return read_batch(images, labels, weights, self.classes)
 
     def _track(
         self, losses: tf.Tensor, parts: dict[str, tf.Tensor], logits: tf.Tensor, batch: Batch

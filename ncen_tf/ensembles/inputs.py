@@ -91,15 +91,12 @@ class Batch(NamedTuple):
     """Number of examples given to all replicas."""
 
 
-def read_batch(
-    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None, classes: int, *, fill_empty: bool
-) -> Batch:
+def read_batch(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor | None, classes: int) -> Batch:
     """Check and convert a replica's share of a batch.
 
-    The last batch of an epoch can have fewer images than there are replicas. With ``fill_empty``, a replica
-    without images gets the mean image of the batch, with weight 0: statistics of no image are NaN and would
-    reach the weights of all replicas. Where the statistics are those of all replicas, such an image would
-    change them and the input gradients of the others.
+    The last batch of an epoch can have fewer images than there are replicas. A replica without images gets
+    the mean image of the batch, with weight 0: statistics of no image are NaN and would reach the weights of
+    all replicas, and TensorFlow's convolutions return wrong shapes for no image on some processors.
 
     Raises:
         InputError: Images or labels have the wrong type or shape.
@@ -109,7 +106,7 @@ def read_batch(
         weights = tf.reshape(tf.cast(weights, images.dtype), [-1])
     replica, count = tf.distribute.get_replica_context(), tf.shape(images)[0]
     global_count = replica.all_reduce("SUM", count)
-    if fill_empty and replica.num_replicas_in_sync > 1:
+    if replica.num_replicas_in_sync > 1:
         total = replica.all_reduce("SUM", tf.reduce_sum(images, axis=0))
         mean = total / tf.cast(global_count, total.dtype)
         missing = tf.cast(count == 0, tf.int32)

@@ -4,24 +4,30 @@ Fits ensembles on two replicas whose last batch has a single image, and prints t
 hold NaN afterwards, for each kind of member.
 """
 
+import contextlib
+from typing import Any
+
 import keras
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 import ncen_tf
 from ncen_tf.ensembles.batch_norm import BatchNorm
 
+Array = npt.NDArray[Any]
+
 SHAPE, CLASSES = (6, 6, 1), 4
 
 
-def member(normalization: keras.layers.Layer) -> keras.Model:
+def member(normalization: keras.layers.Layer, dropout: float = 0.2) -> keras.Model:
     """Build a small member with a normalisation layer."""
     return keras.Sequential(
         [
             keras.Input(SHAPE),
             keras.layers.Conv2D(3, 3),
             normalization,
-            keras.layers.Dropout(0.2),
+            keras.layers.Dropout(dropout),
             keras.layers.Flatten(),
             keras.layers.Dense(CLASSES),
         ]
@@ -51,6 +57,22 @@ def main() -> None:
         bad = sum(not np.isfinite(np.asarray(v)).all() for v in ensemble.variables)
         bad += sum(not np.isfinite(values).all() for values in (*history.values(), measured))
         print(name, bad, ensemble.predict(images, batch_size=4, verbose=0).shape == (9, CLASSES))
+    print("difference", difference_to_one_device(strategy, images, labels))
+
+
+def difference_to_one_device(strategy: tf.distribute.Strategy, images: Array, labels: Array) -> float:
+    """Fit with shared moments on two replicas and on one device, and compare the weights."""
+    fitted = []
+    for scope in (strategy.scope(), contextlib.nullcontext()):
+        with scope:
+            ensemble = ncen_tf.Ensemble([member(BatchNorm(synchronized=True), dropout=0.0) for _ in range(2)])
+            ensemble.compile(keras.optimizers.SGD(0.01), ncen_tf.NCE())
+            if fitted:
+                ensemble.set_weights(start)
+            start = ensemble.get_weights()
+        ensemble.fit(images, labels, batch_size=4, epochs=2, verbose=0, shuffle=False)
+        fitted.append(ensemble.get_weights())
+    return max(float(np.abs(one - other).max()) for one, other in zip(*fitted, strict=True))
 
 
 if __name__ == "__main__":
