@@ -62,12 +62,13 @@ def main() -> None:
 
 def difference_to_one_device(strategy: tf.distribute.Strategy, images: Array, labels: Array) -> float:
     """Fit with shared moments on two replicas and on one device, and compare the weights."""
+    start: list[Array] = []
     fitted = []
     for scope in (strategy.scope(), contextlib.nullcontext()):
         with scope:
             ensemble = ncen_tf.Ensemble([member(BatchNorm(synchronized=True), dropout=0.0) for _ in range(2)])
             ensemble.compile(keras.optimizers.SGD(0.01), ncen_tf.NCE())
-            if fitted:
+            if start:
                 ensemble.set_weights(start)
             start = ensemble.get_weights()
         ensemble.fit(images, labels, batch_size=4, epochs=2, verbose=0, shuffle=False)
