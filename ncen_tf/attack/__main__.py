@@ -9,6 +9,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.ray_cluster import RayFlags
 from ncen_tf.data.loading import DataFlags
 from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface
@@ -16,7 +17,7 @@ from ncen_tf.targets.interface import ModelInterface
 GATE_FAILED = 3
 
 
-class AttackFlags(DataFlags, ModelInterface):
+class AttackFlags(DataFlags, ModelInterface, RayFlags):
     """Flags of the program."""
 
     target: tuple[Path, ...] = Field(
@@ -115,6 +116,9 @@ def main(flags: AttackFlags) -> int | None:
             out=out,
             save_adversarials=flags.save_adversarials,
             allow_low_accuracy=flags.allow_low_accuracy,
+            ray=flags.ray,
+            ray_cpus=flags.ray_cpus,
+            ray_gpus=flags.ray_gpus,
             **opening,
         )
     report.save(out)

@@ -1,5 +1,6 @@
 """One call from a classifier and images to a report on its robustness."""
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,9 @@ def evaluate(
     out: Path | str | None = None,
     save_adversarials: bool = False,
     allow_low_accuracy: bool = False,
+    ray: str | None = None,
+    ray_cpus: float = 1,
+    ray_gpus: float = 0,
 ) -> Report:
     """Attack a classifier and report its robustness.
 
@@ -78,6 +82,10 @@ def evaluate(
         save_adversarials: Keep adversarial images in the subfolder ``adversarials`` of ``out``.
         allow_low_accuracy: Attack also a target whose clean accuracy tells that it is fed wrongly: one that
             guessing reaches, or far below what its export recorded.
+        ray: Address of a Ray cluster whose workers attack the batches: ``auto``, ``HOST:PORT``, or ``local``
+            for one on this machine. The results are those of an evaluation without it.
+        ray_cpus: Number of CPUs of each worker, > 0.
+        ray_gpus: Number of GPUs of each worker, >= 0.
 
     Returns:
         The report; ``report.save(folder)`` writes it.
@@ -107,16 +115,16 @@ def evaluate(
     }
     chosen = chosen.with_choices(**choices)
     data = _select(data, chosen, examples, sample_seed)
-    opened = open_target(
-        target,
-        image_shape=data.images.shape[1:],
-        interface=interface,
-        combine=combine,
-        providers=providers,
-        allow_unverified=allow_unverified,
-        differentiable=not all(attack.gradient_free for attack in chosen.attacks),
-        batch_statistics=chosen.batch_statistics,
-    )
+    opening: dict[str, Any] = {
+        "image_shape": data.images.shape[1:],
+        "interface": interface,
+        "combine": combine,
+        "providers": providers,
+        "allow_unverified": allow_unverified,
+        "differentiable": not all(attack.gradient_free for attack in chosen.attacks),
+        "batch_statistics": chosen.batch_statistics,
+    }
+    opened = open_target(target, **opening)
     chosen = chosen.with_choices(members=opened.members, check_gradients=chosen.check_gradients)
     if not opened.has_gradient and not all(attack.gradient_free for attack in chosen.attacks):
         raise no_gradient(opened.description)
@@ -134,18 +142,26 @@ def evaluate(
     if not allow_low_accuracy:
         check_clean_accuracy(opened, images, data.labels, chosen.batch_size)
     folder = None if out is None else Path(out)
-    result = run_suite(
-        opened,
-        images,
-        data.labels,
-        chosen,
-        seed=seed,
-        # A function in memory cannot be recognised by a later call.
-        state_dir=folder / "finished_attacks" if folder and opened.sha256 else None,
-        save_adversarials=folder / "adversarials" if folder and save_adversarials else None,
-        dataset=data.name,
-        class_names=data.class_names,
-    )
+    with contextlib.ExitStack() as stack:
+        run_jobs = None
+        if ray is not None:
+            from ncen_tf.attack import ray_workers  # Ray takes a second to import, and is optional.
+
+            pool = ray_workers.workers(ray, target, opening, chosen.objective, ray_cpus, ray_gpus)
+            run_jobs = stack.enter_context(pool)
+        result = run_suite(
+            opened,
+            images,
+            data.labels,
+            chosen,
+            seed=seed,
+            # A function in memory cannot be recognised by a later call.
+            state_dir=folder / "finished_attacks" if folder and opened.sha256 else None,
+            save_adversarials=folder / "adversarials" if folder and save_adversarials else None,
+            dataset=data.name,
+            class_names=data.class_names,
+            run_jobs=run_jobs,
+        )
     masked = examine_gradients(opened, chosen, result, images, seed) if chosen.check_gradients else None
     return build_report(
         result.labels,

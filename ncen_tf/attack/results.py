@@ -1,5 +1,6 @@
 """What attacks do to images, and the files that keep it: for resuming a suite, and for replay."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -115,17 +116,17 @@ class AttackFiles:
             _write(self._file, _ResultInfo(key=self._key, **rest), arrays)
             shutil.rmtree(self._batches, ignore_errors=True)
 
-    def read_batches(self) -> list[AttackedBatch]:
-        """Read the batches from the first to the last before one that is missing or damaged."""
-        batches: list[AttackedBatch] = []
-        while self._batches is not None:
-            try:
-                arrays, info = _read(self._batches / f"{len(batches)}.npz", _BatchInfo)
-            except InputError:
-                break
-            if info.key != self._key:
-                break
-            batches.append(AttackedBatch(**arrays, **info.model_dump(exclude={"key"})))
+    def read_batches(self, count: int) -> dict[int, AttackedBatch]:
+        """Read the finished ones of ``count`` batches by number; those that are damaged are left out."""
+        folder = self._batches
+        batches: dict[int, AttackedBatch] = {}
+        if folder is None:
+            return batches
+        for number in range(count):
+            with contextlib.suppress(InputError):
+                arrays, info = _read(folder / f"{number}.npz", _BatchInfo)
+                if info.key == self._key:
+                    batches[number] = AttackedBatch(**arrays, **info.model_dump(exclude={"key"}))
         return batches
 
     def write_batch(self, number: int, batch: AttackedBatch) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,20 @@ from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
 
+
+class Job(NamedTuple):
+    """A batch to attack."""
+
+    number: int
+    """Position of the batch, from 0."""
+    images: Array
+    labels: Labels
+    seed: int
+
+
+RunJobs = Callable[[Attack, Iterable[Job]], Iterator[tuple[int, AttackedBatch]]]
+"""Attacks batches, and yields them by number in any order."""
+
 # Rounding of image + eps in float32, and of a sum of squares.
 _ROUNDING = {"Linf": 1e-6, "L2": 1e-4}
 
@@ -48,6 +63,7 @@ def run_suite(
     save_adversarials: Path | None = None,
     dataset: str = "arrays",
     class_names: Sequence[str] = (),
+    run_jobs: RunJobs | None = None,
 ) -> SuiteResult:
     """Run every attack of a suite.
 
@@ -70,6 +86,7 @@ def run_suite(
             saves none.
         dataset: Name of the images' dataset, stored with saved images.
         class_names: Names of its classes, stored with saved images.
+        run_jobs: Attacks the batches elsewhere, such as on a Ray cluster; ``None`` attacks them here.
 
     Raises:
         InputError: Images, labels or logits cannot be used, or the target or installation does not allow an
@@ -108,7 +125,7 @@ def run_suite(
             if suite.cumulative and chosen.any():  # as few batches as possible, all of about one size
                 size = -(-int(chosen.sum()) // -(-int(chosen.sum()) // size))
             adversarials, result = run_attack(
-                attack, objective, images[chosen], labels[chosen], size, seed, files
+                attack, objective, images[chosen], labels[chosen], size, seed, files, run_jobs
             )
             result = result.among(chosen, clean)
             if saved is not None:
@@ -158,6 +175,7 @@ def run_attack(
     batch_size: int,
     seed: int,
     files: AttackFiles | None = None,
+    run_jobs: RunJobs | None = None,
 ) -> tuple[Array, AttackResult]:
     """Make adversarial images batch by batch, with a progress bar, and measure what they do.
 
@@ -169,6 +187,7 @@ def run_attack(
         batch_size: Number of images at a time.
         seed: Of the attack's random choices, with the batch's number.
         files: Where batches that an earlier run finished are, and those of this one go; ``None`` keeps none.
+        run_jobs: Attacks the batches elsewhere; ``None`` attacks them here.
 
     Returns:
         Adversarial images like ``images``, and the result.
@@ -177,39 +196,58 @@ def run_attack(
         InputError: Images or answers are not finite.
         RuntimeError: Images leave the attack's perturbation bound or [0, 1].
     """
-    done = files.read_batches() if files else []
     parts = list(_batches(len(images), batch_size, objective.target.batch_statistics))
-    finished = min(len(done) * batch_size, len(images))
+    done = files.read_batches(len(parts)) if files else {}
+    finished = sum(count for number, (count, _) in enumerate(parts) if number in done)
     if finished:
         logger.info("%s: %d images were attacked by an earlier run", attack.label, finished)
+    jobs = (
+        Job(
+            number,
+            images[indices],
+            labels[indices],
+            int(np.random.default_rng([seed, number]).integers(2**31)),
+        )
+        for number, (_, indices) in enumerate(parts)
+        if number not in done
+    )
+    results = (
+        run_jobs(attack, jobs)
+        if run_jobs
+        else ((job.number, attack_batch(attack, objective, job)) for job in jobs)
+    )
     with tqdm(total=len(images), initial=finished, desc=attack.label, unit="image", disable=None) as progress:
-        for number in range(len(done), len(parts)):
-            count, indices = parts[number]
-            batch_seed = int(np.random.default_rng([seed, number]).integers(2**31))
-            started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
-            batch = AttackedBatch(
-                attack(objective, images[indices], labels[indices], batch_seed),
-                objective.queries - queries,
-                objective.gradients - gradients,
-                time.perf_counter() - started,
-            )
-            done.append(batch)
+        for number, batch in results:
+            done[number] = batch
             if files:
                 files.write_batch(number, batch)
-            progress.update(count)
-    adversarials = np.concatenate([images[:0], *(batch.adversarials for batch in done)])[: len(images)]
+            progress.update(parts[number][0])
+    batches = [done[number] for number in range(len(parts))]
+    adversarials = np.concatenate([images[:0], *(batch.adversarials for batch in batches)])[: len(images)]
     if objective.target.whole_pixels:
         adversarials = round_adversarials(attack, images, adversarials)
     _check_adversarials(attack, images, adversarials)
     started = time.perf_counter()
     predictions = predict(objective, adversarials, batch_size, attack.label)
-    seconds = time.perf_counter() - started + sum(batch.seconds for batch in done)
+    seconds = time.perf_counter() - started + sum(batch.seconds for batch in batches)
     attacked = max(1, sum(len(indices) for _, indices in parts))
     passes = (
-        sum(batch.queries for batch in done) / attacked,
-        sum(batch.gradients for batch in done) / attacked,
+        sum(batch.queries for batch in batches) / attacked,
+        sum(batch.gradients for batch in batches) / attacked,
     )
     return adversarials, _measure(attack.settings(), images, adversarials, predictions, passes, seconds)
+
+
+def attack_batch(attack: Attack, objective: Objective, job: Job) -> AttackedBatch:
+    """Attack one batch, and count what it costs."""
+    started, queries, gradients = time.perf_counter(), objective.queries, objective.gradients
+    adversarials = attack(objective, job.images, job.labels, job.seed)
+    return AttackedBatch(
+        adversarials,
+        objective.queries - queries,
+        objective.gradients - gradients,
+        time.perf_counter() - started,
+    )
 
 
 def predict(objective: Objective, images: Array, batch_size: int, what: str) -> Labels:

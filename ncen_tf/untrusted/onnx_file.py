@@ -144,7 +144,8 @@ def open_session(
     options.log_severity_level = 4  # what fails is raised
     if hasattr(os, "sched_getaffinity"):
         # onnxruntime counts the cores of the machine, and its threads wait for one another on fewer.
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        cores, wanted = len(os.sched_getaffinity(0)), os.environ.get("OMP_NUM_THREADS", "")
+        options.intra_op_num_threads = min(cores, int(wanted) or cores) if wanted.isdigit() else cores
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(model, options, providers=list(providers))
     # onnxruntime falls back to the CPU with no more than a log line.

@@ -283,9 +283,13 @@ def test_files_are_read_under_their_own_key_only(
     files, others = AttackFiles(tmp_path, STEPS, "key" * 9), AttackFiles(tmp_path, STEPS, "key" * 8)
     for number in (0, 1, 3):
         files.write_batch(number, made)
-    batches = files.read_batches()
-    assert [(batch.queries, batch.gradients, batch.seconds) for batch in batches] == [(3, 2, 0.5)] * 2
-    assert others.read_batches() == []  # of the same name
+    batches = files.read_batches(3)
+    assert {number: (b.queries, b.gradients, b.seconds) for number, b in batches.items()} == {
+        0: (3, 2, 0.5),
+        1: (3, 2, 0.5),
+    }
+    assert files.read_batches(4).keys() == {0, 1, 3}
+    assert others.read_batches(4) == {}  # of the same name
     (result,) = run(linear, shown, STEPS).attacks
     files.write_result(result)
     assert others.read_result() is None
