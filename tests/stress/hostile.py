@@ -34,7 +34,6 @@ def write_hostile(seeds: Path, folder: Path) -> None:
         for name, content in make((seeds / kind / file).read_bytes()).items():
             shutil.copytree(seeds / kind, folder / kind / name)
             (folder / kind / name / file).write_bytes(content)
-            (folder / kind / name / "weights.bin").write_bytes(bytes(4096))
     _write_saved_models(seeds / "saved_model", folder / "saved_model")
 
 
@@ -146,7 +145,6 @@ def _huge_fill(model: onnx.ModelProto) -> list[NodeProto]:
 _ONNX_CHANGES: dict[str, Callable[[onnx.ModelProto], list[NodeProto]]] = {
     "external data outside": functools.partial(_initializer, _external(OUTSIDE)),
     "external data, absolute path": functools.partial(_initializer, _external("/etc/hostname")),
-    "external data beside": functools.partial(_initializer, _external("weights.bin")),
     "external data in branch": _external_in_branch,
     "huge dims": functools.partial(
         _initializer, TensorProto(data_type=1, dims=[2**40], name="huge", raw_data=b"1234")

@@ -76,7 +76,7 @@ def test_the_same_command_continues_after_a_failing_cell(resumed: Completed, out
     assert "Traceback" not in resumed.stderr
     failed = [line for line in resumed.stdout.splitlines() if line.startswith(f"FAILED {BAD}")]
     assert failed
-    assert "at most 6000" in failed[-1]
+    assert "from 1 to 6000" in failed[-1]
     log = (out / "cells" / GOOD / "log.txt").read_text()
     steps = [line for line in log.splitlines() if line.startswith("--- ")]
     assert steps == ["--- train", "--- train", "--- export", "--- fgsm"]

@@ -173,7 +173,7 @@ def test_a_run_can_start_from_the_weights_of_another(
     says = "cannot start from their weights"
     refuse("train", *command, "--architecture=resnet14,resnet8", f"--run_dir={run}", says=says)
     refuse(
-        "train", *command, "--train_examples=55", f"--run_dir={other}", "--overwrite", says="multiple of 10"
+        "train", *command, "--train_examples=7000", f"--run_dir={other}", "--overwrite", says="from 1 to 6000"
     )
     assert (other / "summary.json").is_file(), "nothing is deleted for a run that cannot begin"
     for path in (run, other):
@@ -256,7 +256,7 @@ def test_learning_rates_by_step() -> None:
         (["--lambda_cos=nan"], "--lambda_cos must be a finite number"),
         (["--adversarial_training=pgd", "--at_eps=0"], "--at_eps must be greater than 0"),
         (["--crop_padding=28"], "--crop_padding must be less than"),
-        (["--train_examples=55"], "multiple of 10"),
+        (["--train_examples=7000"], "from 1 to 6000"),
         (["--seed="], "--seed"),
         (["--flagfile=absent.cfg"], "absent.cfg"),
         (["--no_such_flag=1"], "no_such_flag"),

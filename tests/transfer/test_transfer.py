@@ -23,7 +23,7 @@ from ncen_tf.transfer.run import build_attacks, measure_transfer, open_members, 
 from tests.transfer import linear_members
 from tests.transfer.linear_members import Array, logits, worst_corner, write_member
 
-SHAPE = (3, 4, 2)
+SHAPE = (4, 6, 1)
 EPS = 0.05
 
 
@@ -149,11 +149,11 @@ def test_damaged_records_are_refused(linear: Linear, tmp_path: Path) -> None:
 def test_members_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
     weight = linear_members.weights(4, 1, 24)[0]
     first = write_member(tmp_path / "first.onnx", weight, SHAPE)
-    narrow = write_member(tmp_path / "narrow.onnx", weight, (4, 3, 2))
+    narrow = write_member(tmp_path / "narrow.onnx", weight, (6, 4, 1))
     fewer = write_member(tmp_path / "fewer.onnx", weight[:3], SHAPE)
     with pytest.raises(InputError, match="is a single member"):
         open_members([first])
-    with pytest.raises(InputError, match=r"first\.onnx takes \(3, 4, 2\).*narrow\.onnx takes \(4, 3, 2\)"):
+    with pytest.raises(InputError, match=r"first\.onnx takes \(4, 6, 1\).*narrow\.onnx takes \(6, 4, 1\)"):
         open_members([first, narrow])
     with pytest.raises(InputError, match=r"knows 4 classes.*fewer\.onnx .* knows 3 classes"):
         open_members([first, fewer])
