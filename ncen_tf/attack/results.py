@@ -205,6 +205,8 @@ def _read(file: Path | None, kind: type[S]) -> tuple[dict[str, Any], S]:
         with np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
         text = str(arrays.pop("info"))
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds something else than arrays")
     except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
         raise InputError(f"{file} cannot be read: {error}.") from error
     return arrays, kind.from_json(text, str(file))

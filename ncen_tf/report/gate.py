@@ -140,7 +140,10 @@ class Gate(Settings):
                 )
             rows = report.worst_case if threshold.attack == WORST_CASE else attacks
             # The same attack may be there with several settings, or in both norms: the lowest result counts.
-            lowest = min(row.robust_accuracy.value or 0.0 for row in rows if threshold.is_at(row.eps))
+            values = [row.robust_accuracy.value or 0.0 for row in rows if threshold.is_at(row.eps)]
+            if not values:
+                raise InputError(f"{self._file}: {name}: the report has no such attack.")
+            lowest = min(values)
             checks.append(_at_least(name, lowest, threshold.minimum))
         if self.clean_gradients and report.masked_gradients is not None:
             failed = [check.name for check in report.masked_gradients.checks if not check.passed]

@@ -276,6 +276,8 @@ def _diagnostic_lines(test: TestMetrics) -> Iterator[Line]:
         if name in _ATTACKED:
             continue
         numbers = np.asarray(value, np.float64)
+        if not numbers.size:
+            continue
         summaries = {"": numbers} if numbers.ndim == 0 else {"mean": numbers.mean(), "range": np.ptp(numbers)}
         for detail, number in summaries.items():
             is_rounding = abs(number) < _ROUNDING * np.abs(numbers).max()

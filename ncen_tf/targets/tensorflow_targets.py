@@ -154,7 +154,9 @@ class TensorFlowTarget(Target):
         """Say in one sentence that the model fails on images, such as those of another batch size."""
         try:
             yield
-        except tf.errors.OpError as error:
+        except InputError:
+            raise
+        except (tf.errors.OpError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
                 f"{self.description} fails on images of shape {list(images.shape)}: {reason}"

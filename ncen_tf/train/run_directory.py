@@ -2,8 +2,6 @@
 
 import logging
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ Arrays = dict[str, npt.NDArray[Any]]
 KEPT = 2
 """Number of checkpoints kept: if the newest is damaged, there is the one before."""
 _PREFIX, _SUFFIX = "step-", ".npz"
-_DAMAGE = (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, MemoryError)
 
 
 class TestMetrics(Settings):
@@ -275,8 +272,8 @@ def read_checkpoint(file: Path) -> Arrays:
         check_zip(file)
         with np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except _DAMAGE as error:
-        raise InputError(f"{file} cannot be read: {error}.") from error
+    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
+        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"{file} holds NaN or infinity in {name}.")

@@ -157,8 +157,15 @@ def open_run(path: Path | str) -> TrainedRun:
     """
     run = RunDirectory(Path(path))
     config, data = run.read_config(), run.read_data()
-    with _dtype_policy("float32"):
-        ensemble = build_ensemble(config.members, data.image_shape, len(data.class_names))
+    try:
+        with _dtype_policy("float32"):
+            ensemble = build_ensemble(config.members, data.image_shape, len(data.class_names))
+    except InputError:
+        raise
+    except (ValueError, OverflowError, tf.errors.OpError) as error:
+        raise InputError(
+            f"{run.path}: its members cannot take images of shape {data.image_shape}, as its data.json says."
+        ) from error
     if run.model_file.is_file():
         load_weights(ensemble, run.model_file)
         summary = RunSummary.read(run.summary_file) if run.is_complete else None

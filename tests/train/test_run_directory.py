@@ -4,13 +4,15 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.train.run_directory import DataRecord, RunDirectory
+from ncen_tf.train.run_directory import DataRecord, RunDirectory, read_checkpoint
+from ncen_tf.train.training import open_run
 from tests.conftest import ROOT
 
 CONFIG = TrainConfig(members=("resnet8", "resnet8"), regularizer=None, epochs=1)
@@ -25,6 +27,7 @@ DATA = DataRecord(
 )
 LOCKER = """
 import sys
+import zipfile
 from pathlib import Path
 from tests.train.test_run_directory import CONFIG, DATA
 from ncen_tf.train.run_directory import RunDirectory
@@ -139,3 +142,22 @@ def test_lines_that_are_no_epochs_are_refused(tmp_path: Path) -> None:
     run.metrics_file.write_text('{"epoch": 1}\n')
     with pytest.raises(InputError, match=r"metrics.jsonl, line 1: `learning_rate` is missing"):
         run.read_history()
+
+
+@pytest.mark.parametrize("shape", [(28, 28, -1), (28, 2, 1), (28, 28, 2**62)])
+def test_sizes_that_the_members_cannot_have_are_refused(shape: tuple[int, int, int], tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    with run.lock():
+        run.begin(CONFIG, DATA.model_copy(update={"image_shape": shape}))
+    (run.path / "ensemble.keras").write_bytes(b"no model")
+    with pytest.raises(InputError, match="cannot take images of shape"):
+        open_run(run.path)
+
+
+def test_checkpoints_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "damaged.npz"
+    header = b"\x93NUMPY\x01\x00\x08\x00({'a':\n"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("weights/0.npy", header)
+    with pytest.raises(InputError, match=r"damaged\.npz cannot be read"):
+        read_checkpoint(file)
