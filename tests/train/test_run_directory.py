@@ -144,7 +144,7 @@ def test_lines_that_are_no_epochs_are_refused(tmp_path: Path) -> None:
         run.read_history()
 
 
-@pytest.mark.parametrize("shape", [(28, 28, -1), (28, 2, 1), (28, 28, 2**62)])
+@pytest.mark.parametrize("shape", [(28, 28, -1), (28, 28, 2**62)])
 def test_sizes_that_the_members_cannot_have_are_refused(shape: tuple[int, int, int], tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     with run.lock():
