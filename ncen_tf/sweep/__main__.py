@@ -22,7 +22,8 @@ and the cells of the grid are all combinations. A setting that is a list itself 
 
 Settings above the first table belong to every [[train]] table, which may replace them. [export] holds
 formats, opset, members and precisions; each [[attack]] is a suite, with name, norm, objective, examples,
-batch_size, seed and check_gradients. Ctrl-C saves, and the same command continues.
+batch_size, seed and check_gradients. Ctrl-C saves, and the same command continues. With --ray, the
+workers of a Ray cluster run the cells.
 """
 
 from pathlib import Path
@@ -31,12 +32,12 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
-from ncen_tf.base.settings import Settings
+from ncen_tf.base.ray_cluster import RayFlags
 
 CELLS_FAILED = 1
 
 
-class Flags(Settings):
+class Flags(RayFlags):
     """Flags of the program."""
 
     grid: Path = Field(description="Grid file, such as configs/grids/smoke.toml")
@@ -44,7 +45,9 @@ class Flags(Settings):
         default=None, description="Folder of the sweep (default: sweeps/NAME of the grid)"
     )
     processes: int = Field(
-        default=1, ge=1, description="Number of cells at a time, each on its own share of the cores"
+        default=1,
+        ge=1,
+        description="Number of cells at a time on this machine, each on its own share of the cores",
     )
     dry_run: bool = Field(
         default=False, description="List of the cells and how far they are, instead of a run"
@@ -60,7 +63,7 @@ def main(flags: Flags) -> int | None:
     if flags.dry_run:
         return None
     print(f"Logs: {out / 'cells'}/*/log.txt", flush=True)
-    records = sweep.run(flags.processes)
+    records = sweep.run(flags.processes, ray=flags.ray, ray_cpus=flags.ray_cpus, ray_gpus=flags.ray_gpus)
     print(f"\n{sweep.summary(records)}")
     if sweep.interrupted:
         print("Interrupted; what was running is saved. The same command continues.")

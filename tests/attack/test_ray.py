@@ -13,9 +13,9 @@ from ncen_tf.attack.runner import Job, attack_batch
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.ray_cluster import require_room
 from tests.conftest import ROOT
+from tests.ray_cluster import MEMORY, nodes
 
 ray = pytest.importorskip("ray")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 from ncen_tf.attack import ray_workers  # noqa: E402 # it imports Ray
 
@@ -25,14 +25,8 @@ ATTACK = RestartedPgd(eps=0.1, steps=3, step_size=0.04, restarts=2)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """Two nodes with a CPU each, and this process connected to them."""
-    head = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 100 << 20}
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with nodes(1, 1) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -68,7 +62,7 @@ def test_an_open_target_is_refused(cluster: Any) -> None:
 
 
 def test_a_lost_node_loses_no_batch(cluster: Any, jobs: list[Job]) -> None:
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     target = ncen_tf.open_target(REFERENCE)
     done: dict[int, Any] = {}
     with ray_workers.workers("auto", REFERENCE, {}, "ensemble") as run_jobs:

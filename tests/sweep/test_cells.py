@@ -8,8 +8,9 @@ import pytest
 
 import ncen_tf
 from ncen_tf.base.errors import InputError
-from ncen_tf.sweep.cell_process import CellDirectory, CellState
-from ncen_tf.sweep.execution import Sweep, _part, _reason, _usable_cores, divide_machine
+from ncen_tf.sweep.cell import CellDirectory, CellState
+from ncen_tf.sweep.execution import Sweep
+from ncen_tf.sweep.local_processes import _part, _reason, _usable_cores, divide_machine
 from ncen_tf.sweep.records import format_records, read_records
 from tests.sweep.conftest import TINY, WriteGrid
 from tests.tables.records import record, report, write

@@ -1,13 +1,10 @@
-"""One cell of a sweep: trained, exported and attacked in a process of its own."""
+"""One cell of a sweep: its folder, and how it is trained, exported and attacked."""
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,6 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf.attack.suites import load_suite
-from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
 from ncen_tf.report.results import Report
@@ -25,28 +21,12 @@ from ncen_tf.sweep.grid import AttackSettings, GridCell
 from ncen_tf.sweep.records import RECORD, CellRecord
 from ncen_tf.train.run_directory import RunDirectory, RunSummary
 
-LOG = "log.txt"
-INTERRUPTED = 130
-FAILED = 2
-
-
-class Share(Settings):
-    """Part of the machine that one process may use."""
-
-    cores: tuple[int, ...] | None = None
-    """Logical cores, or ``None`` for all."""
-    environment: dict[str, str] = Field(default={})
-    """Environment variables, such as the GPUs."""
-
 
 class Location(TypedDict):
     """Where datasets are: arguments of :func:`ncen_tf.load_data`."""
 
     data_dir: str | Path | None
     archive_dir: str | Path | None
-
-
-"""Folders of datasets: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
 
 
 class CellState(Settings):
@@ -65,7 +45,7 @@ class CellDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.log = path / LOG
+        self.log = path / "log.txt"
         self.record = path / RECORD
         self.run = path / "run"
         self.export = path / "export"
@@ -117,35 +97,15 @@ class CellDirectory:
         state.write(self._state_file)
 
 
-def run_in_process(cell: GridCell, folder: Path, share: Share, location: Location) -> None:
-    """Run a cell in this process, whose output goes to the cell's log.
-
-    The process ends with exit code 0, with 2 after an error in the input, or with 130 when it was
-    interrupted and has saved. It stops as after Ctrl-C when the process that started it has ended.
-    """
-    directory = CellDirectory(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = directory.log.open("ab")
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(log.fileno(), stream.fileno())
-    # In a process group of its own, a terminal's Ctrl-C reaches this process only through the sweep, once.
-    os.setpgrp()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def log_to(file: Path) -> None:
+    """Send the output of this process, which is that of its libraries too, to the end of a file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ncen_tf").setLevel(logging.INFO)
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
-    if share.cores is not None:
-        os.sched_setaffinity(0, share.cores)
-    os.environ.update(share.environment)
-    try:
-        run_cell(cell, directory, location)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
-    except KeyboardInterrupt:
-        print("Interrupted; the same sweep continues here.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
 
 
 def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> CellRecord:
@@ -228,11 +188,3 @@ def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, lo
     )
     report.save(folder)
     return report
-
-
-def _stop_with_parent() -> None:
-    """Wait for the end of the sweep's process, and interrupt this one: two sweeps must not train one cell."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGINT)
