@@ -17,7 +17,7 @@ from ncen_tf.base.settings import settings
 if TYPE_CHECKING:
     from ncen_tf.attack.objectives import Objective
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L1", "L0"]
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
@@ -40,6 +40,9 @@ ATTACKS = {
     "CW": "foolbox_attacks:CarliniWagner",
     "ZOO": "art_attacks:Zoo",
     "AutoZOOM": "auto_zoom:AutoZoom",
+    "FMN": "minimum_norm:FastMinimumNorm",
+    "DDN": "minimum_norm:DecoupledDirectionNorm",
+    "sigma-zero": "minimum_norm:SigmaZero",
     "Boundary": "art_attacks:Boundary",
     "HopSkipJump": "art_attacks:HopSkipJump",
 }
@@ -52,7 +55,7 @@ class Attack(abc.ABC):
 
     Args:
         eps: Perturbation bound in the attack's norm; images are in [0, 1].
-        norm: ``Linf`` or ``L2``, one of the attack's ``norms``.
+        norm: ``Linf``, ``L2``, ``L1`` or ``L0`` (changed values), one of the attack's ``norms``.
 
     Raises:
         InputError: A setting is out of range.
@@ -119,16 +122,21 @@ class Attack(abc.ABC):
 
 @settings
 class MinimalPerturbation(Attack):
-    """Base of L2 attacks that look for the nearest adversarial image: it counts if it is within eps."""
+    """Base of attacks that look for the nearest adversarial image: it counts if it is within eps."""
 
     norms: ClassVar[tuple[Norm, ...]] = ("L2",)
     norm: Norm = "L2"
 
     def within_eps(self, images: Array, adversarials: Array) -> Array:
         """Return the adversarial images within eps of their originals; the others are the originals."""
-        distances = np.linalg.norm((adversarials - images).reshape(len(images), -1), axis=1)
-        near = distances <= self.eps  # False for a NaN
+        near = sizes_of(adversarials - images, self.norm) <= self.eps  # False for a NaN
         return np.where(near[:, np.newaxis, np.newaxis, np.newaxis], adversarials, images)
+
+
+def sizes_of(change: Array, norm: Norm) -> Array:
+    """Compute the size of each image's change: [N, H, W, C] -> [N]. L0 counts values that are not 0."""
+    order = {"Linf": np.inf, "L2": 2, "L1": 1, "L0": 0}[norm]
+    return np.asarray(np.linalg.norm(change.reshape(len(change), -1), ord=order, axis=1))
 
 
 def find_attack(name: str) -> type[Attack]:

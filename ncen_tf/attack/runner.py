@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ncen_tf.attack.attack import Array, Attack, Labels
+from ncen_tf.attack.attack import Array, Attack, Labels, sizes_of
 from ncen_tf.attack.losses import log_mean_probabilities
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.results import (
@@ -49,7 +49,7 @@ RunJobs = Callable[[Attack, Iterable[Job]], Iterator[tuple[int, AttackedBatch]]]
 """Attacks batches, and yields them by number in any order."""
 
 # Rounding of image + eps in float32, and of a sum of squares.
-_ROUNDING = {"Linf": 1e-6, "L2": 1e-4}
+_ROUNDING = {"Linf": 1e-6, "L2": 1e-4, "L1": 1e-3, "L0": 0.0}
 
 
 def run_suite(
@@ -330,9 +330,7 @@ def _check_adversarials(attack: Attack, images: Array, adversarials: Array) -> N
         raise InputError(
             f"{attack.label} made NaN or infinite images: the target's gradients are not finite."
         )
-    order = np.inf if attack.norm == "Linf" else 2
-    change = (adversarials - images).reshape(len(images), -1)
-    farthest = np.linalg.norm(change, ord=order, axis=1).max()
+    farthest = sizes_of(adversarials - images, attack.norm).max()
     if farthest > attack.eps + _ROUNDING[attack.norm]:
         raise RuntimeError(f"{attack.label} moved an image by {farthest:g}: a bug, its numbers are wrong.")
     if adversarials.min() < 0 or adversarials.max() > 1:

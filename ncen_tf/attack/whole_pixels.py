@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ncen_tf.attack.attack import Array, Attack
+from ncen_tf.attack.attack import Array, Attack, sizes_of
 
 _LEVELS = 255
 _ROUNDING = 1e-4
@@ -17,8 +17,8 @@ def round_images(images: Array) -> Array:
 def round_adversarials(attack: Attack, images: Array, adversarials: Array) -> Array:
     """Round adversarial images to multiples of 1/255 that are within the attack's bound.
 
-    In Linf a pixel takes the nearest value within eps. In L2 an image whose nearest values are too far is
-    rounded towards its original, which shortens every change.
+    In Linf a pixel takes the nearest value within eps. In the other norms an image whose nearest values are
+    too far is rounded towards its original, which shortens every change.
 
     Args:
         attack: Whose ``eps`` and ``norm`` bound the change.
@@ -26,12 +26,11 @@ def round_adversarials(attack: Attack, images: Array, adversarials: Array) -> Ar
         adversarials: float32 [N, H, W, C] in [0, 1].
     """
     clean, found = np.rint(images.astype(float) * _LEVELS), adversarials.astype(float) * _LEVELS
-    radius = attack.eps * _LEVELS + _ROUNDING
     nearest = np.rint(found)
     if attack.norm == "Linf":
-        whole = np.floor(radius)
+        whole = np.floor(attack.eps * _LEVELS + _ROUNDING)
         rounded = np.clip(nearest, clean - whole, clean + whole)
     else:
-        distances = np.sqrt(np.square(nearest - clean).sum(axis=(1, 2, 3), keepdims=True))
-        rounded = np.where(distances <= radius, nearest, clean + np.trunc(found - clean))
+        near = sizes_of((nearest - clean) / _LEVELS, attack.norm) <= attack.eps + _ROUNDING / _LEVELS
+        rounded = np.where(near[:, None, None, None], nearest, clean + np.trunc(found - clean))
     return (np.clip(rounded, 0, _LEVELS) / _LEVELS).astype(np.float32)

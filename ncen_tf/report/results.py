@@ -16,7 +16,7 @@ from ncen_tf.report.gate import Gate, GateResult
 from ncen_tf.targets.interface import Signature as Signature
 from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy
 
-Norm = Literal["Linf", "L2"]
+Norm = Literal["Linf", "L2", "L1", "L0"]
 
 
 class Proportion(Settings):
