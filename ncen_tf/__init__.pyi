@@ -7,7 +7,15 @@ from .data.dataset import Dataset as Dataset, Split as Split
 from .data.loading import load_data as load_data
 from .ensembles.adversarial import AdversarialTraining as AdversarialTraining
 from .ensembles.ensemble import Ensemble as Ensemble, build_ensemble as build_ensemble
-from .ensembles.regularizers import ADP as ADP, GAL as GAL, GPMR as GPMR, NCE as NCE, NCL as NCL, TRS as TRS
+from .ensembles.regularizers import (
+    ADP as ADP,
+    DVERGE as DVERGE,
+    GAL as GAL,
+    GPMR as GPMR,
+    NCE as NCE,
+    NCL as NCL,
+    TRS as TRS,
+)
 from .export.export import export_ensemble as export_ensemble, verify_export as verify_export
 from .export.loading import load_ensemble as load_ensemble
 from .export.manifest import Manifest as Manifest

@@ -1,7 +1,7 @@
 """The attack of adversarial training: projected gradient ascent, compiled with the training step."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -94,8 +94,12 @@ def projected_ascent(
     losses: Callable[[Sequence[tf.Tensor]], tf.Tensor],
     steps: int,
     step_size: float,
+    momentum: float = 0.0,
 ) -> list[tf.Tensor]:
     """Maximise a sum of losses by sign gradient steps, clipped to a range.
+
+    With momentum, the sign is that of a running sum of gradients, each divided by its L1 norm (Dong et al.,
+    2018, "Boosting Adversarial Attacks with Momentum", Eq. 6).
 
     Args:
         start: Tensors [N, H, W, C], distinct ones.
@@ -103,28 +107,37 @@ def projected_ascent(
         losses: Losses at such tensors, of which the sum is maximised.
         steps: Number of steps.
         step_size: Size of each step.
+        momentum: Factor of the sum at each step.
 
     Returns:
         As many tensors as ``start``; gradients do not pass through them.
     """
 
-    def step(number: tf.Tensor, *points: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(number: tf.Tensor, points: list[tf.Tensor], sums: list[tf.Tensor]) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(points)
             total = tf.reduce_sum(losses(points))
+        directions = tape.gradient(total, points)
+        if momentum:
+            directions = [momentum * old + _unit(g) for old, g in zip(sums, directions, strict=True)]
         moved = [
-            tf.clip_by_value(x + step_size * tf.sign(gradient), low, high)
-            for x, gradient, (low, high) in zip(points, tape.gradient(total, points), ranges, strict=True)
+            tf.clip_by_value(x + step_size * tf.sign(direction), low, high)
+            for x, direction, (low, high) in zip(points, directions, ranges, strict=True)
         ]
-        return (number + 1, *moved)
+        return number + 1, moved, directions if momentum else []
 
+    state = (tf.constant(0), list(start), [tf.zeros_like(x) for x in start] if momentum else [])
     if steps == 1:
-        _, *found = step(tf.constant(0), *start)
+        _, found, _ = step(*state)
     else:
-        _, *found = tf.while_loop(
-            lambda number, *_: number < steps, step, (tf.constant(0), *start), parallel_iterations=1
-        )
+        _, found, _ = tf.while_loop(lambda number, *_: number < steps, step, state, parallel_iterations=1)
     return [tf.stop_gradient(x) for x in found]
+
+
+def _unit(gradients: tf.Tensor) -> tf.Tensor:
+    """Divide each example's gradient by its L1 norm. [N, H, W, C]."""
+    norms = tf.reduce_sum(tf.abs(gradients), axis=(1, 2, 3), keepdims=True)
+    return gradients / tf.maximum(norms, 1e-12)
 
 
 def cross_entropy_to_raise(labels: tf.Tensor, loss: AttackedLoss) -> Losses:

@@ -11,6 +11,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
 from ncen_tf.ensembles.batch_norm import replica_has_images
+from ncen_tf.ensembles.dverge import distilled_images
 from ncen_tf.ensembles.inputs import (
     Batch,
     checked_images,
@@ -29,7 +30,13 @@ from ncen_tf.ensembles.penalties import (
     prediction_penalty,
     stack_logits,
 )
-from ncen_tf.ensembles.regularizers import TRS, GradientRegularizer, PredictionRegularizer, Regularizer
+from ncen_tf.ensembles.regularizers import (
+    DVERGE,
+    TRS,
+    GradientRegularizer,
+    PredictionRegularizer,
+    Regularizer,
+)
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth, parse_architecture
 from ncen_tf.ensembles.trs import trs_penalty
@@ -240,9 +247,12 @@ class Ensemble(keras.Model):
             parts; logits [N, k, classes].
         """
         settings = self.adversarial_training
-        trained_on, attacked = self.views(images, labels, key)
+        passes, attacked = self.views(images, labels, key)
         with tf.GradientTape() as tape:
-            losses, parts, logits = self.losses_per_example(trained_on, labels, training=True)
+            losses, parts, logits = self.losses_per_example(passes[0], labels, training=True)
+            for views in passes[1:]:
+                losses += self.losses_per_example(views, labels, training=True)[0]
+                parts["ce"] = losses / len(passes)
             members_own = self._own_losses()
             if settings is not None and settings.form == "trades":
                 divergence = member_divergence(logits, stack_logits(self.members, attacked, training=True))
@@ -264,8 +274,11 @@ class Ensemble(keras.Model):
 
     def views(
         self, images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor
-    ) -> tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]:
+    ) -> tuple[list[Sequence[tf.Tensor]], Sequence[tf.Tensor]]:
         """Make the images that each member is trained on, and the adversarial ones (or the clean ones again).
+
+        The members pass over the batch once, or with DVERGE once for each other member: in pass r, member i
+        sees the images of member i + r.
 
         Args:
             images: Float [N, H, W, C].
@@ -273,10 +286,16 @@ class Ensemble(keras.Model):
             key: :meth:`attack_key` of the replica.
         """
         settings, clean = self.adversarial_training, [images] * len(self.members)
-        if settings is None:
-            return clean, clean
-        attacked = adversarial_images(settings, self.members, images, labels, key)
-        return attacked if settings.form == "pgd" else clean, attacked
+        passes: list[Sequence[tf.Tensor]] = []
+        attacked: Sequence[tf.Tensor] = clean
+        if settings is not None:
+            attacked = adversarial_images(settings, self.members, images, labels, key)
+            passes.append(attacked if settings.form == "pgd" else clean)
+        if isinstance(self.regularizer, DVERGE):
+            # The key of the first replica: all of them draw the same layers.
+            found = distilled_images(self.regularizer, self.members, images, self.attack_key(0))
+            passes += [found[shift:] + found[:shift] for shift in range(1, len(found))]
+        return passes or [clean], attacked
 
     def attack_key(self, replica: tf.Tensor | int) -> tf.Tensor:
         """Return the key of the attack's random starts.

@@ -219,3 +219,51 @@ class TRS(GradientRegularizer):
     name: Literal["trs"] = "trs"
 
     term_names = ("similarity", "steepness")
+
+
+@settings
+class DVERGE(Regularizer):
+    """Members trained on one another's non-robust features, in place of the images themselves.
+
+    For each member j, images within ``eps`` (Linf) of the batch are made whose features, at a layer of the
+    member drawn in each step, are as close as possible to those of another image. Member i minimises the
+    sum over j != i of its cross-entropy on them, with the labels of the batch: it learns not to rely on
+    what j relies on. Yang et al., 2020, "DVERGE: Diversifying Vulnerabilities for Enhanced Robust Generation
+    of Ensembles", Eq. 1 and 4. With adversarial training, the cross-entropy on its images is added.
+
+    The authors start from members that are trained already: continue a run of ``none``.
+
+    Args:
+        eps: Linf bound of the images, which are in [0, 1]; the authors take 0.07 for CIFAR-10.
+        steps: Number of sign steps with momentum.
+        step_size: Size of a step; by default eps / steps.
+
+    Example:
+        >>> import ncen_tf
+        >>> ncen_tf.DVERGE(eps=0.07).steps
+        10
+    """
+
+    eps: float = Field(
+        default=0.1,
+        gt=0,
+        le=1,
+        description="Linf bound of DVERGE's images, for images in [0, 1]",
+        json_schema_extra={"flag": "dverge_eps"},
+    )
+    steps: int = Field(
+        default=10,
+        ge=1,
+        description="Number of steps that DVERGE's images take",
+        json_schema_extra={"flag": "dverge_steps"},
+    )
+    step_size: float | None = Field(
+        default=None,
+        gt=0,
+        le=LARGEST,
+        description="Size of each of DVERGE's steps (default: eps / steps)",
+        json_schema_extra={"flag": "dverge_step_size"},
+    )
+    name: Literal["dverge"] = "dverge"
+
+    term_names = ()

@@ -28,16 +28,18 @@ WEIGHTS = {
     "gal": ("gal_coefficient",),
     "gpmr": ("lambda_div", "lambda_eq"),
     "trs": ("lambda_sim", "lambda_smooth", "trs_eps", "trs_steps"),
+    "dverge": ("dverge_eps", "dverge_steps", "dverge_step_size"),
     "adp": ("adp_alpha", "adp_beta"),
     "nce": ("lambda_cos", "lambda_norm"),
 }
-"""Weights of the regularizers, in the order of the paper's columns; NCL, TRS and ADP are not in the paper."""
+"""Weights of the regularizers, in the paper's order; NCL, TRS, DVERGE and ADP are not in the paper."""
 METHOD_NAMES = {
     "none": "BL",
     "ncl": "NCL",
     "gal": "GAL",
     "gpmr": "GPMR",
     "trs": "TRS",
+    "dverge": "DVERGE",
     "adp": "ADP",
     "nce": "NCEn",
 }

@@ -10,7 +10,7 @@ from ncen_tf.base.flags import flags_of, flatten, unflatten
 from ncen_tf.base.settings import LARGEST
 from ncen_tf.data.loading import SourceSettings
 from ncen_tf.ensembles.adversarial import AdversarialTraining
-from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, TRS
+from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 
 
@@ -44,6 +44,7 @@ class TrainConfig(SourceSettings):
             "lambda_div": 0.04,
             "at_eps": 8 / 255,
             "trs_eps": 8 / 255,
+            "dverge_eps": 0.07,
         },
     }
     """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
@@ -59,9 +60,9 @@ class TrainConfig(SourceSettings):
         description="Names of the members, such as resnet20,resnet20,resnet32",
         json_schema_extra={"flag": "architecture"},
     )
-    regularizer: Annotated[NCE | GAL | GPMR | ADP | NCL | TRS, Field(discriminator="name")] | None = Field(
-        default=NCE(), description="Penalty on the members' input gradients or predictions"
-    )
+    regularizer: (
+        Annotated[NCE | GAL | GPMR | ADP | NCL | TRS | DVERGE, Field(discriminator="name")] | None
+    ) = Field(default=NCE(), description="Penalty on the members' input gradients or predictions")
     adversarial_training: AdversarialTraining | None = Field(
         default=None, description="Form of adversarial training"
     )

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import ncen_tf
 from ncen_tf.ensembles.batch_norm import BatchNorm
+from ncen_tf.ensembles.regularizers import Regularizer
 
 Array = npt.NDArray[Any]
 
@@ -57,17 +58,22 @@ def main() -> None:
         bad = sum(not np.isfinite(np.asarray(v)).all() for v in ensemble.variables)
         bad += sum(not np.isfinite(values).all() for values in (*history.values(), measured))
         print(name, bad, ensemble.predict(images, batch_size=4, verbose=0).shape == (9, CLASSES))
-    print("difference", difference_to_one_device(strategy, images, labels))
+    print("difference", difference_to_one_device(strategy, ncen_tf.NCE(), images, labels))
+    # Each replica pairs its own images, so both get the same ones.
+    twice = np.concatenate([images[:2], images[:2], images[4:6], images[4:6]])
+    print("dverge", difference_to_one_device(strategy, ncen_tf.DVERGE(steps=2), twice, labels[[0, 1] * 4]))
 
 
-def difference_to_one_device(strategy: tf.distribute.Strategy, images: Array, labels: Array) -> float:
+def difference_to_one_device(
+    strategy: tf.distribute.Strategy, regularizer: Regularizer, images: Array, labels: Array
+) -> float:
     """Fit with shared moments on two replicas and on one device, and compare the weights."""
     start: list[Array] = []
     fitted = []
     for scope in (strategy.scope(), contextlib.nullcontext()):
         with scope:
             ensemble = ncen_tf.Ensemble([member(BatchNorm(synchronized=True), dropout=0.0) for _ in range(2)])
-            ensemble.compile(keras.optimizers.SGD(0.01), ncen_tf.NCE())
+            ensemble.compile(keras.optimizers.SGD(0.01), regularizer)
             if start:
                 ensemble.set_weights(start)
             start = ensemble.get_weights()

@@ -8,7 +8,7 @@ import pytest
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of
 from ncen_tf.ensembles.adversarial import AdversarialTraining
-from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, TRS
+from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS
 from ncen_tf.train.config import TrainConfig
 
 CONFIG = TrainConfig.for_dataset(
@@ -23,7 +23,8 @@ CONFIG = TrainConfig.for_dataset(
 
 
 @pytest.mark.parametrize(
-    "regularizer", [None, NCE(0.1, -0.2, "released"), GAL(0.1), GPMR(1, 2), ADP(3, 4), NCL(2), TRS(1, 2)]
+    "regularizer",
+    [None, NCE(0.1, -0.2, "released"), GAL(0.1), GPMR(1, 2), ADP(3, 4), NCL(2), TRS(1, 2), DVERGE(0.2, 3)],
 )
 @pytest.mark.parametrize("adversarial", [None, AdversarialTraining("trades", 0.2, 3, loss="members", beta=2)])
 def test_flags_and_files_give_the_settings_back(
