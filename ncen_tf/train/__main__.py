@@ -1,7 +1,8 @@
 """Train an ensemble: python -m ncen_tf.train --flagfile=configs/fmnist.cfg"""
 
+import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -9,13 +10,15 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.ray_cluster import RayFlags, connected
 from ncen_tf.data.loading import DataFlags
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger("ncen_tf.train")
 
 
-class Flags(TrainConfig, DataFlags):
+class Flags(TrainConfig, DataFlags, RayFlags):
     """Settings of a run, where its data are, and where it goes."""
 
     structure: Literal["Ensemble1", "Ensemble2", "Ensemble3", "Ensemble4"] = Field(
@@ -28,6 +31,7 @@ class Flags(TrainConfig, DataFlags):
     )
     run_dir: Path | None = Field(default=None, description="Folder of the run (default: runs/NAME)")
     overwrite: bool = Field(default=False, description="Deletion of an earlier run in the same folder")
+    workers: int = Field(default=1, ge=1, description="Number of workers on a Ray cluster")
     given: tuple[str, ...] = Field(default=(), json_schema_extra={"flag": None})
 
     @classmethod
@@ -54,12 +58,14 @@ def main(flags: Flags) -> None:
     for name, reason in config.without_effect(flags.given).items():
         logger.warning("--%s has no effect with --%s", name, reason)
     path = flags.run_dir or default_run_dir(config)
-    run = ncen_tf.train_ensemble(
-        config,
-        lambda: flags.load(config.train_examples, config.test_examples),
-        path,
-        overwrite=flags.overwrite,
-    )
+    source = DataFlags(**{name: getattr(flags, name) for name in DataFlags.model_fields})
+    load = functools.partial(source.load, config.train_examples, config.test_examples)
+    if flags.ray:
+        run = _train_on_ray(flags, config, load, path)
+    elif flags.workers > 1:
+        raise InputError("`workers` are those of a Ray cluster: set `ray` too.")
+    else:
+        run = ncen_tf.train_ensemble(config, load, path, overwrite=flags.overwrite)
     test = run.history[-1].test
     members = ", ".join(f"{accuracy:.4f}" for accuracy in test.member_accuracy)
     print(
@@ -67,6 +73,24 @@ def main(flags: Flags) -> None:
         f"(members {members}).\nRun: {path}, how the members' gradients relate: diagnostics.png\n"
         f"Next: python -m ncen_tf.export --run={path} --out=exports/{path.name}"
     )
+
+
+def _train_on_ray(
+    flags: Flags, config: TrainConfig, load: Callable[[], ncen_tf.Dataset], path: Path
+) -> ncen_tf.TrainedRun:
+    with connected(str(flags.ray)):
+        from ncen_tf.train.ray_training import train_on_ray  # Ray is optional
+
+        train_on_ray(
+            config,
+            load,
+            path,
+            workers=flags.workers,
+            cpus=flags.ray_cpus,
+            gpus=flags.ray_gpus,
+            overwrite=flags.overwrite,
+        )
+    return ncen_tf.open_run(path)
 
 
 def run() -> None:

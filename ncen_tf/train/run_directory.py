@@ -175,13 +175,17 @@ class RunDirectory:
                 "`run_dir`, or set `overwrite`."
             )
 
-    def begin(self, config: TrainConfig, data: DataRecord) -> None:
-        """Delete an earlier run in the folder, and write the settings of a new one."""
+    def clear(self) -> None:
+        """Delete an earlier run in the folder."""
         self.config_file.unlink(missing_ok=True)  # first: from now on, there is no run
         for folder in (self.checkpoints, self.tensorboard):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (self.summary_file, self.metrics_file, self.model_file, self.plot_file):
             file.unlink(missing_ok=True)
+
+    def begin(self, config: TrainConfig, data: DataRecord) -> None:
+        """Delete an earlier run in the folder, and write the settings of a new one."""
+        self.clear()
         data.write(self.data_file)
         config.write(self.config_file)
 

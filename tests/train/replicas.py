@@ -1,7 +1,7 @@
 """Run by test_distribution: trains one ensemble on several replicas and on one device.
 
 ``python -m tests.train.replicas FOLDER`` splits the CPU into two devices, or takes the workers of TF_CONFIG,
-and prints the largest difference between the weights.
+and prints the number of replicas and the largest difference between the weights.
 """
 
 import os
@@ -42,7 +42,12 @@ def trained_weights(strategy: tf.distribute.Strategy, folder: Path) -> list[np.n
         return [np.array(weight) for member in ensemble.members for weight in member.get_weights()]
 
 
-def main(folder: Path) -> None:
+def compare(folder: Path) -> str | None:
+    """Train on several replicas and on one device.
+
+    Returns:
+        Number of replicas and largest difference between the weights, on the chief.
+    """
     keras.config.set_floatx("float64")  # rounding in float32 grows with every step
     several_workers = "TF_CONFIG" in os.environ
     if not several_workers:
@@ -50,11 +55,19 @@ def main(folder: Path) -> None:
     strategy = connect_workers() if several_workers else make_strategy("auto")
     chief = is_chief(strategy)
     several = trained_weights(strategy, folder / ("chief" if chief else "worker"))
-    if chief:
-        print(strategy.num_replicas_in_sync)
-        alone = trained_weights(tf.distribute.get_strategy(), folder / "alone")
-        print(max(float(np.abs(a - b).max()) for a, b in zip(several, alone, strict=True)))
+    if not chief:
+        return None
+    alone = trained_weights(tf.distribute.get_strategy(), folder / "alone")
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(several, alone, strict=True))
+    return f"{strategy.num_replicas_in_sync} {difference}"
+
+
+def compare_on_ray(settings: dict[str, Path]) -> None:
+    """Compare as a worker of Ray Train; the chief writes ``result.txt``."""
+    result = compare(settings["folder"])
+    if result:
+        (settings["folder"] / "result.txt").write_text(result)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    print(compare(Path(sys.argv[1])) or "")

@@ -1,4 +1,4 @@
-"""Several replicas train what one device trains: virtual devices, and two real processes on 127.0.0.1."""
+"""Several replicas train what one device trains: virtual devices, processes on 127.0.0.1, nodes of Ray."""
 
 import contextlib
 import json
@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ncen_tf
 from tests.conftest import ROOT
+from tests.ray_cluster import MEMORY, nodes
+from tests.train import replicas
 
 TINY = (
     "--strategy=multi_worker",
@@ -84,16 +87,8 @@ def test_two_virtual_devices_end_with_the_weights_of_one(tmp_path: Path) -> None
     command = [sys.executable, "-m", "tests.train.replicas", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    replicas, difference = done.stdout.split()
-    assert replicas == "2"
-    assert float(difference) < 1e-9
-
-
-def test_two_workers_end_with_the_weights_of_one_device(tmp_path: Path) -> None:
-    with two_workers("tests.train.replicas", str(tmp_path)) as workers:
-        chief, _ = finish(workers)
-    replicas, difference = chief.split()
-    assert replicas == "2"
+    count, difference = done.stdout.split()
+    assert count == "2"
     assert float(difference) < 1e-9
 
 
@@ -130,6 +125,45 @@ def test_after_a_kill_and_after_sigterm_the_same_command_resumes_to_the_same_wei
         finish(workers)
     pairs = zip(saved_weights(run), saved_weights(undisturbed), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of Ray with room for a worker each."""
+    pytest.importorskip("ray")
+    with nodes(1, 1) as cluster:
+        yield cluster
+
+
+def test_two_workers_on_ray_end_with_the_weights_of_one_device(cluster: Any, tmp_path: Path) -> None:
+    from ncen_tf.train.ray_training import run_workers  # Ray is optional
+
+    run_workers(replicas.compare_on_ray, {"folder": tmp_path}, workers=2, cpus=1, gpus=0)
+    count, difference = (tmp_path / "result.txt").read_text().split()
+    assert count == "2"
+    assert float(difference) < 1e-9
+
+
+def test_a_training_on_ray_that_loses_a_node_ends_with_the_weights_of_an_undisturbed_one(
+    cluster: Any, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A node is killed with its worker, and another one joins the cluster."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "ncen_tf.train", *TINY, f"--run_dir={run}"]
+    command += [f"--ray={cluster.address}", "--workers=2"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as driver:
+        wait_for_checkpoint(run, 1, [driver])
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+        stdout, stderr = driver.communicate(timeout=300)
+    assert driver.returncode == 0, stderr
+    assert "Clean accuracy" in stdout
+    assert "Traceback" not in stderr
+    pairs = zip(saved_weights(run), saved_weights(undisturbed), strict=True)
+    assert all(np.array_equal(a, b) for a, b in pairs)
+    assert (run / "metrics.jsonl").read_text().count("\n") == 2
 
 
 def test_only_the_chief_writes_the_run_directory(undisturbed: Path) -> None:
