@@ -151,13 +151,14 @@ def test_a_training_on_ray_that_loses_a_node_ends_with_the_weights_of_an_undistu
     run = tmp_path / "run"
     command = [sys.executable, "-m", "ncen_tf.train", *TINY, f"--run_dir={run}"]
     command += [f"--ray={cluster.address}", "--workers=2"]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as driver:
+    driver = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
         wait_for_checkpoint(run, 1, [driver])
         cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
         cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
-        stdout, stderr = driver.communicate(timeout=300)
+        stdout, stderr = driver.communicate(timeout=500)
+    finally:
+        driver.kill()
     assert driver.returncode == 0, stderr
     assert "Clean accuracy" in stdout
     assert "Traceback" not in stderr
