@@ -47,7 +47,15 @@ def test_report_gate_and_replay(
     sibling = f"--target={tiny_export / 'ensemble.int8.onnx'}"
     done = run_program("attack", sibling, *QUICK, f"--out={tmp_path / 'int8'}")
     assert done.returncode == 2, done.stdout
+    assert "--quantization=straight_through" in done.stderr
     assert "--suite=blackbox" in done.stderr  # quantised: nothing to differentiate, but it can be queried
+    through = ("--quantization=straight_through", "--check_gradients", f"--out={tmp_path / 'through'}")
+    done = run_program("attack", sibling, *QUICK, *through)
+    assert done.returncode == 0, done.stderr
+    assert "; gradient: straight through its quantization" in done.stdout
+    report = json.loads((tmp_path / "through" / "report.json").read_text())
+    assert "zero_gradients" in [check["name"] for check in report["masked_gradients"]["checks"]]
+    assert report["attacks"][1]["gradients"] > 0
     done = run_program(
         "attack", sibling, *QUICK, f"--replay={saved}", f"--out={tmp_path / 'replay'}", "--dataset=cifar10"
     )

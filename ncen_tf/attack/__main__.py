@@ -12,7 +12,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.ray_cluster import RayFlags
 from ncen_tf.data.loading import DataFlags
 from ncen_tf.targets.combination import Combine
-from ncen_tf.targets.interface import ModelInterface
+from ncen_tf.targets.interface import ModelInterface, Quantization
 
 GATE_FAILED = 3
 
@@ -67,6 +67,11 @@ class AttackFlags(DataFlags, ModelInterface, RayFlags):
         default=False,
         description="Whether to attack targets whose clean accuracy tells that they are fed wrongly",
     )
+    quantization: Quantization | None = Field(
+        default=None,
+        description="Gradient of ONNX models that quantise: straight_through is that of the model without "
+        "rounding (default: such models are refused by attacks that need a gradient)",
+    )
     out: Path | None = Field(default=None, description="Folder of the report (default: reports/TARGET-SUITE)")
     save_adversarials: bool = Field(
         default=False, description="Whether to keep adversarial images as npz files"
@@ -116,6 +121,7 @@ def main(flags: AttackFlags) -> int | None:
             out=out,
             save_adversarials=flags.save_adversarials,
             allow_low_accuracy=flags.allow_low_accuracy,
+            quantization=flags.quantization,
             ray=flags.ray,
             ray_cpus=flags.ray_cpus,
             ray_gpus=flags.ray_gpus,

@@ -21,7 +21,7 @@ from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
 from ncen_tf.report.results import Report, TargetInfo
 from ncen_tf.targets.combination import Combine
-from ncen_tf.targets.interface import ModelInterface
+from ncen_tf.targets.interface import ModelInterface, Quantization
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target, no_gradient
 
@@ -49,6 +49,7 @@ def evaluate(
     out: Path | str | None = None,
     save_adversarials: bool = False,
     allow_low_accuracy: bool = False,
+    quantization: Quantization | None = None,
     ray: str | None = None,
     ray_cpus: float = 1,
     ray_gpus: float = 0,
@@ -82,6 +83,9 @@ def evaluate(
         save_adversarials: Keep adversarial images in the subfolder ``adversarials`` of ``out``.
         allow_low_accuracy: Attack also a target whose clean accuracy tells that it is fed wrongly: one that
             guessing reaches, or far below what its export recorded.
+        quantization: ``straight_through`` attacks ONNX models that quantise their activations by the gradient
+            of the model without rounding, a direction rather than a derivative, which the report names. By
+            default such models are refused, unless no attack of the suite needs a gradient.
         ray: Address of a Ray cluster whose workers attack the batches: ``auto``, ``HOST:PORT``, or ``local``
             for one on this machine. The results are those of an evaluation without it.
         ray_cpus: Number of CPUs of each worker, > 0.
@@ -123,6 +127,7 @@ def evaluate(
         "allow_unverified": allow_unverified,
         "differentiable": not all(attack.gradient_free for attack in chosen.attacks),
         "batch_statistics": chosen.batch_statistics,
+        "quantization": quantization,
     }
     opened = open_target(target, **opening)
     chosen = chosen.with_choices(members=opened.members, check_gradients=chosen.check_gradients)

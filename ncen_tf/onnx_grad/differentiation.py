@@ -207,8 +207,8 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str, source: _Sourc
         if quantizes and (reached or not builder.facts.is_float(node.output[0])):
             raise UnsupportedOpError(
                 node,
-                "quantizes, which has no gradient; with `quantization`='straight_through' the gradient is "
-                "that of the model without rounding",
+                "quantizes, which has no gradient; with `quantization`=straight_through the gradient is that "
+                "of the model without rounding",
             )
         if not reached:
             continue
@@ -220,7 +220,7 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str, source: _Sourc
     if output not in active:
         raise ValueError(
             f"output {output!r} does not depend on {source.name!r} through float tensors: there is no "
-            "gradient to take; attack this model without gradients instead (`suite`=blackbox)"
+            "gradient to take"
         )
 
 

@@ -18,9 +18,7 @@ class UnsupportedOpError(ValueError):
             f"{node.domain}.{node.op_type}"[not node.domain :] + f" (node {node.name or node.output[0]!r})"
             for node in nodes
         )
-        super().__init__(
-            f"ONNX operator {names} {reason}; attack this model without gradients instead (`suite`=blackbox)"
-        )
+        super().__init__(f"ONNX operator {names} {reason}")
 
 
 @dataclass(frozen=True)

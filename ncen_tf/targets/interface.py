@@ -15,6 +15,7 @@ from ncen_tf.base.settings import Settings
 Array = npt.NDArray[np.float32]
 Layout = Literal["NHWC", "NCHW"]
 ImageShape = tuple[int, int, int]
+Quantization = Literal["straight_through"]
 
 _CHANNELS = (1, 3)
 
@@ -104,6 +105,8 @@ class Signature(Settings):
     output: str
     """``logits``, ``probabilities``, or ``logits before the Softmax``."""
     classes: int
+    gradient: str = "exact"
+    """``straight through its quantization``: a direction, not a derivative."""
 
     def __str__(self) -> str:
         mean, std = (" ".join(f"{value:g}" for value in values) for values in (self.mean, self.std))
@@ -114,6 +117,7 @@ class Signature(Settings):
             f"{self.channel_order}, values {low:g} to {high:g}{whole}, mean {mean}, std {std}; "
             f"batch: {self.batch}\n"
             f"output {self.output_name}: {self.output} of {self.classes} classes"
+            + (f"; gradient: {self.gradient}" if self.gradient != "exact" else "")
         )
 
 

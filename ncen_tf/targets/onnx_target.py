@@ -12,8 +12,8 @@ import onnxruntime
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
-from ncen_tf.onnx_grad import gradient_model, split_gradient_model
-from ncen_tf.targets.interface import ImageShape, ModelInterface
+from ncen_tf.onnx_grad import UnsupportedOpError, gradient_model, split_gradient_model
+from ncen_tf.targets.interface import ImageShape, ModelInterface, Quantization
 from ncen_tf.targets.onnx_graph import free_batch
 from ncen_tf.targets.onnx_reading import ClassifierGraph, model_inputs, read_classifier
 from ncen_tf.targets.scores import as_logits
@@ -38,6 +38,8 @@ class OnnxTarget(Target):
         differentiable: Build the gradient. Without it, a model with operations that have none can still be
             queried.
         image_shape: (height, width, channels) of the images, for models of images of any size.
+        quantization: ``straight_through`` takes the gradient of a model that quantises its activations as if
+            it did not round. A model whose gradient is exact keeps that.
 
     Raises:
         InputError: The file is not an ONNX model, an operation has no gradient rule, the input or output is
@@ -51,8 +53,10 @@ class OnnxTarget(Target):
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
         differentiable: bool = True,
         image_shape: ImageShape | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         interface = interface or ModelInterface()
+        self._quantization, self._gradient = quantization, "exact"
         graph = read_classifier(path, interface, image_shape)
         self.description = f"onnx {path}{interface.describe()}"
         self.sha256 = _hash(path)
@@ -69,7 +73,7 @@ class OnnxTarget(Target):
             self._open(path, graph.model, differentiable, providers)
             if graph.batch is not None:
                 stated = f"pieces of {graph.batch}"
-        self.signature = graph.signature.model_copy(update={"batch": stated})
+        self.signature = graph.signature.model_copy(update={"batch": stated, "gradient": self._gradient})
         self.providers = tuple(self._session.get_providers())
 
     def logits(self, images: Array) -> Array:
@@ -144,11 +148,7 @@ class OnnxTarget(Target):
         self, path: Path, model: onnx.ModelProto, differentiable: bool, providers: tuple[str, ...]
     ) -> None:
         """Open the sessions: of the model, and of the two halves of its gradient."""
-        parts = (
-            _gradient_halves(path, model, self._output, self._image, self._preprocessing.sizes)
-            if differentiable
-            else ()
-        )
+        parts = self._gradient_halves(path, model) if differentiable else ()
         try:
             self._session, *self._halves = (
                 open_session(part.SerializeToString(), providers, spinning=False) for part in (model, *parts)
@@ -158,6 +158,32 @@ class OnnxTarget(Target):
         except Exception as error:  # onnxruntime's errors have no public base class
             raise InputError(f"{path} does not load: {' '.join(str(error).split())[:300]}") from error
 
+    def _gradient_halves(self, path: Path, model: onnx.ModelProto) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+        """Build the forward pass, which also returns what the second model, the backward pass, needs of it.
+
+        Raises:
+            InputError: An operation has no gradient rule, or the graph makes no sense.
+        """
+        arguments = (model, self._output, self._image, self._preprocessing.sizes)
+        try:
+            try:
+                built, self._gradient = gradient_model(*arguments), "exact"
+            except UnsupportedOpError:
+                if self._quantization is None:
+                    raise
+                built = gradient_model(*arguments, quantization=self._quantization)
+                self._gradient = "straight through its quantization"
+            return split_gradient_model(built, self._output)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: {error}. Attacks without gradients need none: `suite`=blackbox."
+            ) from error
+        except Exception as error:  # attributes of other types, sizes that do not fit: rules expect valid graphs
+            raise InputError(
+                f"{path}: its gradient cannot be built ({type(error).__name__}: {str(error)[:300]}); attack it "
+                "without gradients, with `suite`=blackbox."
+            ) from error
+
 
 def _hash(path: Path) -> str:
     """Hash a file, with the files of its weights if there are any."""
@@ -165,22 +191,3 @@ def _hash(path: Path) -> str:
     if not others:
         return sha256(path)
     return hashlib.sha256("".join(sha256(file) for file in (path, *others)).encode()).hexdigest()
-
-
-def _gradient_halves(
-    path: Path, model: onnx.ModelProto, output: str, image: str, sizes: tuple[int, ...]
-) -> tuple[onnx.ModelProto, onnx.ModelProto]:
-    """Build the forward pass, which also returns what the second model, the backward pass, needs of it.
-
-    Raises:
-        InputError: An operation has no gradient rule, or the graph makes no sense.
-    """
-    try:
-        return split_gradient_model(gradient_model(model, output, image, sizes), output)
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from error
-    except Exception as error:  # attributes of other types, sizes that do not fit: rules expect valid graphs
-        raise InputError(
-            f"{path}: its gradient cannot be built ({type(error).__name__}: {str(error)[:300]}); attack it "
-            "without gradients, with `suite`=blackbox."
-        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 from ncen_tf.base.errors import InputError
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.combination import Combine, CombinedTarget
-from ncen_tf.targets.interface import ModelInterface
+from ncen_tf.targets.interface import ModelInterface, Quantization
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.target import FunctionTarget, RecordedAccuracy, Target
 
@@ -23,6 +23,7 @@ def open_target(
     allow_unverified: bool = False,
     differentiable: bool = True,
     batch_statistics: bool = False,
+    quantization: Quantization | None = None,
 ) -> Target:
     """Open a classifier for attacks.
 
@@ -43,6 +44,8 @@ def open_target(
             quantised ONNX models) can be opened.
         batch_statistics: Normalise with the statistics of each batch. Only for Keras models: exported
             files have their moving statistics folded in.
+        quantization: ``straight_through`` takes the gradient of ONNX models that quantise their activations
+            as if they did not round. It is a direction, not a derivative.
 
     Returns:
         The target; ``recorded`` is the clean accuracy that its export's manifest records of this file.
@@ -71,6 +74,7 @@ def open_target(
             "allow_unverified": allow_unverified,
             "differentiable": differentiable,
             "batch_statistics": batch_statistics,
+            "quantization": quantization,
         }
         return CombinedTarget([open_target(each, **settings) for each in model], combine)
     path = Path(model) if isinstance(model, (str, Path)) else None
@@ -87,6 +91,8 @@ def open_target(
             f"{path} cannot be measured with batch statistics, which exported files no longer compute: "
             "set `target` to the run directory or its ensemble.keras."
         )
+    if quantization is not None and not is_onnx:
+        raise InputError("`quantization` is for ONNX files.")
     if path is None and not (callable(model) and "keras" in sys.modules and _is_keras(model)):
         if image_shape is None or not callable(model):
             raise InputError("`target` is a path, a Keras model, or a function with its `image_shape`.")
@@ -99,10 +105,9 @@ def open_target(
         return FunctionTarget(model, image_shape, getattr(model, "__name__", "function"))
     if is_onnx and path is not None:
         recorded = None if allow_unverified else _recorded_accuracy(path)
-        target: Target = OnnxTarget(path, interface, providers, differentiable, image_shape)
+        target: Target = OnnxTarget(path, interface, providers, differentiable, image_shape, quantization)
         target.recorded = recorded
         return target
-
     # TensorFlow takes seconds to import, and ONNX files do without it.
     from ncen_tf.targets import tensorflow_targets
 

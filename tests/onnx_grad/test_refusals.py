@@ -13,7 +13,7 @@ from tests.onnx_grad.graphs import KERNEL, RELU, branches, build, node
 @pytest.mark.parametrize(
     ("nodes", "message"),
     [
-        ([node("Ceil", "x", "y")], r"Ceil \(node 'Ceil of x'\) has no .* rule.*`suite`=blackbox"),
+        ([node("Ceil", "x", "y")], r"Ceil \(node 'Ceil of x'\) has no .* rule$"),
         ([helper.make_node("Sign", ["x"], ["y"])], r"Sign \(node 'y'\)"),
         ([node("Floor", "x", "a"), node("Sign", "a", "y")], r"Floor \(node 'Floor of x'\), Sign"),
         ([node("Relu", "x", "y", domain="com.example")], r"com\.example\.Relu"),
