@@ -52,7 +52,8 @@ def test_straight_through_gradient_is_close_to_that_of_the_float_sibling(files: 
     ]
     cotangent = RNG.normal(size=(7, 1, 5)).astype(np.float32)
     expected, found = (target.linearize(IMAGES)[1](cotangent).ravel() for target in (plain, quantized))
-    assert 0.99 < found @ expected / np.linalg.norm(found) / np.linalg.norm(expected) < 0.999999
+    cosine = found @ expected / np.linalg.norm(found) / np.linalg.norm(expected)
+    assert 0.9 < cosine < 0.99999, cosine
 
 
 def test_only_onnx_files_take_the_setting() -> None:
