@@ -178,7 +178,7 @@ class OnnxTarget(Target):
             raise InputError(
                 f"{path}: {error}. Attacks without gradients need none: `suite`=blackbox."
             ) from error
-        except Exception as error:  # attributes of other types, sizes that do not fit: rules expect valid graphs
+        except Exception as error:  # attributes of other types, sizes that do not fit the rules
             raise InputError(
                 f"{path}: its gradient cannot be built ({type(error).__name__}: {str(error)[:300]}); attack it "
                 "without gradients, with `suite`=blackbox."
