@@ -18,12 +18,13 @@ from ncen_tf.attack.iterative import MomentumIterative
 from ncen_tf.attack.square import Square
 from ncen_tf.export.conversion import reduce_precision
 
-ABOUT = """Robust accuracy of the reference export (3 x ResNet20, FashionMNIST) and of two int8 copies of it,
-over test images balanced over classes, in Linf. QDQ is `quantize_static` (pairs of QuantizeLinear and
-DequantizeLinear, calibrated on 512 training images), dynamic is `quantize_dynamic`. The columns of attacks run
-on the file itself, for int8 straight through, that is with the gradient of the model without rounding; `of
-float32` are the images that the same attack made on the float32 file, shown to this one. Masked gradients: the
-failed checks of the verdict."""
+ABOUT = """Robust accuracy of the reference export (3 x ResNet20, FashionMNIST) and of two int8 copies of
+it, over test images balanced over classes, in Linf. QDQ is `quantize_static` (pairs of
+QuantizeLinear and DequantizeLinear, calibrated on 512 training images), dynamic is
+`quantize_dynamic`. The columns of attacks run on the file itself, for int8 straight through,
+that is with the gradient of the model without rounding; `of float32` are the images that the
+same attack made on the float32 file, shown to this one. Masked gradients: the failed checks of
+the verdict."""
 
 
 class QuantizedFlags(BenchmarkFlags):

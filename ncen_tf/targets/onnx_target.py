@@ -180,8 +180,8 @@ class OnnxTarget(Target):
             ) from error
         except Exception as error:  # attributes of other types, sizes that do not fit the rules
             raise InputError(
-                f"{path}: its gradient cannot be built ({type(error).__name__}: {str(error)[:300]}); attack it "
-                "without gradients, with `suite`=blackbox."
+                f"{path}: its gradient cannot be built ({type(error).__name__}: {str(error)[:300]}); "
+                "attack it without gradients, with `suite`=blackbox."
             ) from error
 
 
