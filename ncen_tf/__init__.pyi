@@ -32,6 +32,7 @@ from .targets.opening import open_target as open_target
 from .train.config import TrainConfig as TrainConfig
 from .train.diagnostics import diagnose_runs as diagnose_runs
 from .train.training import TrainedRun as TrainedRun, open_run as open_run, train_ensemble as train_ensemble
+from .train.weight_average import WeightAverage as WeightAverage
 from .transfer.run import measure_transfer as measure_transfer
 
 __all__: list[str]

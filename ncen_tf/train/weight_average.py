@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from ncen_tf.base.errors import InputError
+
 Logs = dict[str, Any]
 
 
@@ -20,10 +22,24 @@ class WeightAverage(keras.callbacks.Callback):
 
     Args:
         momentum: Share of the old average that each step keeps, in [0, 1).
+
+    Raises:
+        InputError: ``momentum`` is out of range.
+
+    Example:
+        >>> import keras, ncen_tf, numpy as np
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd", "mse")
+        >>> average = ncen_tf.WeightAverage(0.99)
+        >>> history = model.fit(np.ones((8, 4)), np.ones((8, 2)), callbacks=[average], verbose=0)
+        >>> bool(np.all(model.get_weights()[0] == average.averages[0]))
+        True
     """
 
     def __init__(self, momentum: float) -> None:
         super().__init__()
+        if not 0 <= momentum < 1:
+            raise InputError(f"`momentum` must be in [0, 1), got {momentum}.")
         self.momentum = momentum
         self.averages: list[tf.Variable] = []
         """One for each of the model's variables."""

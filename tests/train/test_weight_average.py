@@ -5,9 +5,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from ncen_tf import Ensemble
+from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.train.callbacks import Checkpoint, GradientDiagnostics
@@ -92,3 +94,9 @@ def test_a_resumed_average_is_that_of_an_uninterrupted_training(tmp_path: Path) 
     fit(second, 3, average, Checkpoint(tmp_path, average=average))
     for one, other in zip(whole.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("momentum", [1.0, -0.1, float("nan")])
+def test_a_momentum_out_of_range_is_refused(momentum: float) -> None:
+    with pytest.raises(InputError, match="`momentum` must be in"):
+        WeightAverage(momentum)
