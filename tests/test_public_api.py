@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,12 @@ def test_every_public_name_has_an_example_that_runs(
     report: list[str] = []
     runner.run(test, out=report.append)
     assert not runner.failures, "".join(report)
+
+
+def test_every_public_name_has_a_place_in_the_api_reference() -> None:
+    pages = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
+    documented = re.findall(r"^::: ncen_tf\.(\w+)$", pages, re.MULTILINE)
+    assert sorted(documented) == sorted(ncen_tf.__all__)
 
 
 def test_public_names_are_listed_and_others_are_refused() -> None:

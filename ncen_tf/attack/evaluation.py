@@ -97,7 +97,7 @@ def evaluate(
     Raises:
         InputError: Something cannot be used, or settings do not fit each other.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample").test
         >>> report = ncen_tf.evaluate("exports/reference/ensemble.onnx", data, suite="quick", examples=10)
@@ -209,7 +209,7 @@ def evaluate_saved(
     Raises:
         InputError: The file holds no saved images, or the target does not take them.
 
-    Example:
+    Examples:
         >>> import pathlib, ncen_tf
         >>> data, file = ncen_tf.load_data("fashion_mnist_sample").test, "exports/reference/ensemble.onnx"
         >>> _ = ncen_tf.evaluate(file, data, suite="quick", examples=10, out="r", save_adversarials=True)

@@ -29,7 +29,7 @@ from ncen_tf.base.settings import Settings
 class Suite(Settings):
     """Attacks that are run and reported together; ``name`` is the protocol in reports.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> suite = ncen_tf.load_suite("strict", (32, 32, 3))
         >>> chosen = ncen_tf.Suite(name="two of strict", attacks=suite.attacks[:2], objective="ensemble")
@@ -203,7 +203,7 @@ def load_suite(
         InputError: The suite is unknown, has no attack in the norm or a bound that cannot be used, or a file
             cannot be used; the entry is named.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> [attack.name for attack in ncen_tf.load_suite("blackbox", (32, 32, 3)).attacks]
         ['Square', 'Square', 'Square', 'Square']

@@ -9,7 +9,7 @@ class InputError(ValueError):
     The message is one sentence: what is wrong, where, and what to do. It names parameters in backticks, which
     programs print as flags. Text that it quotes from a file is printed as a single line.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> try:
         ...     ncen_tf.AdversarialTraining(eps=-1)

@@ -45,7 +45,7 @@ class Split:
     Raises:
         InputError: The arrays do not have these types, shapes and ranges, or a label has no class name.
 
-    Example:
+    Examples:
         >>> import ncen_tf, numpy as np
         >>> images, labels = np.zeros((4, 8, 8, 1), np.uint8), np.array([0, 1, 0, 1])
         >>> split = ncen_tf.Split(images, labels, class_names=("cat", "dog"))
@@ -161,7 +161,7 @@ class Dataset:
         test: Test images.
         source: Kind of source that the images were read from.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample")
         >>> data.name, data.image_shape, len(data.train), data.source

@@ -59,7 +59,7 @@ def load_data(
         InputError: The source is unknown or cannot be read, an archive is not the original, or there are too
             few images.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=200)
         >>> data.test.images.shape, data.class_names[:2]

@@ -44,7 +44,7 @@ class AdversarialTraining:
     Raises:
         InputError: A value is out of range, or ``trades`` is to start at the clean image.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.AdversarialTraining("trades", eps=8 / 255, steps=5).beta
         6.0

@@ -63,7 +63,7 @@ class Ensemble(keras.Model):
     Raises:
         InputError: The members are fewer than two, not distinct, differ in their shapes, or end in softmax.
 
-    Example:
+    Examples:
         >>> import keras, ncen_tf, numpy as np
         >>> def member():
         ...     layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(4)]
@@ -421,7 +421,7 @@ def build_ensemble(
     Raises:
         InputError: There are fewer than two members, or a name is unknown.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 3, (28, 28, 1), seed=0)
         >>> [member.name for member in ensemble.members]

@@ -61,7 +61,7 @@ class NCE(GradientRegularizer):
         lambda_norm: Weight of the magnitude term L_norm (Eq. 6).
         form: ``paper`` for the formulas, ``released`` for what the authors' released code computes.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.NCE(0.06, 0.04)
         NCE(lambda_cos=0.06, lambda_norm=0.04, form='paper', name='nce')
@@ -88,7 +88,7 @@ class GAL(GradientRegularizer):
     Args:
         coefficient: Weight of the term.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.GAL(0.5).coefficient
         0.5
@@ -113,7 +113,7 @@ class GPMR(GradientRegularizer):
         lambda_div: Weight of the direction term; Luo et al. use 0.1 for FashionMNIST, 0.04 for CIFAR-10.
         lambda_eq: Weight of the magnitude term.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.GPMR(lambda_div=0.04).lambda_eq
         10.0
@@ -138,7 +138,7 @@ class ADP(PredictionRegularizer):
         alpha: Weight of the entropy of the mean probabilities.
         beta: Weight of the diversity of the probabilities of wrong classes.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.ADP(alpha=2.0, beta=0.5).term_names
         ('entropy', 'log_diversity')
@@ -166,7 +166,7 @@ class NCL(PredictionRegularizer):
     Args:
         coefficient: Weight of the term.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.NCL(0.5).term_names
         ('correlation',)
@@ -195,7 +195,7 @@ class TRS(GradientRegularizer):
         eps: Linf bound of the search, for images in [0, 1].
         steps: Number of steps of the search; each costs a second derivative.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.TRS(lambda_sim=3.0, lambda_smooth=3.0, eps=8 / 255).steps
         6

@@ -85,7 +85,7 @@ def export_ensemble(
         InputError: An argument cannot be used, a layer cannot be converted, a file differs from the ensemble
             or gives NaN, or the folder exists or cannot be written. Nothing is left behind.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=20)
         >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 2, (28, 28, 1), 10)
@@ -172,7 +172,7 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
     Raises:
         InputError: A file is missing or changed, cannot be loaded, or gives other answers; it is named.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=20)
         >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 2, (28, 28, 1), 10)

@@ -24,7 +24,7 @@ def load_ensemble(path: Path | str) -> Ensemble:
     Raises:
         InputError: There is no ensemble, or the file is damaged or not accepted; the reason is named.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.build_ensemble(["resnet8"] * 2, (28, 28, 1), 10).save("ensemble.keras")
         >>> [member.name for member in ncen_tf.load_ensemble("ensemble.keras").members]

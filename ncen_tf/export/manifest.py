@@ -66,7 +66,7 @@ class FileEntry(Settings):
 class Manifest(Settings):
     """The content of an export, written to its ``manifest.json``.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=20)
         >>> ensemble = ncen_tf.build_ensemble(["resnet8"] * 2, (28, 28, 1), 10)

@@ -80,7 +80,7 @@ class GateResult(Settings):
 class Gate(Settings):
     """Thresholds that a report must reach.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> gate = ncen_tf.Gate.read("exports/reference.gate.toml")
         >>> gate.clean_accuracy, gate.robust_accuracy[0].minimum

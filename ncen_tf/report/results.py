@@ -175,7 +175,7 @@ class Report(Settings):
 
     ``print(report)`` shows it as a table. ``docs/report.md`` describes every field of its JSON file.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> report = ncen_tf.Report.read("exports/reference.strict.json")
         >>> report.clean_accuracy.value, report.worst_case[0].robust_accuracy.value

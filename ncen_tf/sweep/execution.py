@@ -32,7 +32,7 @@ class Sweep:
     Raises:
         InputError: The grid cannot be used, or the folder holds something else.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> sweep = ncen_tf.Sweep("configs/grids/smoke.toml", "sweeps/example")
         >>> print(sweep.describe())

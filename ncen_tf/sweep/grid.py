@@ -102,7 +102,7 @@ def read_grid(file: str | Path) -> list[GridCell]:
     Raises:
         InputError: The file cannot be read, or something in it cannot work; the cell is named.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> [cell.name for cell in ncen_tf.read_grid("configs/grids/smoke.toml")]
         ['regularizer=none', 'regularizer=nce']

@@ -19,7 +19,7 @@ RECORD = "record.json"
 class CellRecord(Settings):
     """Results of one cell: its training, its export, and a report for each attack suite.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> record = ncen_tf.CellRecord.read("docs/results/records/fashion_mnist-nce-s0.json")
         >>> record.config.seed, list(record.reports)

@@ -50,7 +50,7 @@ def format_tables(
     Raises:
         InputError: Nothing was measured under the protocol.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> results = ncen_tf.read_results("docs/results")
         >>> print(ncen_tf.format_tables(results, "markdown", protocol="strict").splitlines()[0])
@@ -74,7 +74,7 @@ def results_page(results: pd.DataFrame, preamble: str | Path | None = None) -> s
     Raises:
         InputError: The preamble cannot be read.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> page = ncen_tf.results_page(ncen_tf.read_results("docs/results"))
         >>> page.splitlines()[2]

@@ -85,7 +85,7 @@ def plot_parameter_map(
     Raises:
         InputError: The runs do not span a grid, or differ in other settings or in how they were attacked.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> results = ncen_tf.read_results("sweeps/lambda_map")  # doctest: +SKIP
         >>> points = ncen_tf.plot_parameter_map(results, "lambda_map.png")  # doctest: +SKIP

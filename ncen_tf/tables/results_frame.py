@@ -75,7 +75,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     Raises:
         InputError: There is no record, or two records have the same settings and seed.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> results = ncen_tf.read_results("docs/results")
         >>> sorted(set(results["protocol"]) - {""})

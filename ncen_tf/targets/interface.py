@@ -26,7 +26,7 @@ class ModelInterface(Settings):
     An image x in [0, 1] enters the model as (low + (high - low) x - mean) / std, where (low, high) is
     ``input_range``. ``mean`` and ``std`` have one value, or one for each channel of the model.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> interface = ncen_tf.ModelInterface(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
         >>> interface.mean

@@ -54,7 +54,7 @@ def open_target(
         InputError: There is nothing that can be opened, a file is not the exported one, or a setting does
             not fit what is opened.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ncen_tf
         >>> def classify(images):  # logits [N, 2]: is the image dark or bright?

@@ -23,7 +23,7 @@ class TrainConfig(SourceSettings):
     Raises:
         InputError: A value is out of its range, or two settings do not go together.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> config = ncen_tf.TrainConfig.for_dataset(
         ...     "cifar10", members=["resnet8"] * 3, regularizer=ncen_tf.NCE(0.02, 0.02), epochs=4

@@ -38,7 +38,7 @@ def diagnose_runs(paths: Sequence[Path | str], plot: Path | str) -> str:
     Raises:
         InputError: A folder holds no run, or a run has no finished epoch yet.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> print(ncen_tf.diagnose_runs(["runs/a", "runs/b"], "compared.png"))  # doctest: +SKIP
     """

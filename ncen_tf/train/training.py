@@ -50,7 +50,7 @@ class TrainedRun:
         history: A record of each finished epoch.
         summary: The result; ``None`` while the run is not finished.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> run = ncen_tf.open_run("runs/fmnist")  # doctest: +SKIP
         >>> run.epochs_trained  # doctest: +SKIP
@@ -101,7 +101,7 @@ def train_ensemble(
         LostWorkerError: Another worker of a multi-worker training ended or cannot be reached.
         KeyboardInterrupt: Ctrl-C or SIGTERM, after saving.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", train_examples=20, test_examples=10)
         >>> config = ncen_tf.TrainConfig.for_dataset(
@@ -150,7 +150,7 @@ def open_run(path: Path | str) -> TrainedRun:
     Raises:
         InputError: The folder holds no run, nothing is saved yet, or a file is damaged.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.open_run("runs/fmnist").config.members  # doctest: +SKIP
         ('resnet20', 'resnet20', 'resnet20')

@@ -67,7 +67,7 @@ class TransferRow(Settings):
 class Transfer(Settings):
     """How adversarial images made on one member do against the others (Luo et al., Fig. 3).
 
-    ``print(transfer)`` shows tables; ``docs/transfer.md`` explains how to read them.
+    ``print(transfer)`` shows tables; ``docs/defences.md`` explains how to read them.
     """
 
     format: Literal[2] = 2

@@ -78,7 +78,7 @@ def measure_transfer(
         InputError: A target cannot be opened, there are fewer than two members, members differ in image shape
             or classes, one is never right, or a setting is out of range.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample", test_examples=10)
         >>> transfer = ncen_tf.measure_transfer(
