@@ -15,9 +15,9 @@ from benchmarks.results import BenchmarkFlags, Row, Table, publish
 from ncen_tf import program
 from ncen_tf.attack.auto_pgd import AutoPgdCrossEntropy
 
-ABOUT = """Each worker has one core. `long` is Auto-PGD on the cross-entropy at Linf eps 0.1, {steps} steps, on
-{examples} images of FashionMNIST in batches of {batch_size}; `short` is one step of it on one batch. Without
-Ray, this process attacks with one thread. A worker is warm when it has attacked before."""
+ABOUT = """Each worker has one core. `long` is Auto-PGD on the cross-entropy at Linf eps 0.1, {steps} steps,
+on {examples} images of FashionMNIST in batches of {batch_size}; `short` is one step of it on one batch.
+Without Ray, this process attacks with one thread. A worker is warm when it has attacked before."""
 
 
 class RayFlags(BenchmarkFlags):
