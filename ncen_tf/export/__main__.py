@@ -8,7 +8,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import CLASS_NAMES
+from ncen_tf.data.dataset import CLASS_NAMES, Dataset
 from ncen_tf.data.loading import TEST_FRACTION, DataFlags
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class ExportFlags(DataFlags):
     overwrite: bool = Field(False, description="Replacement of an export in the same folder")
     verify: Path | None = Field(
         None,
-        description="Export to check instead of writing one; answers are compared where `dataset` is given",
+        description="Export to check instead of writing one; answers are compared where its images are found",
     )
 
 
@@ -77,14 +77,28 @@ def export(flags: ExportFlags, run_path: Path) -> None:
 
 
 def verify(flags: ExportFlags, folder: Path) -> None:
-    """Verify an export and print what was measured."""
-    data = flags.load() if flags.dataset else None
-    manifest = ncen_tf.verify_export(folder, data)
-    if data is None:
-        print(f"Hashes only: add --dataset={manifest.dataset} to compare the answers, too.")
-    else:
-        _print_answers(manifest, next(iter(manifest.parity)))
+    """Verify an export, its answers too where their images are found, and print what was measured."""
+    manifest = ncen_tf.verify_export(folder)
     print(f"{folder} is intact: {len(manifest.files)} files.")
+    try:
+        data = flags.load() if flags.dataset else _recorded_data(flags, manifest)
+    except InputError as error:
+        if flags.dataset:
+            raise
+        print(f"Answers were not compared, because their images were not found: {error}")
+        return
+    manifest = ncen_tf.verify_export(folder, data)
+    _print_answers(manifest, next(iter(manifest.parity)))
+
+
+def _recorded_data(flags: ExportFlags, manifest: "Manifest") -> Dataset:
+    """Read the images that an export was measured with, by the settings that its manifest records."""
+    config, needed = manifest.training, manifest.accuracy.test_examples
+    arguments = config.source_arguments() if config else {"source": manifest.dataset}
+    data = ncen_tf.load_data(**arguments, data_dir=flags.data_dir, archive_dir=flags.archive_dir)
+    if len(data.test) < needed:
+        raise InputError(f"{manifest.dataset} has {len(data.test)} test images, and {needed} were measured.")
+    return data
 
 
 def _print_answers(manifest: "Manifest", reference: str) -> None:

@@ -1,5 +1,6 @@
 """One ensemble behind every kind of file gives the same logits and the same image gradients."""
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,9 @@ from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import RecordedAccuracy, Target
 from ncen_tf.targets.tensorflow_targets import TensorFlowTarget
+
+with contextlib.suppress(ImportError):  # the tests that need it ask for `torch_resnet`
+    import torch
 
 Array = npt.NDArray[Any]
 
@@ -150,11 +154,9 @@ def test_weights_that_are_listed_as_inputs(tmp_path: Path) -> None:
         np.testing.assert_allclose(gradient.reshape(2, 4), [weights["w"].sum(1)] * 2, rtol=1e-5)
 
 
-torch = pytest.importorskip("torch")
-
-
 @pytest.fixture(scope="module")
 def torch_resnet() -> Any:
+    pytest.importorskip("torch", reason="compares with PyTorch, which is not installed")
     from benchmarks.peers.torch_resnet import TorchResNet
 
     torch.manual_seed(0)
@@ -250,9 +252,7 @@ def test_probabilities_are_attacked_through_their_logarithm(torch_resnet: Any, t
         OnnxTarget(tmp_path / "logits.onnx", ModelInterface(input_layout="NCHW", output="probabilities"))
 
 
-def test_models_that_cannot_be_targets_are_refused(
-    torch_resnet: Any, tiny_export: Path, tmp_path: Path
-) -> None:
+def test_models_that_cannot_be_targets_are_refused(tiny_export: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.onnx"
     text.write_text("not a model")
     truncated = tmp_path / "truncated.onnx"
