@@ -26,6 +26,9 @@ def lp_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
 def lp_pool(g: GraphBuilder, node: Node) -> Sequence[str]:
     """(sum of |x|^p over the window)^(1/p), the sum as an average times the size of the window."""
     x, p = node.inputs[0], node.attributes.get("p", 2)
+    if node.attributes.get("ceil_mode", 0) or max(node.attributes.get("dilations", [1])) > 1:
+        # An average over a window that is cut off divides by fewer entries.
+        raise node.unsupported("has no gradient with ceil_mode or dilations")
     same = {k: v for k, v in node.attributes.items() if k != "p"}
     powers = g.op("Pow", g.op("Abs", x), g.like(p, x))
     mean = g.op("AveragePool", powers, count_include_pad=1, **same)
