@@ -29,7 +29,7 @@ class AttackFlags(DataFlags, ModelInterface, RayFlags):
     )
     suite: str = Field(
         default="paper",
-        description="Name of a suite: paper, released, strict, blackbox, quick; or a .toml file",
+        description="Name of a suite: paper, released, strict, screen, blackbox, quick; or a .toml file",
     )
     eps: float | None = Field(
         default=None,

@@ -64,6 +64,8 @@ class Attack(abc.ABC):
     name: ClassVar[str]
     gradient_free: ClassVar[bool] = False
     """Whether it works on targets that cannot be differentiated."""
+    seeded_by_image: ClassVar[bool] = False
+    """Whether random numbers depend on the seed and the image alone, and not on its batch."""
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     """The norms that the attack knows."""
     eps: float = Field(gt=0, description="Perturbation bound for images in [0, 1]")

@@ -17,12 +17,15 @@ from ncen_tf.attack.losses import (
     Array64,
     LossAndGradient,
     ensemble_log_odds,
+    log_mean_probabilities,
     log_odds,
     logit_ratio,
     of_ensemble,
     targeted_logit_ratio,
+    through_log_mean_probabilities,
 )
 from ncen_tf.attack.objectives import Loss, Mask, Objective, RemainingExamples, Rows
+from ncen_tf.attack.randomness import image_keys
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
 
@@ -47,6 +50,7 @@ class AutoPgd(Attack):
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    seeded_by_image: ClassVar[bool] = True
     least_classes: ClassVar[int] = 2
     """Number of classes from which on the losses are defined."""
     steps: int = Field(default=100, gt=0, description="Number of gradient steps of a run")
@@ -58,21 +62,21 @@ class AutoPgd(Attack):
                 f"{self.name} needs at least {self.least_classes} classes; {objective.target.description} "
                 f"has {objective.target.classes}."
             )
-        generator = np.random.default_rng(seed)
+        keys = image_keys(images, f"{self.name} {self.steps}", seed)
         remaining = RemainingExamples(objective, images, labels)
-        for loss in self.losses(remaining):
-            for _ in range(self.restarts):
-                if len(remaining.rows):
-                    self._climb(remaining, loss, generator)
+        runs = (loss for loss in self.losses(remaining) for _ in range(self.restarts))
+        for run, loss in enumerate(runs):
+            if len(remaining.rows):
+                start = random_start(keys[remaining.rows], run, images[remaining.rows], self.eps, self.norm)
+                self._climb(remaining, loss, start)
         return remaining.adversarials
 
     @abc.abstractmethod
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
         """List the losses that are maximised one after the other, by the examples that remain."""
 
-    def _climb(self, remaining: RemainingExamples, loss: Loss, generator: np.random.Generator) -> None:
+    def _climb(self, remaining: RemainingExamples, loss: Loss, x: Array) -> None:
         clean = remaining.clean[remaining.rows]
-        x = random_start(generator, clean, self.eps, self.norm)
         losses, gradients, kept = remaining.ascend(x, loss)
         climb = _Climb.begin(clean[kept], x[kept], losses, gradients, 2 * self.eps)
         checked = 0
@@ -117,7 +121,10 @@ class AutoPgdLogitRatio(AutoPgd):
 
 @settings
 class AutoPgdTargeted(AutoPgd):
-    """APGD-T: on the targeted DLR of one wrong class after the other, the likeliest on the clean image first.
+    """APGD-T: on the targeted DLR of one wrong class after the other.
+
+    If fewer classes are tried than there are, they are those whose boundary is nearest to the clean image by
+    :func:`nearest_classes`, of the likeliest ``4 targets``.
 
     Args:
         eps: Perturbation bound.
@@ -140,8 +147,12 @@ class AutoPgdTargeted(AutoPgd):
 
             return loss
 
-        scores = remaining.objective.log_probabilities(remaining.clean)
-        for classes in likeliest_wrong_classes(scores, remaining.labels)[:, : self.targets].T:
+        objective, clean, labels = remaining.objective, remaining.clean, remaining.labels
+        if self.targets < objective.target.classes - 1:
+            ranked = nearest_classes(objective, clean, labels, self.norm, 4 * self.targets)
+        else:
+            ranked = likeliest_wrong_classes(objective.log_probabilities(clean), labels)
+        for classes in ranked[:, : self.targets].T:
             yield towards(classes)
 
 
@@ -197,7 +208,42 @@ class MemberTransfer(_SurrogateTransfer):
         return (of(member) for member in range(remaining.objective.target.members))
 
 
-def likeliest_wrong_classes(scores: npt.NDArray[np.float32], labels: Labels) -> Labels:
+def nearest_classes(objective: Objective, images: Array, labels: Labels, norm: Norm, most: int) -> Labels:
+    """Rank wrong classes by the distance to their boundary, as MALT does (Melamed et al., arXiv:2407.02240).
+
+    The distance is that of a linear classifier, (s_y - s_t) / |grad (s_y - s_t)|, with s the ensemble's
+    log-probabilities. It costs one forward pass and a backward pass for each class that is ranked.
+
+    Args:
+        objective: The target.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int [N], the true classes y.
+        norm: Of the distance; the gradient is measured in the dual norm.
+        most: Number of classes that are ranked, the likeliest ones.
+
+    Returns:
+        int32 [N, min(most, classes - 1)], the nearest first.
+    """
+    logits, pull_back = objective.linearize(images)
+    logits64 = logits.astype(np.float64)
+    scores = log_mean_probabilities(logits64)
+    classes, rows = likeliest_wrong_classes(scores, labels)[:, :most], np.arange(len(images))
+    distances = np.empty(classes.shape)
+    for column, targets in enumerate(classes.T):
+        slopes = np.zeros_like(scores)
+        slopes[rows, labels], slopes[rows, targets] = 1, -1
+        cotangents = through_log_mean_probabilities(logits64, slopes)
+        # Small ones would vanish in the float32 of the target.
+        largest = np.maximum(np.abs(cotangents).max(axis=(1, 2)), np.finfo(np.float64).tiny)
+        scaled = (cotangents / largest[:, np.newaxis, np.newaxis]).astype(np.float32)
+        gradients = pull_back(scaled).reshape(len(images), -1).astype(np.float64)
+        length = np.linalg.norm(gradients, ord=1 if norm == "Linf" else 2, axis=1) * largest
+        margin = scores[rows, labels] - scores[rows, targets]
+        distances[:, column] = np.divide(margin, length, out=np.full_like(margin, np.inf), where=length > 0)
+    return np.take_along_axis(classes, np.argsort(distances, axis=1, kind="stable"), axis=1)
+
+
+def likeliest_wrong_classes(scores: npt.NDArray[np.floating], labels: Labels) -> Labels:
     """Rank all classes but the true one by falling score: scores [N, C], labels [N] -> [N, C - 1]."""
     ranked = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
     return ranked[ranked != labels[:, np.newaxis]].reshape(len(labels), -1)

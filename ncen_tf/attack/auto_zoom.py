@@ -9,8 +9,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from ncen_tf.attack.attack import Array, Labels, MinimalPerturbation
+from ncen_tf.attack.losses import margins_of
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.square import margins_of
 from ncen_tf.base.settings import settings
 
 Array64 = npt.NDArray[np.float64]
@@ -62,7 +62,7 @@ class AutoZoom(MinimalPerturbation):
             shown = np.clip(images[rows] + enlarged, 0, 1).astype(np.float32)
             used[rows] += 1
             distances = np.linalg.norm((shown - images[rows]).reshape(len(rows), -1), axis=1)
-            return shown, distances, margins_of(objective, shown, labels[rows])
+            return shown, distances, margins_of(objective.log_probabilities(shown), labels[rows])
 
         def loss(distances: Array64, margins: Array) -> Array64:
             return np.square(distances) + self.weight * np.maximum(margins, 0)

@@ -62,8 +62,8 @@ def evaluate(
             of the same kind, for attacks without gradients; or what :func:`ncen_tf.open_target` returned.
             A list of them is attacked as one ensemble.
         data: Test images and labels.
-        suite: Name of a suite (``paper``, ``released``, ``strict``, ``blackbox``, ``quick``), path of a
-            ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
+        suite: Name of a suite (``paper``, ``released``, ``strict``, ``screen``, ``blackbox``, ``quick``),
+            path of a ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
         eps: Bound of every attack of a named suite, for images in [0, 1]; by default the usual one of images
             of this size, which is logged.
         norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
@@ -172,7 +172,7 @@ def evaluate(
         result.labels,
         result.clean_predictions,
         result.attacks,
-        protocol=chosen.name,
+        protocol=chosen.protocol,
         objective=chosen.objective,
         dataset=data.name,
         target=_describe(opened),

@@ -12,6 +12,7 @@ from pydantic import Field
 from ncen_tf.attack.attack import Array, Attack, Labels, Norm
 from ncen_tf.attack.losses import CROSS_ENTROPIES, Array64, LossAndGradient, ensemble_log_odds
 from ncen_tf.attack.objectives import Mask, Objective, RemainingExamples
+from ncen_tf.attack.randomness import Keys, image_keys, normals, uniforms
 from ncen_tf.base.settings import settings
 
 MOMENTUM_SHARE = 0.75
@@ -45,10 +46,12 @@ class IterativeGradient(Attack):
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         generator = np.random.default_rng(seed)
+        keys = image_keys(images, self.name, seed) if self.random_start else np.empty(0, np.uint64)
         remaining = RemainingExamples(objective, images, labels)
-        for _ in range(self.restarts):
-            clean = images[remaining.rows]
-            x = random_start(generator, clean, self.eps, self.norm) if self.random_start else clean
+        for run in range(self.restarts):
+            x = clean = images[remaining.rows]
+            if self.random_start:
+                x = random_start(keys[remaining.rows], run, clean, self.eps, self.norm)
             momentum = np.zeros_like(clean)
             for _ in range(self.steps):
                 if not len(remaining.rows):
@@ -102,6 +105,7 @@ class RestartedPgd(IterativeGradient):
     """
 
     name: ClassVar[str] = "PGD-restarts"
+    seeded_by_image: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
     stops_when_broken: ClassVar[bool] = True
     step_size: float = Field(kw_only=True, gt=0, description="Size of each step")
@@ -176,19 +180,21 @@ def _nearest(size: int, smaller: int) -> npt.NDArray[np.intp]:
     return np.floor((np.arange(smaller) + 0.5) * (size / smaller)).astype(int)
 
 
-def random_start(generator: np.random.Generator, clean: Array, eps: float, norm: Norm) -> Array:
+def random_start(keys: Keys, run: int, clean: Array, eps: float, norm: Norm) -> Array:
     """Draw images within the bound: uniform in Linf, in uniform directions at distance eps in L2.
 
     Args:
-        generator: Source of randomness.
+        keys: uint64 [N], of the images' random numbers.
+        run: Number of the run that starts here.
         clean: float32 [N, H, W, C] in [0, 1].
         eps: Perturbation bound.
         norm: ``Linf`` or ``L2``.
     """
+    shape = clean.shape[1:]
     if norm == "Linf":
-        change = generator.uniform(-eps, eps, clean.shape).astype(np.float32)
+        change = (eps * (2 * uniforms(keys, run, shape) - 1)).astype(np.float32)
     else:
-        change = np.float32(eps) * direction(generator.standard_normal(clean.shape, np.float32), norm)
+        change = np.float32(eps) * direction(normals(keys, run, shape), norm)
     return project(clean + change, clean, eps, norm)
 
 

@@ -194,6 +194,13 @@ def log_mean_probabilities(logits: npt.NDArray[np.floating]) -> Array64:
     return log_sum_exp(by_member, axis=1) - np.log(logits.shape[1])
 
 
+def margins_of(scores: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.float32]:
+    """Compute by how much the true class's score exceeds the best other one: [N, C] -> float32 [N]."""
+    rows, others = np.arange(len(labels)), scores.copy()
+    others[rows, labels] = -np.inf
+    return (scores[rows, labels] - others.max(axis=1)).astype(np.float32)
+
+
 def log_softmax(scores: Array64) -> Array64:
     """Compute log-probabilities along the last axis."""
     return scores - log_sum_exp(scores)[..., np.newaxis]

@@ -18,6 +18,7 @@ from ncen_tf.attack.losses import (
     through_log_mean_probabilities,
 )
 from ncen_tf.attack.objectives import Objective, RemainingExamples
+from ncen_tf.attack.randomness import image_keys
 from ncen_tf.base.settings import settings
 
 Averages = Literal["probabilities", "logits"]
@@ -44,6 +45,7 @@ class Mora(Attack):
 
     name: ClassVar[str] = "MORA"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
+    seeded_by_image: ClassVar[bool] = True
     steps: int = Field(default=100, gt=0, description="Number of gradient steps")
     share: float = Field(default=0.9, gt=0, le=1, description="Share of the reweighed members in the scores")
     averages: Averages = Field(
@@ -53,8 +55,8 @@ class Mora(Attack):
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         self.require_members(objective)
         remaining = RemainingExamples(objective, images, labels)
-        clean = images
-        x = previous = random_start(np.random.default_rng(seed), clean, self.eps, self.norm)
+        clean, keys = images, image_keys(images, self.name, seed)
+        x = previous = random_start(keys, 0, clean, self.eps, self.norm)
         for step in range(self.steps):
             _, gradients, kept = remaining.ascend(
                 x, lambda logits, rows: mora_loss(logits, labels[rows], self.share, self.averages)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ncen_tf.attack.attack import Array, Attack, Labels, sizes_of
-from ncen_tf.attack.losses import log_mean_probabilities
+from ncen_tf.attack.losses import Array64, log_mean_probabilities, margins_of
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.results import (
     SHOWN,
@@ -26,7 +26,7 @@ from ncen_tf.attack.results import (
     result_key,
     write_adversarials,
 )
-from ncen_tf.attack.suites import Suite
+from ncen_tf.attack.suites import NEAR, Suite
 from ncen_tf.attack.whole_pixels import round_adversarials
 from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import AttackResult
@@ -68,7 +68,8 @@ def run_suite(
     """Run every attack of a suite.
 
     In a cumulative suite an attack is run only on the examples that are classified correctly when clean and
-    under the attacks before it, at the same norm and eps.
+    under the attacks before it, at the same norm and eps; if it is one of ``suite.near_only``, only on those
+    whose margin these attacks have lowered to :data:`NEAR` of the clean image's or less.
 
     A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, and so
     are the finished batches of an unfinished one: the same call after an interruption goes on with the
@@ -95,7 +96,8 @@ def run_suite(
     """
     check_examples(target, images, labels)
     objective = Objective(target, suite.objective)
-    clean = predict(objective, images, suite.batch_size, "clean images")
+    clean_scores = score(objective, images, suite.batch_size, "clean images")
+    clean, clean_margins = clean_scores.argmax(axis=1).astype(np.int32), margins_of(clean_scores, labels)
     context: list[str | int] = [
         hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest(),
         suite.objective,
@@ -107,11 +109,15 @@ def run_suite(
             folder.mkdir(parents=True, exist_ok=True)
     results, resumed = [], 0
     correct: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
+    least: dict[tuple[str, float], Array] = {}
     left: dict[tuple[str, float], Array] = {}
     for attack in suite.attacks:
         chosen = correct.get(attack.threat_model, clean == labels)
+        margin = least.get(attack.threat_model, clean_margins)
         if not suite.cumulative:
             chosen = np.ones(len(images), bool)
+        elif attack in suite.near_only:
+            chosen = chosen & (margin <= NEAR * clean_margins)
         key = result_key(attack, target, [*context, hashlib.sha256(chosen.tobytes()).hexdigest()])
         saved = save_adversarials / result_file_name(attack, key) if save_adversarials else None
         files = AttackFiles(state_dir, attack, key)
@@ -127,7 +133,7 @@ def run_suite(
             adversarials, result = run_attack(
                 attack, objective, images[chosen], labels[chosen], size, seed, files, run_jobs
             )
-            result = result.among(chosen, clean)
+            result = result.among(chosen, clean, clean_margins)
             if saved is not None:
                 kept = left.get(attack.threat_model, images).copy()
                 kept[chosen] = adversarials
@@ -139,7 +145,9 @@ def run_suite(
                 )
                 write_adversarials(saved, SavedAdversarials(images, kept, labels, info))
             files.write_result(result)
-        correct[attack.threat_model] = chosen & (result.predictions == labels)
+        before = correct.get(attack.threat_model, clean == labels)
+        correct[attack.threat_model] = before & (result.predictions == labels)
+        least[attack.threat_model] = np.minimum(margin, result.margins)
         if kept is not None:
             left[attack.threat_model] = kept
         results.append(result)
@@ -161,9 +169,11 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     started = time.perf_counter()
     objective = Objective(target, "ensemble")
     clean = predict(objective, saved.images, batch_size, "clean images")
-    predictions = predict(objective, saved.adversarials, batch_size, "adversarial images")
+    scores = score(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
-    result = _measure(saved.info.settings, saved.images, saved.adversarials, predictions, (1.0, 0.0), seconds)
+    result = _measure(
+        saved.info.settings, saved.images, saved.adversarials, saved.labels, scores, (1.0, 0.0), seconds
+    )
     return SuiteResult(saved.labels, clean, [result], 0)
 
 
@@ -185,7 +195,7 @@ def run_attack(
         images: float32 [N, H, W, C] in [0, 1].
         labels: int32 [N].
         batch_size: Number of images at a time.
-        seed: Of the attack's random choices, with the batch's number.
+        seed: Of the attack's random choices, with the batch's number unless they are each image's own.
         files: Where batches that an earlier run finished are, and those of this one go; ``None`` keeps none.
         run_jobs: Attacks the batches elsewhere; ``None`` attacks them here.
 
@@ -206,7 +216,7 @@ def run_attack(
             number,
             images[indices],
             labels[indices],
-            int(np.random.default_rng([seed, number]).integers(2**31)),
+            seed if attack.seeded_by_image else int(np.random.default_rng([seed, number]).integers(2**31)),
         )
         for number, (_, indices) in enumerate(parts)
         if number not in done
@@ -228,14 +238,14 @@ def run_attack(
         adversarials = round_adversarials(attack, images, adversarials)
     _check_adversarials(attack, images, adversarials)
     started = time.perf_counter()
-    predictions = predict(objective, adversarials, batch_size, attack.label)
+    scores = score(objective, adversarials, batch_size, attack.label)
     seconds = time.perf_counter() - started + sum(batch.seconds for batch in batches)
     attacked = max(1, sum(len(indices) for _, indices in parts))
     passes = (
         sum(batch.queries for batch in batches) / attacked,
         sum(batch.gradients for batch in batches) / attacked,
     )
-    return adversarials, _measure(attack.settings(), images, adversarials, predictions, passes, seconds)
+    return adversarials, _measure(attack.settings(), images, adversarials, labels, scores, passes, seconds)
 
 
 def attack_batch(attack: Attack, objective: Objective, job: Job) -> AttackedBatch:
@@ -251,12 +261,17 @@ def attack_batch(attack: Attack, objective: Objective, job: Job) -> AttackedBatc
 
 
 def predict(objective: Objective, images: Array, batch_size: int, what: str) -> Labels:
-    """Predict the ensemble's classes: float32 [N, H, W, C] -> int32 [N].
+    """Predict the ensemble's classes: float32 [N, H, W, C] -> int32 [N]; see :func:`score`."""
+    return score(objective, images, batch_size, what).argmax(axis=1).astype(np.int32)
+
+
+def score(objective: Objective, images: Array, batch_size: int, what: str) -> Array64:
+    """Compute the ensemble's log-probabilities: float32 [N, H, W, C] -> float64 [N, classes].
 
     Raises:
         InputError: A logit is not finite; ``what`` names the images in the message.
     """
-    predictions = np.empty(len(images), np.int32)
+    found = np.empty((len(images), objective.target.classes))
     for start, (count, indices) in zip(
         range(0, len(images), batch_size),
         _batches(len(images), batch_size, objective.target.batch_statistics),
@@ -268,8 +283,8 @@ def predict(objective: Objective, images: Array, batch_size: int, what: str) -> 
                 f"{objective.target.description} gives NaN or infinite outputs on {what}: "
                 "nothing can be measured on it."
             )
-        predictions[start : start + count] = scores.argmax(axis=1)[:count]
-    return predictions
+        found[start : start + count] = scores[:count]
+    return found
 
 
 def check_examples(target: Target, images: Array, labels: Labels) -> None:
@@ -312,14 +327,25 @@ def _measure(
     settings: dict[str, object],
     images: Array,
     adversarials: Array,
-    predictions: Labels,
+    labels: Labels,
+    scores: Array64,
     passes: tuple[float, float],
     seconds: float,
 ) -> AttackResult:
     change = (adversarials - images).reshape(len(images), int(np.prod(images.shape[1:])))
     l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
-    attacked = np.ones(len(images), bool)
-    return AttackResult(settings, attacked, predictions, l2, linf, adversarials[:SHOWN], *passes, seconds)
+    return AttackResult(
+        settings=settings,
+        attacked=np.ones(len(images), bool),
+        predictions=scores.argmax(axis=1).astype(np.int32),
+        l2=l2,
+        linf=linf,
+        shown=adversarials[:SHOWN],
+        queries_per_image=passes[0],
+        gradients_per_image=passes[1],
+        seconds=seconds,
+        margins=margins_of(scores, labels),
+    )
 
 
 def _check_adversarials(attack: Attack, images: Array, adversarials: Array) -> None:

@@ -132,18 +132,29 @@ class AttackResult:
     """Forward passes for each image that was attacked."""
     gradients_per_image: float
     seconds: float
+    margins: npt.NDArray[np.float32]
+    """[N], log-probability of the true class less that of the best other one, for each adversarial image."""
 
-    def among(self, attacked: npt.NDArray[np.bool_], clean: npt.NDArray[np.int32]) -> "AttackResult":
+    def among(
+        self,
+        attacked: npt.NDArray[np.bool_],
+        clean: npt.NDArray[np.int32],
+        clean_margins: npt.NDArray[np.float32],
+    ) -> "AttackResult":
         """Make room for images that were not attacked.
 
         Args:
             attacked: bool [N], which of all the images these are.
             clean: int [N], the ensemble's class for each clean image.
+            clean_margins: [N], the margin of each clean image.
         """
-        predictions = clean.copy()
+        predictions, margins = clean.copy(), clean_margins.copy()
         l2, linf = np.zeros((2, len(clean)), np.float32)
         predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
-        return dataclasses.replace(self, attacked=attacked, predictions=predictions, l2=l2, linf=linf)
+        margins[attacked] = self.margins
+        return dataclasses.replace(
+            self, attacked=attacked, predictions=predictions, l2=l2, linf=linf, margins=margins
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.auto_pgd import AutoPgd, AutoPgdCrossEntropy, AutoPgdLogitRatio, checkpoints
 from ncen_tf.attack.iterative import random_start
 from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.randomness import image_keys
 from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target, mean_probabilities
 
 Array = npt.NDArray[np.float32]
@@ -97,14 +98,14 @@ def test_examples_that_remain_correct_are_moved_as_the_paper_says(
     found = attack(eps=eps, norm=norm, steps=STEPS)(
         Objective(target, "member_average"), images, labels, seed=3
     )
-    starts = random_start(np.random.default_rng(3), images, eps, norm)
+    starts = random_start(image_keys(images, f"{attack.name} {STEPS}", 3), 0, images, eps, norm)
     compared = halved = 0
     for image, label, start, ours in zip(images, labels, starts, found, strict=True):
         loss = loss_of(target, int(label))
         if mean_probabilities(target.logits64(ours.astype(float))).argmax() != label:
             continue
         best, halvings = follow_the_paper(loss, start.astype(float), image.astype(float), eps, norm, STEPS)
-        np.testing.assert_allclose(ours, best, atol=2e-3)
+        np.testing.assert_allclose(ours, best, atol=4e-3)
         compared, halved = compared + 1, halved + halvings
     assert compared >= 20
     assert halved >= 3 * compared
@@ -127,14 +128,14 @@ def test_the_authors_implementation_climbs_as_far(norm: Norm, eps: float, loss: 
         logits = torch.einsum("np,kpc->nkc", x.reshape(len(x), -1), torch.tensor(target.weights).float())
         return torch.log_softmax(logits, 2).logsumexp(1)
 
-    starts = random_start(np.random.default_rng(5), images, eps, norm)
+    attack = {"ce": AutoPgdCrossEntropy, "dlr": AutoPgdLogitRatio}[loss]
+    starts = random_start(image_keys(images, f"{attack.name} 100", 5), 0, images, eps, norm)
     theirs = base.APGDAttack(model, n_iter=100, norm=norm, eps=eps, loss=loss, device="cpu")
     x, y = torch.tensor(images), torch.tensor(labels).long()
     theirs.init_hyperparam(x)
     best, right, _, _ = theirs.attack_single_run(x, y, torch.tensor(starts))
-    attack = {"ce": AutoPgdCrossEntropy, "dlr": AutoPgdLogitRatio}[loss](eps=eps, norm=norm)
     objective = Objective(target, "ensemble")
-    found = attack(objective, images, labels, 5)
+    found = attack(eps=eps, norm=norm)(objective, images, labels, 5)
     ours_right = np.argmax(objective.log_probabilities(found), axis=1) == labels
     assert np.sum(ours_right != right.numpy()) <= 1
     both = ours_right & right.numpy()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ncen_tf.attack.attack import find_attack
+from ncen_tf.attack.attack import Norm, find_attack
 from ncen_tf.attack.auto_pgd import (
     AutoPgd,
     AutoPgdCrossEntropy,
@@ -15,6 +15,7 @@ from ncen_tf.attack.auto_pgd import (
     MeanLogitTransfer,
     MemberTransfer,
     likeliest_wrong_classes,
+    nearest_classes,
 )
 from ncen_tf.attack.cleverhans_attacks import BasicIterative
 from ncen_tf.attack.iterative import RestartedPgd
@@ -23,6 +24,7 @@ from ncen_tf.base.errors import InputError
 from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target, mean_probabilities
 
 Array = npt.NDArray[np.float32]
+Array64 = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int32]
 
 
@@ -80,7 +82,8 @@ def test_certainty_is_no_defence() -> None:
         RestartedPgd(eps=0.1, step_size=0.02, steps=20, restarts=1),
     ):
         broken, broken_certain = (passes(attack, t, images, labels)[2] for t in (plain, certain))
-        assert broken_certain == broken > 5 * by_naive
+        assert abs(broken_certain - broken) <= 1  # whose steps differ in the last digits
+        assert broken > 5 * by_naive
 
 
 def test_certainty_is_no_defence_against_zoo() -> None:
@@ -155,16 +158,46 @@ def test_target_classes_are_the_likeliest_wrong_ones() -> None:
         assert list(found) == sorted(wrong, key=lambda c: -row[c])
 
 
-def test_a_target_class_is_reached() -> None:
-    """Of three classes that could be reached, one is: the likeliest if only one may be tried."""
-    target = linear_target(members=2)
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_target_classes_are_the_nearest_ones(members: int, norm: Norm) -> None:
+    """By finite differences in float64, class by class; the boundaries of one linear member are exact."""
+    target = linear_target(members=members, classes=7, scale=1.0)
+    images, labels = images_and_predictions(target, 12)
+    objective = Objective(target, "ensemble")
+    ranked = nearest_classes(objective, images, labels, norm, 4)
+    assert (objective.queries, objective.gradients) == (12, 12 * 4)
+    likeliest = likeliest_wrong_classes(objective.log_probabilities(images), labels)[:, :4]
+
+    def margin(x: Array64, label: int, wrong: int) -> float:
+        probabilities = mean_probabilities(target.logits64(x))
+        return float(np.log(probabilities[label] / probabilities[wrong]))
+
+    for image, label, found, candidates in zip(images, labels, ranked, likeliest, strict=True):
+        x, distances = image.astype(float), {}
+        for wrong in candidates:
+            slope = [
+                (margin(x + step, label, wrong) - margin(x - step, label, wrong)) / 2e-6
+                for step in 1e-6 * np.eye(12).reshape(12, 4, 3, 1)
+            ]
+            length = np.linalg.norm(slope, 1 if norm == "Linf" else 2)
+            distances[wrong] = margin(x, label, wrong) / length
+        assert list(found) == sorted(candidates, key=lambda wrong: distances[wrong])
+        if members == 1 and norm == "L2":
+            away = (target.weights[0][:, label] - target.weights[0][:, found[0]]).reshape(4, 3, 1)
+            on_boundary = x - distances[found[0]] * away / np.linalg.norm(away)
+            assert margin(on_boundary, label, found[0]) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_nearest_target_class_is_reached() -> None:
+    target = linear_target(members=1)
     images, labels = images_and_predictions(target, 40)
     objective = Objective(target, "ensemble")
-    wanted = likeliest_wrong_classes(np.array(objective.log_probabilities(images)), labels)[:, 0]
-    attack = AutoPgdTargeted(eps=0.3, steps=30, targets=1)
-    found = attack(objective, images, labels, 0)
-    reached = np.argmax(objective.log_probabilities(found), axis=1)
-    assert np.mean(reached == wanted) > 0.8
+    wanted = nearest_classes(objective, images, labels, "Linf", 4)[:, 0]
+    objective.gradients = 0
+    found = AutoPgdTargeted(eps=0.3, steps=30, targets=1)(objective, images, labels, 0)
+    assert objective.gradients <= 40 * (4 + 30)
+    assert np.mean(np.argmax(objective.log_probabilities(found), axis=1) == wanted) > 0.8
 
 
 @pytest.mark.parametrize(("attack", "least"), [(AutoPgdLogitRatio, 3), (AutoPgdTargeted, 4)])

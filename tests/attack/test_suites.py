@@ -100,7 +100,7 @@ def test_a_wrong_file_names_itself_and_the_entry(content: str, says: str, tmp_pa
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="known are paper, released, strict, blackbox, quick"):
+    with pytest.raises(InputError, match="known are paper, released, strict, screen, blackbox, quick"):
         load_suite("papr", GREY)
     with pytest.raises(InputError, match="cannot be read"):
         load_suite(str(tmp_path / "none.toml"), GREY)
@@ -119,20 +119,19 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 def test_both_norms_have_the_same_attacks(image_shape: ImageShape, radii: dict[str, float]) -> None:
     suite = load_suite("strict", image_shape)
     for norm, eps in radii.items():
-        settings = {s["attack"]: s for s in (a.settings() for a in suite.attacks) if s["norm"] == norm}
-        assert list(settings) == [
-            "MI-FGSM", "APGD-CE", "APGD-DLR", "Transfer-mean-logit", "Transfer-members", "PGD-restarts",
-            "APGD-T", "Square",
+        attacks = [attack for attack in suite.attacks if attack.norm == norm]
+        assert {attack.eps for attack in attacks} == {eps}
+        assert [(attack.name, attack in suite.near_only) for attack in attacks] == [
+            ("MI-FGSM", False), ("APGD-CE", False), ("APGD-DLR", False), ("Transfer-mean-logit", True),
+            ("APGD-DLR", True), ("APGD-T", True), ("Square", False), ("Square", True),
         ]  # fmt: skip
-        assert {s["eps"] for s in settings.values()} == {eps}
-        for name in ("APGD-CE", "APGD-DLR", "Transfer-mean-logit", "Transfer-members", "APGD-T"):
-            assert (settings[name]["steps"], settings[name]["restarts"]) == (100, 1)
-        assert settings["APGD-T"]["targets"] == 9
-        assert settings["Square"]["queries"] == 5000
-        pgd, momentum = settings["PGD-restarts"], settings["MI-FGSM"]
-        assert (pgd["steps"], pgd["restarts"], pgd["step_size"]) == (50, 10, eps / 4)
+        momentum, *auto, targeted, short, long = [attack.settings() for attack in attacks]
         assert (momentum["steps"], momentum["step_size"], momentum["decay"]) == (10, eps / 10, 1.0)
+        assert [each["steps"] for each in auto] == [50, 50, 100, 100]
+        assert (targeted["steps"], targeted["targets"]) == (100, 5)
+        assert (short["queries"], long["queries"]) == (300, 5000)
     assert len(suite.attacks) == 16
+    assert (suite.protocol, load_suite("paper", image_shape).protocol) == ("strict 2", "paper")
 
 
 def test_a_bound_of_the_user_replaces_all_of_a_suite(tmp_path: Path) -> None:
@@ -179,8 +178,8 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     assert l2.check_gradients
     assert (linf.gradient_check_eps(), l2.gradient_check_eps()) == (8 / 255, None)
     assert l2.comparable_threat_models() == [("L2", 0.5)]
-    assert "Transfer-members" not in [a.name for a in suite.with_choices(members=1).attacks]
-    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-1]})  # without Square
+    assert "Transfer-mean-logit" not in [a.name for a in suite.with_choices(members=1).attacks]
+    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-2]})  # without Square
     with pytest.raises(
         InputError, match="`check_gradients` needs a gradient attack in Linf, or attacks with"
     ):

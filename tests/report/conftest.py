@@ -28,7 +28,9 @@ def outcome(name: str, norm: str, eps: float, predictions: Any, **changes: Any) 
     settings = {"attack": name, "norm": norm, "eps": eps, "steps": 2}
     sizes, shown = np.arange(10, dtype=np.float32), np.full((2, 4, 4, 1), 0.75, np.float32)
     predictions = np.asarray(predictions, np.int32)
-    result = AttackResult(settings, np.ones(10, bool), predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5)
+    result = AttackResult(
+        settings, np.ones(10, bool), predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5, sizes
+    )
     return dataclasses.replace(result, **changes)
 
 
