@@ -106,7 +106,7 @@ def test_certainty_is_no_defence_against_zoo() -> None:
         (AutoPgdCrossEntropy(eps=1e-4, steps=7), 7),
         (AutoPgdCrossEntropy(eps=1e-4, steps=1), 1),
         (AutoPgdLogitRatio(eps=1e-4, steps=7, restarts=2), 14),
-        (AutoPgdTargeted(eps=1e-4, steps=7, targets=2), 14),
+        (AutoPgdTargeted(eps=1e-4, steps=7, targets=2), 18),  # 4 to rank the classes
         (AutoPgdTargeted(eps=1e-4, steps=7), 28),  # there are 4 wrong classes
         (MeanLogitTransfer(eps=1e-4, steps=7), 7),
         (MemberTransfer(eps=1e-4, steps=7), 21),
@@ -120,7 +120,8 @@ def test_what_cannot_be_broken_costs_the_whole_budget(attack: AutoPgd | Restarte
     sure = scores[:, -1] > scores[:, -2] + 0.2
     queries, found, broken = passes(attack, target, images[sure], labels[sure])
     assert (found, broken) == (gradients, 0)
-    assert gradients < queries <= gradients + gradients / 7 + 1  # the last image of each run is shown too
+    # The last image of each run is shown too; ranking classes takes several gradients of one image.
+    assert gradients - 4 < queries <= gradients + gradients / 7 + 1
 
 
 def test_members_and_their_mean_are_attacked_on_their_own_losses() -> None:
