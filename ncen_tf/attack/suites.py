@@ -172,6 +172,7 @@ def _strict(radii: Radii) -> dict[Attack, bool]:
             (MomentumIterative(eps=eps, norm=norm, steps=10, step_size=eps / 10, decay=1.0), False),
             (AutoPgdCrossEntropy(eps=eps, norm=norm, steps=50), False),
             (AutoPgdLogitRatio(eps=eps, norm=norm, steps=50), False),
+            (AutoPgdCrossEntropy(eps=eps, norm=norm), True),
             (MeanLogitTransfer(eps=eps, norm=norm), True),
             (AutoPgdLogitRatio(eps=eps, norm=norm), True),
             (AutoPgdTargeted(eps=eps, norm=norm, targets=5), True),
