@@ -6,6 +6,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from ncen_tf.ensembles import batch_norm
 from ncen_tf.ensembles.batch_norm import BatchNorm
 
 SHAPES = [(8, 6, 5, 3), (16, 4), (3, 7, 2), (9, 1, 1, 70)]
@@ -59,6 +60,16 @@ def test_float32_derivatives_match_the_formula_in_float64(graph: bool, shape: tu
         np.testing.assert_allclose(found[name], value, atol=3e-5 * np.abs(value).max(), err_msg=name)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_operations_that_stand_in_for_a_slow_kernel_match_the_formula(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_norm, "FORWARD_KERNEL_IS_SLOW", not batch_norm.FORWARD_KERNEL_IS_SLOW)
+    expected, found = (derivatives(dtype, shape, True) for dtype in ("float64", "float32"))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, atol=3e-5 * np.abs(value).max(), err_msg=name)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_bfloat16_derivatives_match_the_formula_in_float64(training: bool) -> None:
     shape = (32, 8, 8, 4)
@@ -68,7 +79,9 @@ def test_bfloat16_derivatives_match_the_formula_in_float64(training: bool) -> No
         assert error < 0.03, f"{name}: {error}"
 
 
-def test_a_batch_of_one_value_is_its_mean() -> None:
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_batch_of_one_value_is_its_mean(slow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_norm, "FORWARD_KERNEL_IS_SLOW", slow)
     layer = layer_of("float32", 4)
     normalized = layer(tf.constant([[1.0, -2.0, 1e6, 0.0]]), training=True)
     np.testing.assert_allclose(normalized[0], layer.beta.numpy(), atol=1e-6)
