@@ -19,8 +19,8 @@ from tests.onnx_grad.graphs import KERNEL, RELU, branches, build, node
         ([node("Relu", "x", "y", domain="com.example")], r"com\.example\.Relu"),
         ([node("Clip", "x low", "y"), node("ReduceMin", "x", "low", keepdims=0)][::-1], "input 1"),
         ([node("Compress", "x k", "y", axis=0)], "Compress"),
-        ([node("LpPool", "x", "y", kernel_shape=[2], ceil_mode=1)], "LpPool .* ceil_mode"),
-        ([node("LpPool", "x", "y", kernel_shape=[2], dilations=[2])], "LpPool .* dilations"),
+        ([node("LpPool", "x", "y", kernel_shape=[2, 2], ceil_mode=1)], "LpPool .* ceil_mode"),
+        ([node("LpPool", "x", "y", kernel_shape=[2, 2], dilations=[2, 2])], "LpPool .* dilations"),
         (
             [
                 node("QuantizeLinear", "x scale zero", "q"),
