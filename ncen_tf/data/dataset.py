@@ -32,6 +32,14 @@ IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
 }
 
 
+def unknown_source(source: object) -> str:
+    """Write the error message for what is no dataset."""
+    return (
+        f"`dataset` must be a name of tensorflow-datasets ({', '.join(CLASS_NAMES)}, cifar100, ...), a "
+        f"folder of images, a CSV or an .npz file; {str(source)!r} is none and does not exist."
+    )
+
+
 @dataclass(frozen=True)
 class Split:
     """Labelled images.

@@ -9,6 +9,7 @@ import numpy as np
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.data.image_files import SUFFIXES, read_images
+from ncen_tf.data.sizing import Sizing
 
 logger = logging.getLogger(__name__)
 
@@ -18,38 +19,55 @@ _NAME_COLUMNS, _LABEL_COLUMNS = ("name", "filename", "file", "path", "image"), (
 Labelled = list[tuple[Path, str]]
 
 
-def read_folder(
-    source: Path, image_size: tuple[int, int] | None = None, classes: tuple[str, ...] | None = None
-) -> Split:
-    """Read images in a folder of class folders, in a folder with ``labels.csv``, or listed in a CSV.
+def list_images(source: Path) -> tuple[Labelled, tuple[str, ...]]:
+    """List the images in a folder of class folders, in a folder with ``labels.csv``, or listed in a CSV.
 
-    The files are read in an order that is shuffled with a fixed seed, so that the first ones are a sample.
+    The order is shuffled with a fixed seed, so that the first files are a sample.
 
     Args:
         source: The folder, or the CSV, whose names are relative to its folder.
-        image_size: (height, width) that images are resized and cut to.
-        classes: Names of the classes, in the order of their numbers; alphabetical by default.
+
+    Returns:
+        Files with the names of their classes; and the names of all classes, in alphabetical order. Names that
+        are all numbers are in numeric order; in a CSV, they are class numbers and kept as they are.
 
     Raises:
-        InputError: There is no image, fewer than two classes, or a class that ``classes`` does not name.
+        InputError: There is no image, or the CSV cannot be read.
     """
     table = source if source.is_file() else source / LABELS
     labelled = _read_csv(table) if table.is_file() else _list_class_folders(source)
     found = sorted({name for _, name in labelled})
-    if classes is None and all(name.isdecimal() for name in found) and table.is_file():
-        classes = tuple(str(number) for number in range(max(map(int, found)) + 1))
-    names = classes or tuple(found)
-    unknown = [name for name in found if name not in names]
-    if unknown:
-        raise InputError(f"{source} has images of {unknown[0]!r}, which `classes` does not name.")
-    if len(names) < 2:
-        raise InputError(f"{source} has images of one class only, {found[0]!r}: a classifier needs two.")
+    if all(name.isdecimal() for name in found):
+        found.sort(key=int)
+        if table.is_file():
+            found = [str(number) for number in range(int(found[-1]) + 1)]
     order = np.random.default_rng(0).permutation(len(labelled))
-    files = [labelled[index][0] for index in order]
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers[labelled[index][1]] for index in order], np.int32)
-    images, read = read_images(files, image_size)
-    return Split(images, labels[read], source.resolve().stem, names)
+    return [labelled[index] for index in order], tuple(found)
+
+
+def read_labelled(
+    labelled: Labelled, classes: tuple[str, ...], sizing: Sizing, name: str, limit: int | None = None
+) -> Split:
+    """Read listed images.
+
+    Args:
+        labelled: Files and names of their classes.
+        classes: Names of the classes, in the order of their numbers.
+        sizing: The size that images are brought to.
+        name: Name of the dataset.
+        limit: Number of files to read; ``None`` for all.
+
+    Raises:
+        InputError: No file can be read, sizes differ, the memory is too small, or a class is not in
+            ``classes``.
+    """
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = next((label for _, label in labelled if label not in numbers), None)
+    if unknown is not None:
+        raise InputError(f"{name} has test images of {unknown!r} and no training images.")
+    images, read = read_images([file for file, _ in labelled[:limit]], sizing)
+    labels = np.array([numbers[labelled[index][1]] for index in read], np.int32)
+    return Split(images, labels, name, classes)
 
 
 def read_classes(file: Path) -> tuple[str, ...]:

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.memory import require_memory
+from ncen_tf.data.sizing import Sizing
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +23,7 @@ _NAMED = 5
 Pixels = npt.NDArray[np.uint8]
 
 
-def read_images(
-    files: Sequence[Path], image_size: tuple[int, int] | None = None
-) -> tuple[Pixels, npt.NDArray[np.intp]]:
+def read_images(files: Sequence[Path], sizing: Sizing) -> tuple[Pixels, npt.NDArray[np.intp]]:
     """Decode image files to one array; those that cannot be read or are animated are named in a warning.
 
     Images are grey (one channel) if all files are, otherwise colour: grey files then fill three channels.
@@ -32,14 +32,13 @@ def read_images(
 
     Args:
         files: Paths of the files.
-        image_size: (height, width). Images are resized, with antialiasing, so that they just cover it, and
-            cut at the centre. ``None`` keeps the files' size, which must be the same for all.
+        sizing: The size that images are brought to; without one, all files must have the same.
 
     Returns:
         uint8 [N, H, W, C], and the indices of the N files that were read.
 
     Raises:
-        InputError: No file can be read, or sizes differ without ``image_size``.
+        InputError: No file can be read, sizes differ without a size, or there is too little memory.
     """
     images, read, skipped = [], [], []
     for index, file in enumerate(files):
@@ -48,7 +47,10 @@ def read_images(
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             skipped.append(f"{file} ({' '.join(str(error).split())[:100]})")
             continue
-        images.append(image if image_size is None else _cover(image, image_size))
+        images.append(sizing.fit(image))
+        if len(images) == 1:
+            size = images[0].height, images[0].width, len(image.getbands())
+            require_memory(len(files), size)
         read.append(index)
     if skipped:
         more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
@@ -96,9 +98,3 @@ def _as_8_bits(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert(mode)
-
-
-def _cover(image: Image.Image, image_size: tuple[int, int]) -> Image.Image:
-    """Resize so that the image just covers (height, width), and cut at the centre."""
-    height, width = image_size
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)

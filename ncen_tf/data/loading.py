@@ -1,32 +1,32 @@
-"""Datasets by name, from a folder, a CSV, an ``.npz`` file or arrays."""
+"""Datasets in memory, read from a name, files or arrays."""
 
 import logging
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.settings import Settings
-from ncen_tf.data.archives import read_npz
-from ncen_tf.data.dataset import CLASS_NAMES, IMAGE_SHAPES, Dataset, Split
-from ncen_tf.data.folders import read_classes, read_folder
+from ncen_tf.data.dataset import IMAGE_SHAPES, Dataset, Split
+from ncen_tf.data.folders import read_classes
+from ncen_tf.data.sizing import Resize, Sizing
+from ncen_tf.data.sources import open_source
 
 logger = logging.getLogger(__name__)
 
 TEST_FRACTION = 0.2
-_TESTS = ("test", "val")
 
 
 def load_data(
-    source: str | Path | tuple[npt.NDArray[Any], npt.NDArray[Any]],
+    source: Any,
     *,
     data_dir: Path | str | None = None,
     archive_dir: Path | str | None = None,
+    split: tuple[str, ...] = (),
     image_size: tuple[int, ...] = (),
+    resize: Resize = "antialias",
+    crop_fraction: float = 1.0,
     classes: Path | str | None = None,
     test_fraction: float | None = None,
     train_examples: int | None = None,
@@ -36,20 +36,26 @@ def load_data(
 
     FashionMNIST and CIFAR-10 are looked for in this order: prepared by tensorflow-datasets in ``data_dir``;
     the original archives in ``archive_dir``, which are checked against the checksums of tensorflow-datasets
-    and prepared once; the download of tensorflow-datasets. ``fashion_mnist_sample`` is part of this package.
+    and prepared once; the download of tensorflow-datasets. Its other datasets must be prepared.
 
     Args:
-        source: ``fashion_mnist``, ``cifar10``, or ``fashion_mnist_sample``: the first 6,000 training and
-            1,000 test images of FashionMNIST, class-balanced. Or images of your own: a folder of class
-            folders, a folder with ``train`` and ``test`` (or ``val``) folders of those, a folder with
-            ``labels.csv``, the path of such a file, an ``.npz`` file with ``images`` and ``labels``, or a
-            pair of such arrays.
+        source: ``fashion_mnist``, ``cifar10``, or another image classification dataset of tensorflow-datasets
+            (``cifar100``, ``name/config``, or the folder with its files); ``fashion_mnist_sample``, the first
+            6,000 training and 1,000 test images of FashionMNIST, class-balanced. Or images of your own: a
+            folder of class folders, a folder with ``train`` and ``test`` (or ``val``) folders of those, a
+            folder with ``labels.csv``, the path of such a file, an ``.npz`` file, a pair of arrays of images
+            and labels, two such pairs to train and test on, or a ``tf.data.Dataset`` of images and labels.
         data_dir: Folder of tensorflow-datasets; its default folder if ``None``.
         archive_dir: Folder with the archives as their authors publish them. Those of Debian's package
             ``dataset-fashion-mnist`` are found without it.
-        image_size: (height, width), or one number for both, that image files are resized and cut to.
+        split: Splits of tensorflow-datasets, such as ``("train[:80%]", "train[80%:]")`` to train and test on,
+            or one that is divided by ``test_fraction``; by default ``train``, and ``test`` or ``validation``.
+        image_size: (height, width), or one number for both, that images are resized and cut to.
+        resize: Interpolation. ``antialias`` is bilinear with antialiasing, as in PIL and torchvision,
+            ``antialias_bicubic`` its cubic form; ``bilinear`` and ``bicubic`` have none, as tf.image.resize.
+        crop_fraction: Share of height and width that is kept at the centre; 0.875 is 224 of 256 pixels.
         classes: File with the name of a class in each line, in the order of a model's outputs; by default the
-            classes of files are in alphabetical order.
+            classes of files are in alphabetical order, or in numeric order if all are numbers.
         test_fraction: Share of each class that is held out as test images, in (0, 1], where the source has no
             test images of its own; 0.2 by default. With 1, all images are test images.
         train_examples: Keep the first images of each class, this many in all; ``None`` keeps all images.
@@ -68,14 +74,30 @@ def load_data(
         >>> len(own.train), len(own.test)
         (160, 40)
     """
-    if isinstance(source, str) and source in CLASS_NAMES:
-        if image_size or classes or test_fraction is not None:
-            raise InputError(
-                f"`image_size`, `classes` and `test_fraction` are for images of your own, not for {source}."
-            )
-        train, test, origin = _read_named(source, data_dir, archive_dir)
+    opened = open_source(
+        source,
+        Sizing(image_size=image_size, resize=resize, crop_fraction=crop_fraction),
+        Path(data_dir) if data_dir else None,
+        Path(archive_dir) if archive_dir else None,
+        split,
+    )
+    named = read_classes(Path(classes)) if classes else None
+    origin, test = opened.origin, opened.test(None)
+    if opened.train is None:
+        fraction = TEST_FRACTION if test_fraction is None else test_fraction
+        train, test = hold_out(_with_classes(test, named or test.class_names), fraction)
+        origin = f"{origin}, {fraction:.0%} of each class held out for testing"
     else:
-        train, test, origin = _read_own(source, image_size, classes, test_fraction)
+        if test_fraction is not None:
+            raise InputError(f"{test.name} has test images of its own: leave `test_fraction` out.")
+        train = opened.train(None)
+        class_names = named or max(train.class_names, test.class_names, key=len)
+        train, test = (_with_classes(part, class_names) for part in (train, test))
+        if train.images.shape[1:] != test.images.shape[1:]:
+            raise InputError(
+                f"{test.name} has training images of shape {train.images.shape[1:]} and test images of shape "
+                f"{test.images.shape[1:]}: set `image_size`, and use one kind of images, grey or colour."
+            )
     if train_examples is not None:
         train = train.sample(train_examples)
     if test_examples is not None:
@@ -112,97 +134,37 @@ def hold_out(split: Split, test_fraction: float) -> tuple[Split, Split]:
     return split[np.flatnonzero(~tested)], split[np.flatnonzero(tested)]
 
 
-def _read_own(
-    source: str | Path | tuple[npt.NDArray[Any], npt.NDArray[Any]],
-    image_size: tuple[int, ...],
-    classes: Path | str | None,
-    test_fraction: float | None,
-) -> tuple[Split, Split, str]:
-    names = read_classes(Path(classes)) if classes else None
-    size = _two_numbers(image_size)
-    whole: Split | None = None
-    if isinstance(source, tuple):
-        whole, origin = Split(*source, class_names=names or ()), "arrays"
-    else:
-        path = Path(source)
-        if not path.exists():
-            raise InputError(
-                f"`dataset` must be one of {', '.join(CLASS_NAMES)}, a folder of images, a CSV or an .npz "
-                f"file; {str(source)!r} is none and does not exist."
-            )
-        origin = f"read from {path}"
-        tests = [path / name for name in _TESTS if (path / name).is_dir()]
-        if path.is_dir() and (path / "train").is_dir() and tests:
-            train = read_folder(path / "train", size, names)
-            test = read_folder(tests[0], size, names or train.class_names)
-            if train.images.shape[1:] != test.images.shape[1:]:
-                raise InputError(
-                    f"{path / 'train'} has images of shape {train.images.shape[1:]}, {tests[0]} of "
-                    f"{test.images.shape[1:]}: set `image_size`, and use one kind of images, grey or colour."
-                )
-            if test_fraction is not None:
-                raise InputError(f"{path} has test images of its own: leave `test_fraction` out.")
-            name = path.resolve().name
-            return (
-                Split(train.images, train.labels, name, train.class_names),
-                Split(test.images, test.labels, name, train.class_names),
-                origin,
-            )
-        if path.suffix == ".npz":
-            if size:
-                raise InputError("`image_size` is for image files, not for an .npz file.")
-            whole = read_npz(path, names)
-        else:
-            whole = read_folder(path, size, names)
-    if len(whole.class_names) < 2:
-        raise InputError(f"{origin} has images of one class only: a classifier needs two.")
-    fraction = TEST_FRACTION if test_fraction is None else test_fraction
-    return *hold_out(whole, fraction), f"{origin}, {fraction:.0%} of each class held out for testing"
-
-
-def _read_named(
-    name: str, data_dir: Path | str | None, archive_dir: Path | str | None
-) -> tuple[Split, Split, str]:
-    if name == "fashion_mnist_sample":
-        file = resources.files("ncen_tf.data") / name / "images.npz"
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {
-                split: (stored[f"{split}_images"][..., np.newaxis], stored[f"{split}_labels"])
-                for split in ("train", "test")
-            }
-        origin = "embedded in the package"
-    else:
-        # tensorflow-datasets takes a second to import, and only these datasets need it.
-        from ncen_tf.data.prepared import read_prepared
-
-        arrays, origin = read_prepared(
-            name,
-            IMAGE_SHAPES[name],
-            Path(data_dir) if data_dir else None,
-            Path(archive_dir) if archive_dir else None,
+def _with_classes(split: Split, class_names: tuple[str, ...]) -> Split:
+    """Number the classes as ``class_names`` does; names of classes that are only numbers are replaced."""
+    if len(class_names) < 2:
+        raise InputError(
+            f"{split.name} has images of one class only, {class_names[0]!r}: a classifier needs two."
         )
-    train, test = (Split(*arrays[split], name, CLASS_NAMES[name]) for split in ("train", "test"))
-    return train, test, origin
+    old = split.class_names
+    if old == class_names:
+        return split
+    if old == tuple(map(str, range(len(old)))) and not set(old) & set(class_names):
+        return Split(split.images, split.labels, split.name, class_names)
+    used = set(split.labels.tolist())
+    unknown = [name for number, name in enumerate(old) if number in used and name not in class_names]
+    if unknown:
+        raise InputError(f"{split.name} has images of {unknown[0]!r}, which `classes` does not name.")
+    numbers = np.array([class_names.index(name) if name in class_names else -1 for name in old])
+    return Split(split.images, numbers[split.labels], split.name, class_names)
 
 
-def _two_numbers(image_size: tuple[int, ...]) -> tuple[int, int] | None:
-    if not image_size:
-        return None
-    if len(image_size) > 2 or min(image_size) < 1:
-        raise InputError(f"`image_size` must be one or two numbers above 0, got {list(image_size)}.")
-    return image_size[0], image_size[-1]
-
-
-class SourceSettings(Settings):
+class SourceSettings(Sizing):
     """What decides the images that a program reads."""
 
     dataset: str = Field(
         default="fashion_mnist",
-        description="Name of the dataset (fashion_mnist, fashion_mnist_sample, cifar10), or path of a folder "
-        "of class folders, a CSV of names and labels, or an .npz file",
+        description="Name of a dataset of tensorflow-datasets (fashion_mnist, cifar10, cifar100, ...), or "
+        "path of a folder of class folders, a CSV of names and labels, or an .npz file",
     )
-    image_size: tuple[int, ...] = Field(
-        default=(), description="Height and width, or one number for both, that image files are brought to"
+    split: tuple[str, ...] = Field(
+        default=(),
+        description="Splits of tensorflow-datasets to train and test on, or one (default: train, and test or "
+        "validation)",
     )
     classes: Path | None = Field(
         default=None, description="File of class names, one a line, in the order of the model's outputs"
@@ -211,12 +173,13 @@ class SourceSettings(Settings):
         default=None,
         gt=0,
         le=1,
-        description="Share of your own images held out for testing (default: 0.2 to train, all to attack)",
+        description="Share of images without test images of their own that is held out for testing (default: "
+        "0.2 to train, all to attack)",
     )
 
     def source_arguments(self) -> dict[str, Any]:
         """Return these settings as arguments of :func:`load_data`."""
-        names = ("image_size", "classes", "test_fraction")
+        names = SourceSettings.model_fields.keys() - {"dataset"}
         return {"source": self.dataset} | {name: getattr(self, name) for name in names}
 
 
@@ -242,7 +205,21 @@ class DataFlags(SourceSettings):
 
     def load_test(self, examples: int | None = None) -> Split:
         """Read the test images; all images of a source without them, unless ``test_fraction`` is given."""
-        own = self.dataset not in CLASS_NAMES and not (Path(self.dataset) / "train").is_dir()
-        if own and self.test_fraction is None:
-            return self.model_copy(update={"test_fraction": 1.0}).load(test_examples=examples).test
-        return self.load(test_examples=examples).test
+        if self.test_fraction is not None:
+            return self.load(test_examples=examples).test
+        test = open_source(self.dataset, self, self.data_dir, self.archive_dir, self.split).test(None)
+        test = _with_classes(test, read_classes(self.classes) if self.classes else test.class_names)
+        return test if examples is None else test.sample(examples)
+
+
+def image_shape_of(settings: SourceSettings, data_dir: Path | None = None) -> tuple[int, int, int]:
+    """Return (height, width, channels) of a dataset, from its first image.
+
+    Raises:
+        InputError: The dataset is not there.
+    """
+    if settings.dataset in IMAGE_SHAPES and not settings.image_size:
+        return IMAGE_SHAPES[settings.dataset]
+    opened = open_source(settings.dataset, settings, data_dir, None, settings.split)
+    height, width, channels = opened.test(1).images.shape[1:]
+    return height, width, channels

@@ -1,4 +1,4 @@
-"""Datasets of tensorflow-datasets: read where prepared, otherwise prepared from archives or a download."""
+"""FashionMNIST and CIFAR-10, prepared for tensorflow-datasets from archives or a download."""
 
 import contextlib
 import logging
@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
-import numpy.typing as npt
 import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
@@ -35,58 +33,26 @@ ARCHIVE_NAMES = {
 _ORIGINAL_MTIME = {"train": 0x59A7E9DE, "t10k": 0x59A7E9F3}
 _FNAME_FLAG = 0x08
 
-Arrays = dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]]
+PREPARED = "prepared by tensorflow-datasets"
 
 
-def read_prepared(
-    name: str, image_shape: tuple[int, int, int], data_dir: Path | None, archive_dir: Path | None
-) -> tuple[Arrays, str]:
-    """Read a dataset of tensorflow-datasets, preparing it first if needed.
+def ensure_prepared(name: str, data_dir: Path | None, archive_dir: Path | None) -> str:
+    """Prepare FashionMNIST or CIFAR-10 where they are not.
 
     Args:
         name: ``fashion_mnist`` or ``cifar10``.
-        image_shape: (height, width, channels) that its images must have.
         data_dir: Folder of tensorflow-datasets; its default folder if ``None``.
         archive_dir: Folder with the original archives; ``None`` looks where Debian installs them.
 
     Returns:
-        Images uint8 [N, H, W, C] and labels int32 [N] of the splits ``train`` and ``test``, and the kind of
-        source they came from.
+        The kind of source that it was prepared from.
 
     Raises:
-        InputError: No source has the dataset, an archive is not the original, or what is prepared is damaged.
+        InputError: No source has the dataset, or an archive is not the original.
     """
-    try:
-        builder, source = _prepared_builder(name, data_dir, archive_dir)
-        return {split: _read_split(builder, split, image_shape) for split in ("train", "test")}, source
-    except (InputError, OSError, ImportError, MemoryError):
-        raise
-    except Exception as error:  # tensorflow-datasets has no common class of errors for damaged files.
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise InputError(
-            f"{name} in {data_dir or 'the default `data_dir`'} is damaged ({what}): remove its folder there, "
-            "so that it is prepared again."
-        ) from error
-
-
-def _read_split(
-    builder: Any, split: str, image_shape: tuple[int, int, int]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
-    arrays = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, shuffle_files=False))
-    images, labels = arrays["image"], arrays["label"].astype(np.int32)
-    if images.dtype != np.uint8 or images.shape != (len(labels), *image_shape) or not len(labels):
-        raise ValueError(f"images of shape {images.shape}")
-    if labels.min() < 0 or labels.max() >= builder.info.features["label"].num_classes:
-        raise ValueError("labels of no class")
-    return images, labels
-
-
-def _prepared_builder(name: str, data_dir: Path | None, archive_dir: Path | None) -> tuple[Any, str]:
-    tfds.disable_progress_bar()
     builder = tfds.builder(name, data_dir=data_dir)
     if builder.is_prepared():
-        logger.info("Reading %s from %s", name, builder.data_path)
-        return builder, "prepared by tensorflow-datasets"
+        return PREPARED
     with _lock(Path(builder.data_path).parents[1], name):
         return _prepare(name, data_dir, archive_dir)
 
@@ -105,15 +71,16 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _prepare(name: str, data_dir: Path | None, archive_dir: Path | None) -> tuple[Any, str]:
+def _prepare(name: str, data_dir: Path | None, archive_dir: Path | None) -> str:
+    tfds.disable_progress_bar()
     builder = tfds.builder(name, data_dir=data_dir)
     if builder.is_prepared():  # Another process prepared it while this one waited for the lock.
-        return builder, "prepared by tensorflow-datasets"
+        return PREPARED
     archives = _find_archives(name, archive_dir)
     if archives:
         logger.info("Preparing %s from the archives in %s", name, archives)
         _prepare_from_archives(builder, name, archives)
-        return builder, "official archives"
+        return "official archives"
     logger.info("Downloading %s", name)
     try:
         # tensorflow-datasets retries for minutes; one plain request tells whether there is a network.
@@ -128,7 +95,7 @@ def _prepare(name: str, data_dir: Path | None, archive_dir: Path | None) -> tupl
             f"{', '.join(ARCHIVE_NAMES[name])} ({looked}), or connect this machine to the network for "
             f"the download ({type(error).__name__})."
         ) from error
-    return builder, "downloaded by tensorflow-datasets"
+    return "downloaded by tensorflow-datasets"
 
 
 def _find_archives(name: str, archive_dir: Path | None) -> Path | None:

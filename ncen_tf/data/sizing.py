@@ -1,0 +1,80 @@
+"""Images brought to one size: what is kept of them, and how pixels are interpolated."""
+
+from typing import Literal, Self
+
+import numpy as np
+from PIL import Image
+from pydantic import Field, field_validator, model_validator
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.base.settings import Settings
+from ncen_tf.data.dataset import Images
+
+Resize = Literal["antialias", "antialias_bicubic", "bilinear", "bicubic"]
+
+_FILTERS = {
+    "antialias": Image.Resampling.BILINEAR,
+    "antialias_bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class Sizing(Settings):
+    """How images are brought to one size; without ``image_size`` they are left as they are.
+
+    The largest part at the centre that has the proportions of ``image_size`` is taken, ``crop_fraction`` of
+    it kept, and interpolated.
+    """
+
+    image_size: tuple[int, ...] = Field(
+        default=(), description="Height and width, or one number for both, that images are brought to"
+    )
+    resize: Resize = Field(
+        default="antialias",
+        description="Interpolation: antialias is bilinear with antialiasing, as in PIL and torchvision; "
+        "bilinear and bicubic have none, as in tf.image.resize and OpenCV",
+    )
+    crop_fraction: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Share of height and width that is kept at the centre: 0.875 is 224 of 256 pixels",
+    )
+
+    @field_validator("image_size")
+    @classmethod
+    def _check_size(cls, image_size: tuple[int, ...]) -> tuple[int, ...]:
+        if len(image_size) > 2 or min(image_size, default=1) < 1:
+            raise InputError(f"`image_size` must be one or two numbers above 0, got {list(image_size)}.")
+        return image_size
+
+    @model_validator(mode="after")
+    def _check_use(self) -> Self:
+        if not self.image_size and (self.resize != "antialias" or self.crop_fraction != 1):
+            raise InputError("`resize` and `crop_fraction` need an `image_size`.")
+        return self
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """Bring an image of mode L, RGB or F to the size."""
+        if not self.image_size:
+            return image
+        height, width = self.image_size[0], self.image_size[-1]
+        scale = self.crop_fraction * min(image.width / width, image.height / height)
+        left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
+        left, top = max(left, 0.0), max(top, 0.0)  # Rounding may go below.
+        box = (left, top, image.width - left, image.height - top)
+        if self.resize.startswith("antialias"):
+            return image.resize((width, height), _FILTERS[self.resize], box)
+        return image.transform((width, height), Image.Transform.EXTENT, box, _FILTERS[self.resize])
+
+    def fit_arrays(self, images: Images) -> Images:
+        """Bring uint8 or float32 images [N, H, W, C] to the size."""
+        if not self.image_size:
+            return images
+        height, width = self.image_size[0], self.image_size[-1]
+        fitted = np.empty((len(images), height, width, images.shape[3]), images.dtype)
+        for image, into in zip(images, fitted, strict=True):
+            for channel in range(images.shape[3]):
+                into[..., channel] = self.fit(Image.fromarray(image[..., channel]))
+        return fitted if images.dtype == np.uint8 else fitted.clip(0, 1)

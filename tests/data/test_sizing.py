@@ -1,0 +1,54 @@
+"""Images brought to one size, beside PIL, torch and tf.image.resize."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from PIL import Image
+
+from ncen_tf.base.errors import InputError
+from ncen_tf.data.sizing import Resize, Sizing
+
+FLOATS = np.random.default_rng(0).random((2, 24, 16, 3), np.float32)
+PIXELS = np.round(FLOATS * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("resize", "mode"), [("antialias", "bilinear"), ("antialias_bicubic", "bicubic")])
+def test_antialiasing_is_that_of_torch(resize: Resize, mode: str) -> None:
+    """The middle 16 x 16 pixels, scaled to 6 x 6."""
+    cut = torch.tensor(FLOATS[:, 4:20].transpose(0, 3, 1, 2))
+    expected: Any = torch.nn.functional.interpolate(cut, (6, 6), mode=mode, antialias=True)
+    expected = expected.numpy().transpose(0, 2, 3, 1)
+    sizing = Sizing(image_size=(6,), resize=resize)
+    np.testing.assert_allclose(sizing.fit_arrays(FLOATS), expected.clip(0, 1), atol=2e-3)
+    np.testing.assert_allclose(sizing.fit_arrays(PIXELS), 255 * expected.clip(0, 1), atol=2)
+
+
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
+def test_without_antialiasing_it_is_that_of_tensorflow(resize: Resize) -> None:
+    expected = tf.image.resize(FLOATS[:, 4:20], (6, 6), resize).numpy()
+    fitted = Sizing(image_size=(6,), resize=resize).fit_arrays(FLOATS)
+    inner = np.s_[:, 1:-1, 1:-1]  # Weights of bicubic pixels over the edge differ.
+    np.testing.assert_allclose(fitted[inner], expected.clip(0, 1)[inner], atol=0.03 if resize == "bicubic" else 1e-5)
+
+
+def test_a_crop_keeps_the_centre() -> None:
+    sizing = Sizing(image_size=(12, 8), crop_fraction=0.5)
+    np.testing.assert_array_equal(sizing.fit_arrays(PIXELS), PIXELS[:, 6:18, 4:12])
+    image = Image.fromarray(PIXELS[0])
+    np.testing.assert_array_equal(np.asarray(sizing.fit(image)), PIXELS[0, 6:18, 4:12])
+    assert Sizing().fit_arrays(PIXELS) is PIXELS
+
+
+def test_impossible_sizes_are_refused() -> None:
+    for settings, says in (
+        ({"image_size": (3, 3, 3)}, "one or two numbers above 0"),
+        ({"image_size": (0,)}, "one or two numbers above 0"),
+        ({"resize": "bicubic"}, "need an `image_size`"),
+        ({"image_size": (3,), "resize": "nearest"}, "`resize` must be 'antialias'"),
+        ({"image_size": (3,), "crop_fraction": 0.0}, "greater than 0"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Sizing(**settings)  # type: ignore[arg-type]
