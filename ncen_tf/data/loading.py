@@ -51,8 +51,8 @@ def load_data(
         split: Splits of tensorflow-datasets, such as ``("train[:80%]", "train[80%:]")`` to train and test on,
             or one that is divided by ``test_fraction``; by default ``train``, and ``test`` or ``validation``.
         image_size: (height, width), or one number for both, that images are resized and cut to.
-        resize: Interpolation. ``antialias`` is bilinear with antialiasing, as in PIL and torchvision,
-            ``antialias_bicubic`` its cubic form; ``bilinear`` and ``bicubic`` have none, as tf.image.resize.
+        resize: Interpolation. ``antialias`` is bilinear with antialiasing, and ``bicubic`` has it too, as in
+            PIL and torchvision; ``bilinear`` has none, as in tf.image.resize and OpenCV.
         crop_fraction: Share of height and width that is kept at the centre; 0.875 is 224 of 256 pixels.
         classes: File with the name of a class in each line, in the order of a model's outputs; by default the
             classes of files are in alphabetical order, or in numeric order if all are numbers.

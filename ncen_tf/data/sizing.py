@@ -10,14 +10,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.data.dataset import Images
 
-Resize = Literal["antialias", "antialias_bicubic", "bilinear", "bicubic"]
-
-_FILTERS = {
-    "antialias": Image.Resampling.BILINEAR,
-    "antialias_bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-}
+Resize = Literal["antialias", "bicubic", "bilinear"]
 
 
 class Sizing(Settings):
@@ -32,8 +25,8 @@ class Sizing(Settings):
     )
     resize: Resize = Field(
         default="antialias",
-        description="Interpolation: antialias is bilinear with antialiasing, as in PIL and torchvision; "
-        "bilinear and bicubic have none, as in tf.image.resize and OpenCV",
+        description="Interpolation: antialias is bilinear with antialiasing, and bicubic has it too, as in "
+        "PIL and torchvision; bilinear has none, as in tf.image.resize and OpenCV",
     )
     crop_fraction: float = Field(
         default=1.0,
@@ -64,9 +57,11 @@ class Sizing(Settings):
         left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
         left, top = max(left, 0.0), max(top, 0.0)  # Rounding may go below.
         box = (left, top, image.width - left, image.height - top)
-        if self.resize.startswith("antialias"):
-            return image.resize((width, height), _FILTERS[self.resize], box)
-        return image.transform((width, height), Image.Transform.EXTENT, box, _FILTERS[self.resize])
+        if self.resize == "bilinear":
+            return image.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
+        bicubic = self.resize == "bicubic"
+        kernel = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+        return image.resize((width, height), kernel, box)
 
     def fit_arrays(self, images: Images) -> Images:
         """Bring uint8 or float32 images [N, H, W, C] to the size."""

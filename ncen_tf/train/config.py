@@ -193,8 +193,8 @@ _OWNERS |= {"decay_every": "schedule"}
 
 
 def _is_idle(name: str, values: Mapping[str, Any]) -> bool:
-    if name in ("image_size", "classes", "test_fraction"):
-        return values[name] in (None, ())
+    if name in SourceSettings.model_fields and name != "dataset":
+        return bool(values[name] == SourceSettings.model_fields[name].default)
     return (name == "decay_every" and values["schedule"] != "steps") or (
         name == "trades_beta" and values["adversarial_training"] != "trades"
     )

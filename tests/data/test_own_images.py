@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import load_data
+from ncen_tf.data.memory import require_memory
 
 
 def write(file: Path, pixels: np.ndarray | None = None) -> Path:
@@ -120,3 +122,41 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
             load_data(archive)
     with pytest.raises(InputError, match="`test_fraction` must be above 0"):
         load_data((np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1])), test_fraction=0.0)
+
+
+def test_parts_of_an_npz_are_those_to_train_and_test_on(tmp_path: Path) -> None:
+    pixels, labels = np.arange(24, dtype=np.uint8).reshape(6, 2, 2), np.array([[0], [1], [2], [0], [1], [2]])
+    for image, label in (("x_{}", "y_{}"), ("{}_images", "{}_labels")):
+        arrays = {image.format("train"): pixels, label.format("train"): labels}
+        arrays |= {image.format("test"): pixels[:2], label.format("test"): labels[:2]}
+        np.savez(tmp_path / "parts.npz", **arrays)  # type: ignore[arg-type]
+        data = load_data(tmp_path / "parts.npz")
+        assert (len(data.train), len(data.test), data.class_names) == (6, 2, ("0", "1", "2"))
+        np.testing.assert_array_equal(data.train.images[..., 0], pixels)
+    from_pairs = load_data(((pixels[..., None], labels[:, 0]), (pixels[:2, ..., None], labels[:2, 0])))
+    np.testing.assert_array_equal(from_pairs.train.images, data.train.images)
+    assert load_data(tmp_path / "parts.npz", image_size=(4, 3)).image_shape == (4, 3, 1)
+
+
+def test_a_tf_dataset_is_read_whether_it_is_batched_or_not() -> None:
+    pixels, labels = np.arange(48, dtype=np.uint8).reshape(6, 2, 4, 1), np.arange(6) % 2
+    dataset = tf.data.Dataset.from_tensor_slices((pixels, labels))
+    for source in (dataset, dataset.batch(4)):
+        test = load_data(source, test_fraction=1.0).test
+        np.testing.assert_array_equal(test.images, pixels)
+        np.testing.assert_array_equal(test.labels, labels)
+    for source, says in ((dataset.repeat(), "without end"), (dataset.map(lambda x, _: x), "pairs of images")):
+        with pytest.raises(InputError, match=says):
+            load_data(source)
+
+
+def test_folders_that_are_numbers_are_in_numeric_order(tmp_path: Path) -> None:
+    for number in range(11):
+        write(tmp_path / "digits" / str(number) / "a.png", np.full((2, 2), number, np.uint8))
+    test = load_data(tmp_path / "digits", test_fraction=1.0).test
+    np.testing.assert_array_equal(test.labels, test.images[:, 0, 0, 0])
+
+
+def test_more_images_than_the_memory_holds_are_refused(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"20 images of 300000 x 300000 x 1 take 3600.0 GB .* `image_size`"):
+        require_memory(20, (300_000, 300_000, 1))

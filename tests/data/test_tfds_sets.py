@@ -1,6 +1,5 @@
-"""Datasets of tensorflow-datasets that are prepared in a folder: which splits, features and sizes are read."""
+"""Datasets of tensorflow-datasets that are prepared: which splits, features and sizes are read."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import DataFlags, load_data
@@ -80,7 +78,7 @@ def test_splits_can_be_chosen(data_dir: Path) -> None:
 
 
 def test_images_of_different_sizes_need_a_size(data_dir: Path) -> None:
-    with pytest.raises(InputError, match="different shapes .* set `image_size`"):
+    with pytest.raises(InputError, match=r"different shapes .* set `image_size`"):
         load_data("sizes", data_dir=data_dir)
     test = load_data("sizes", data_dir=data_dir, image_size=(5,), test_fraction=1.0).test
     assert test.images.shape == (18, 5, 5, 3)
@@ -89,7 +87,9 @@ def test_images_of_different_sizes_need_a_size(data_dir: Path) -> None:
 def test_what_has_no_images_or_is_not_prepared_is_refused(data_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="numbers is no dataset of images with a class: it has value"):
         load_data("numbers", data_dir=data_dir)
-    with pytest.raises(InputError, match=f'cifar100 is not prepared .* "tfds build cifar100 --data_dir {tmp_path}"'):
+    with pytest.raises(
+        InputError, match=f'cifar100 is not prepared .* "tfds build cifar100 --data_dir {tmp_path}"'
+    ):
         load_data("cifar100", data_dir=tmp_path)
     with pytest.raises(InputError, match="'cats_of_my_own' is none and does not exist"):
         load_data("cats_of_my_own", data_dir=tmp_path)
