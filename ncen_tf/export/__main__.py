@@ -8,7 +8,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import CLASS_NAMES, Dataset
+from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.loading import TEST_FRACTION, DataFlags
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def export(flags: ExportFlags, run_path: Path) -> None:
     target = out / ("ensemble.onnx" if "onnx" in flags.formats else "saved_model")
     source = flags.dataset or run.config.dataset
     held_out = (
-        "" if source in CLASS_NAMES else f" --test_fraction={run.config.test_fraction or TEST_FRACTION}"
+        f" --test_fraction={run.config.test_fraction or TEST_FRACTION}" if "held out" in data.source else ""
     )
     print(f"Next: python -m ncen_tf.attack --target={target} --dataset={source}{held_out} --suite=paper")
 
