@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import IMAGE_SHAPES, Dataset, Split
+from ncen_tf.data.dataset import Dataset, Split
 from ncen_tf.data.folders import read_classes
 from ncen_tf.data.sizing import Resize, Sizing
 from ncen_tf.data.sources import open_source
@@ -210,16 +210,3 @@ class DataFlags(SourceSettings):
         test = open_source(self.dataset, self, self.data_dir, self.archive_dir, self.split).test(None)
         test = _with_classes(test, read_classes(self.classes) if self.classes else test.class_names)
         return test if examples is None else test.sample(examples)
-
-
-def image_shape_of(settings: SourceSettings, data_dir: Path | None = None) -> tuple[int, int, int]:
-    """Return (height, width, channels) of a dataset, from its first image.
-
-    Raises:
-        InputError: The dataset is not there.
-    """
-    if settings.dataset in IMAGE_SHAPES and not settings.image_size:
-        return IMAGE_SHAPES[settings.dataset]
-    opened = open_source(settings.dataset, settings, data_dir, None, settings.split)
-    height, width, channels = opened.test(1).images.shape[1:]
-    return height, width, channels
