@@ -21,8 +21,9 @@ class AttackFlags(DataFlags, ModelInterface, RayFlags):
     """Flags of the program."""
 
     target: tuple[Path, ...] = Field(
-        description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export; "
-        "several, separated by commas, are attacked as one ensemble"
+        description="Path of a run directory, a .keras file, a SavedModel, an .onnx file or an export, or a "
+        "function images -> scores as module:function; several, separated by commas, are attacked as one "
+        "ensemble"
     )
     combine: Combine = Field(
         default="softmax", description="What an ensemble of several targets averages over them"

@@ -1,5 +1,7 @@
 """Opens whatever a user names as a target."""
 
+import importlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +13,8 @@ from ncen_tf.targets.combination import Combine, CombinedTarget
 from ncen_tf.targets.interface import ModelInterface, Quantization
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.target import FunctionTarget, RecordedAccuracy, Target
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def open_target(
@@ -33,8 +37,8 @@ def open_target(
     Args:
         model: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; or an array
-            function of the same kind, which can only be queried. Several of them, as a list, are attacked
-            as one ensemble.
+            function of the same kind, also as ``module:function``, which can only be queried. Several of
+            them, as a list, are attacked as one ensemble.
         image_shape: (height, width, channels), needed for functions and for models of images of any size.
         interface: How the model takes images and returns scores, where it cannot be found by itself.
         combine: What an ensemble of several models averages: ``softmax`` or ``logits``.
@@ -77,10 +81,13 @@ def open_target(
             "quantization": quantization,
         }
         return CombinedTarget([open_target(each, **settings) for each in model], combine)
-    path = Path(model) if isinstance(model, (str, Path)) else None
+    path, name = (Path(model) if isinstance(model, (str, Path)) else None), ""
+    if path is not None and not path.exists() and _FUNCTION.fullmatch(str(path)):
+        path, name, model = None, str(path), _import_function(str(path))
     if path is not None and not path.exists():
         raise InputError(
-            f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file or export."
+            f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file, export, or "
+            "module:function."
         )
     if path is not None and path.is_dir() and (path / MANIFEST).is_file():
         path = path / (ONNX_FILE if (path / ONNX_FILE).is_file() else SAVED_MODEL)
@@ -102,7 +109,7 @@ def open_target(
             )
         if interface not in (None, ModelInterface()):
             raise InputError("A function takes images [N, H, W, C] in [0, 1]: it can have no `interface`.")
-        return FunctionTarget(model, image_shape, getattr(model, "__name__", "function"))
+        return FunctionTarget(model, image_shape, name or getattr(model, "__name__", "function"))
     if is_onnx and path is not None:
         recorded = None if allow_unverified else _recorded_accuracy(path)
         target: Target = OnnxTarget(path, interface, providers, differentiable, image_shape, quantization)
@@ -134,6 +141,24 @@ def open_target(
         raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
     target.recorded = recorded
     return target
+
+
+def _import_function(name: str) -> Callable[..., Any]:
+    """Import ``module:function``; the module may be a file of the working directory.
+
+    Raises:
+        InputError: The module cannot be imported, or has no such function.
+    """
+    module, _, function = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever a user's module raises
+        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InputError(f"{name} is a {type(found).__name__}, not a function.")
+    return found
 
 
 def _is_keras(model: object) -> bool:

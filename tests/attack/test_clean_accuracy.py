@@ -71,6 +71,14 @@ def test_the_right_way_to_feed_images_is_named() -> None:
     check_clean_accuracy(NearestColor(WRONG), images[:29], labels[:29], 50)  # too few to tell
 
 
+def test_a_wrong_scale_that_beats_guessing_gets_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    images, labels = examples()
+    check_clean_accuracy(NearestColor(RANGE), images, labels, 50)
+    assert not caplog.records
+    check_clean_accuracy(NearestColor(ModelInterface(input_range=(0, 150))), images, labels, 50)
+    assert "may be fed wrongly: with `input_range`=0,255 the accuracy is 1" in caplog.text
+
+
 def test_another_order_of_classes_and_chance_are_told() -> None:
     images, labels = examples()
     with pytest.raises(InputError, match=r"\(5 for 0, 0 for 1, 1 for 2, \.\.\.\), so the order of classes"):
