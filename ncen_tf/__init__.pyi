@@ -1,5 +1,6 @@
 """NCEn-TF: train, export and attack negative-correlation ensembles of image classifiers."""
 
+from .attack.curve import robustness_curve as robustness_curve
 from .attack.evaluation import evaluate as evaluate, evaluate_saved as evaluate_saved
 from .attack.suites import Suite as Suite, load_suite as load_suite
 from .base.errors import InputError as InputError
@@ -19,6 +20,7 @@ from .ensembles.regularizers import (
 from .export.export import export_ensemble as export_ensemble, verify_export as verify_export
 from .export.loading import load_ensemble as load_ensemble
 from .export.manifest import Manifest as Manifest
+from .report.curve import RobustnessCurve as RobustnessCurve
 from .report.gate import Gate as Gate
 from .report.results import Report as Report
 from .sweep.execution import Sweep as Sweep

@@ -73,6 +73,9 @@ class AttackFlags(DataFlags, ModelInterface, RayFlags):
         description="Gradient of ONNX models that quantise: straight_through is that of the model without "
         "rounding (default: such models are refused by attacks that need a gradient)",
     )
+    curve: tuple[Literal["Linf", "L2", "L1", "L0"], ...] = Field(
+        default=(), description="Norms in which robust accuracy is also measured at every bound at once"
+    )
     out: Path | None = Field(default=None, description="Folder of the report (default: reports/TARGET-SUITE)")
     save_adversarials: bool = Field(
         default=False, description="Whether to keep adversarial images as npz files"
@@ -123,6 +126,7 @@ def main(flags: AttackFlags) -> int | None:
             save_adversarials=flags.save_adversarials,
             allow_low_accuracy=flags.allow_low_accuracy,
             quantization=flags.quantization,
+            curve=flags.curve,
             ray=flags.ray,
             ray_cpus=flags.ray_cpus,
             ray_gpus=flags.ray_gpus,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.clean_accuracy import check_clean_accuracy
+from ncen_tf.attack.curve import measure_curve
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
@@ -19,7 +20,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
-from ncen_tf.report.results import Report, TargetInfo
+from ncen_tf.report.results import Report, describe_target
 from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface, Quantization
 from ncen_tf.targets.opening import open_target
@@ -50,6 +51,7 @@ def evaluate(
     save_adversarials: bool = False,
     allow_low_accuracy: bool = False,
     quantization: Quantization | None = None,
+    curve: Sequence[Norm] = (),
     ray: str | None = None,
     ray_cpus: float = 1,
     ray_gpus: float = 0,
@@ -86,6 +88,8 @@ def evaluate(
         quantization: ``straight_through`` attacks ONNX models that quantise their activations by the gradient
             of the model without rounding, a direction rather than a derivative, which the report names. By
             default such models are refused, unless no attack of the suite needs a gradient.
+        curve: Norms in which the curve of robust accuracy against eps is added, by minimum-norm attacks; see
+            :func:`ncen_tf.robustness_curve`.
         ray: Address of a Ray cluster whose workers attack the batches: ``auto``, ``HOST:PORT``, or ``local``
             for one on this machine. The results are those of an evaluation without it.
         ray_cpus: Number of CPUs of each worker, > 0.
@@ -125,7 +129,7 @@ def evaluate(
         "combine": combine,
         "providers": providers,
         "allow_unverified": allow_unverified,
-        "differentiable": not all(attack.gradient_free for attack in chosen.attacks),
+        "differentiable": bool(curve) or not all(attack.gradient_free for attack in chosen.attacks),
         "batch_statistics": chosen.batch_statistics,
         "quantization": quantization,
     }
@@ -167,6 +171,19 @@ def evaluate(
             class_names=data.class_names,
             run_jobs=run_jobs,
         )
+    curves = [
+        measure_curve(
+            opened,
+            images,
+            data.labels,
+            each,
+            dataset=data.name,
+            seed=seed,
+            batch_size=chosen.batch_size,
+            known=result.attacks,
+        )
+        for each in curve
+    ]
     masked = examine_gradients(opened, chosen, result, images, seed) if chosen.check_gradients else None
     return build_report(
         result.labels,
@@ -175,13 +192,15 @@ def evaluate(
         protocol=chosen.protocol,
         objective=chosen.objective,
         dataset=data.name,
-        target=_describe(opened),
+        target=describe_target(opened),
         seed=seed,
         cumulative=chosen.cumulative,
         recorded=opened.recorded,
         masked_gradients=masked,
         images=images,
         class_names=data.class_names,
+        margins=result.margins,
+        curves=curves,
     )
 
 
@@ -235,11 +254,12 @@ def evaluate_saved(
         protocol=f"replay of {Path(file).name}",
         objective=saved.info.objective,
         dataset=saved.info.dataset,
-        target=_describe(opened),
+        target=describe_target(opened),
         seed=0,
         recorded=opened.recorded,
         images=saved.images,
         class_names=saved.info.class_names,
+        margins=result.margins,
     )
 
 
@@ -264,14 +284,3 @@ def _select(data: Split, suite: Suite, examples: int | None, sample_seed: int | 
     """Take the images that are attacked: as many as asked for, or as the suite takes."""
     number = min(suite.examples, len(data)) if examples is None else examples
     return data.sample(number, sample_seed) if number else data
-
-
-def _describe(target: Target) -> TargetInfo:
-    return TargetInfo(
-        description=target.description,
-        sha256=target.sha256,
-        members=target.members,
-        gives_logits=target.gives_logits,
-        providers=tuple(target.providers),
-        signatures=target.signatures,
-    )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 import ncen_tf
 from ncen_tf.attack.attack import Array, Attack, Labels
@@ -36,6 +37,8 @@ class SuiteResult:
     attacks: list[AttackResult]
     resumed: int
     """Number of attacks that an earlier run had finished."""
+    margins: npt.NDArray[np.float32]
+    """[N], log-probability of the true class minus that of the likeliest other one, on clean images."""
 
 
 @dataclasses.dataclass(frozen=True)

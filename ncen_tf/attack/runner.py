@@ -151,7 +151,7 @@ def run_suite(
         if kept is not None:
             left[attack.threat_model] = kept
         results.append(result)
-    return SuiteResult(labels, clean, results, resumed)
+    return SuiteResult(labels, clean, results, resumed, clean_margins)
 
 
 def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> SuiteResult:
@@ -168,13 +168,14 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     check_examples(target, saved.images, saved.labels)
     started = time.perf_counter()
     objective = Objective(target, "ensemble")
-    clean = predict(objective, saved.images, batch_size, "clean images")
+    clean_scores = score(objective, saved.images, batch_size, "clean images")
+    clean = clean_scores.argmax(axis=1).astype(np.int32)
     scores = score(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
     result = _measure(
         saved.info.settings, saved.images, saved.adversarials, saved.labels, scores, (1.0, 0.0), seconds
     )
-    return SuiteResult(saved.labels, clean, [result], 0)
+    return SuiteResult(saved.labels, clean, [result], 0, margins_of(clean_scores, saved.labels))
 
 
 def run_attack(

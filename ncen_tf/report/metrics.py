@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
 from ncen_tf.base.environment import describe_environment
+from ncen_tf.report.curve import RobustnessCurve
+from ncen_tf.report.measured import proportion as proportion
 from ncen_tf.report.results import (
     AttackResult,
     AttackRow,
@@ -25,16 +26,6 @@ from ncen_tf.report.results import (
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
-
-CONFIDENCE = 0.95
-
-
-def proportion(count: int, total: int) -> Proportion:
-    """Make a share of its counts, with its 95 % Wilson score interval (Wilson, 1927)."""
-    if not total:
-        return Proportion(value=None, count=0, total=0, interval=(0.0, 1.0))
-    low, high = binomtest(count, total).proportion_ci(CONFIDENCE, method="wilson")
-    return Proportion(value=count / total, count=count, total=total, interval=(float(low), float(high)))
 
 
 def clean_accuracy(labels: Labels, clean: Labels) -> Proportion:
@@ -88,6 +79,8 @@ def build_report(
     masked_gradients: MaskedGradients | None = None,
     images: Images | None = None,
     class_names: Sequence[str] = (),
+    margins: npt.NDArray[np.float32] | None = None,
+    curves: Sequence[RobustnessCurve] = (),
 ) -> Report:
     """Build the report of a suite's run.
 
@@ -97,6 +90,7 @@ def build_report(
         attacks: What each attack did, in their order.
         images: Clean images, float32 [N, H, W, C] in [0, 1], for the page; ``None`` shows none.
         class_names: Name of each class, for the page.
+        margins: Of the clean images, float [N], for the table of images; ``None`` leaves them out.
 
     All other arguments are fields of :class:`~ncen_tf.report.results.Report`.
     """
@@ -114,6 +108,7 @@ def build_report(
         ),
         worst_case=_worst_cases(labels, clean, attacks),
         classes=_class_accuracies(labels, clean, attacks, class_names),
+        curves=tuple(curves),
         masked_gradients=masked_gradients,
         recorded=recorded,
         seconds=sum(attack.seconds for attack in attacks),
@@ -121,7 +116,7 @@ def build_report(
     )
     if images is not None:
         report._images = tuple(_shown(labels, clean, attack, images, class_names) for attack in attacks)
-    report._outcomes = Outcomes(labels, clean, tuple(attacks), tuple(class_names))
+    report._outcomes = Outcomes(labels, clean, tuple(attacks), tuple(class_names), margins)
     return report
 
 

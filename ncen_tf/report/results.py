@@ -12,21 +12,10 @@ from pydantic import PrivateAttr
 from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.report import table
+from ncen_tf.report.curve import RobustnessCurve
 from ncen_tf.report.gate import Gate, GateResult
-from ncen_tf.targets.interface import Signature as Signature
-from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy
-
-Norm = Literal["Linf", "L2", "L1", "L0"]
-
-
-class Proportion(Settings):
-    """A share of examples with its 95 % Wilson interval."""
-
-    value: float | None
-    """``count / total``, in [0, 1]; ``None`` of no examples."""
-    count: int
-    total: int
-    interval: tuple[float, float]
+from ncen_tf.report.measured import Norm as Norm, Proportion as Proportion, TargetInfo as TargetInfo
+from ncen_tf.targets.target import RecordedAccuracy as RecordedAccuracy, Target
 
 
 class AttackRow(Settings):
@@ -100,19 +89,6 @@ class MaskedGradients(Settings):
     checks: tuple[GradientCheck, ...]
 
 
-class TargetInfo(Settings):
-    """The classifier that was attacked."""
-
-    description: str
-    sha256: str
-    members: int
-    gives_logits: bool
-    providers: tuple[str, ...]
-    """Execution providers that onnxruntime reports; empty elsewhere."""
-    signatures: tuple[Signature, ...] = ()
-    """How images enter each of its models and what comes out, as found or told; empty for functions."""
-
-
 @dataclasses.dataclass(frozen=True)
 class AttackResult:
     """One attack on all or some of N images."""
@@ -167,6 +143,8 @@ class Outcomes:
     """[N], the ensemble's class for each clean image."""
     attacks: tuple[AttackResult, ...]
     class_names: tuple[str, ...]
+    margins: npt.NDArray[np.float32] | None
+    """[N], log-probability of the true class minus that of the likeliest other one, on the clean image."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +190,8 @@ class Report(Settings):
     worst_case: tuple[WorstCase, ...]
     classes: tuple[ClassAccuracy, ...] = ()
     """One entry for each class with an image; empty in reports of earlier versions."""
+    curves: tuple[RobustnessCurve, ...] = ()
+    """Robust accuracy against eps, one curve for each norm that was asked for."""
     masked_gradients: MaskedGradients | None = None
     """``None`` if the gradients were not examined."""
     recorded: RecordedAccuracy | None = None
@@ -247,7 +227,7 @@ class Report(Settings):
         if self._outcomes is not None:
             from ncen_tf.report.per_image import per_image_table  # pandas takes half a second to import.
 
-            table_of_images = per_image_table(self._outcomes)
+            table_of_images = per_image_table(self._outcomes, self.curves)
             with replacing(folder / "images.csv") as temporary:
                 table_of_images.to_csv(temporary, index=False, lineterminator="\n")
             with replacing(folder / "images.parquet") as temporary:
@@ -263,6 +243,18 @@ class Report(Settings):
             InputError: The gate cannot be read, or asks for what the report does not have.
         """
         return (gate if isinstance(gate, Gate) else Gate.read(gate)).check(self)
+
+
+def describe_target(target: Target) -> TargetInfo:
+    """Describe a target for reports."""
+    return TargetInfo(
+        description=target.description,
+        sha256=target.sha256,
+        members=target.members,
+        gives_logits=target.gives_logits,
+        providers=tuple(target.providers),
+        signatures=target.signatures,
+    )
 
 
 def class_names_of(labels: npt.NDArray[np.int32], class_names: Sequence[str]) -> npt.NDArray[np.object_]:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.report import results
+from ncen_tf.report import curve, measured, results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
 from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
@@ -278,10 +278,13 @@ def test_the_documentation_names_every_field() -> None:
         "MaskedGradients",
         "GradientCheck",
         "RecordedAccuracy",
+        "RobustnessCurve",
+        "CurvePoint",
+        "CurveAttack",
     ):
         section = text.split(f"`{name}`\n")[1].split("\n## ")[0]
         assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(
-            getattr(results, name).model_fields
+            (vars(results) | vars(curve) | vars(measured))[name].model_fields
         )
 
 
@@ -292,7 +295,8 @@ def test_stored_reports_are_read_and_consistent(file: Path) -> None:
     report = Report.read(ROOT / file)
     stored = json.loads((ROOT / file).read_text())
     stored["target"].setdefault("signatures", [])  # which reports had none of at first
-    stored.setdefault("classes", [])
+    for added in ("classes", "curves"):
+        stored.setdefault(added, [])
     assert json.loads(report.model_dump_json()) == stored
     rows: list[results.AttackRow | results.WorstCase] = [*report.attacks, *report.worst_case]
     for row in rows:
