@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.report import curve, measured, results
+from ncen_tf.report import curve, measured as shares, results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
 from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
@@ -284,7 +284,7 @@ def test_the_documentation_names_every_field() -> None:
     ):
         section = text.split(f"`{name}`\n")[1].split("\n## ")[0]
         assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(
-            (vars(results) | vars(curve) | vars(measured))[name].model_fields
+            (vars(results) | vars(curve) | vars(shares))[name].model_fields
         )
 
 
