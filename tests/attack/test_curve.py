@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import ncen_tf
+from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.auto_pgd import AutoPgdCrossEntropy, AutoPgdLogitRatio
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
@@ -42,11 +43,12 @@ def test_curve_of_a_hyperplane() -> None:
 def test_no_curve_lies_above_the_suite_at_its_radius(
     target: KerasTarget, examples: Examples, tmp_path: Path
 ) -> None:
+    bounds: tuple[tuple[Norm, float], ...] = (("Linf", 0.03), ("L2", 0.4))
     suite = Suite(
         name="both norms",
         attacks=tuple(
             attack
-            for norm, eps in (("Linf", 0.03), ("L2", 0.4))
+            for norm, eps in bounds
             for attack in (
                 AutoPgdCrossEntropy(eps=eps, norm=norm, steps=30),
                 AutoPgdLogitRatio(eps=eps, norm=norm, steps=30),
