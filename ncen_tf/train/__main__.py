@@ -76,8 +76,8 @@ def main(flags: Flags) -> None:
 
 
 def _train_on_ray(
-    flags: Flags, config: TrainConfig, load: Callable[[], ncen_tf.Dataset], path: Path
-) -> ncen_tf.TrainedRun:
+    flags: Flags, config: TrainConfig, load: "Callable[[], ncen_tf.Dataset]", path: Path
+) -> "ncen_tf.TrainedRun":  # a name that is quoted loads no TensorFlow
     with connected(str(flags.ray)):
         from ncen_tf.train.ray_training import train_on_ray  # Ray is optional
 
