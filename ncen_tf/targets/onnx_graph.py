@@ -1,6 +1,7 @@
 """Changes to the graph of an ONNX classifier that leave its answers as they are."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +12,7 @@ from ncen_tf.onnx_grad.expansion import nodes_read
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _ONLY_SHAPES = ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout")
+_MOVES = (*_ONLY_SHAPES, "Transpose")
 _BATCH = "N"
 
 
@@ -41,6 +43,38 @@ def use_float32(model: onnx.ModelProto) -> None:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
 
 
+def cast_first(model: onnx.ModelProto) -> None:
+    """Cast an image of integers to floats before its entries are moved, instead of after that.
+
+    Gradients are taken through a Cast that reads the image itself.
+    """
+    graph = model.graph
+    (image,) = graph.input
+    moved, name = [], image.name
+    outputs = {value.name for value in graph.output}
+    while image.type.tensor_type.elem_type not in _FLOATS and name not in outputs:
+        readers = [node for node in graph.node if name in nodes_read(node)]
+        if len(readers) != 1 or name not in readers[0].input[:1]:
+            return
+        (reader,) = readers
+        if reader.op_type == "Cast":
+            break
+        if reader.op_type not in _MOVES or len(reader.output) != 1:
+            return
+        moved.append(reader)
+        name = reader.output[0]
+    else:
+        return
+    (to,) = (attribute.i for attribute in reader.attribute if attribute.name == "to")
+    if not moved or to not in _FLOATS:
+        return
+    first = _fresh(model, f"{image.name}_floats")
+    moved[0].input[0] = first
+    reader.CopyFrom(helper.make_node("Identity", [name], list(reader.output)))
+    graph.node.insert(0, helper.make_node("Cast", [image.name], [first], to=to))
+    del graph.value_info[:]
+
+
 def unpack_maps(model: onnx.ModelProto) -> None:
     """Give the probabilities that a ZipMap of scikit-learn's converter turns into a list of dictionaries."""
     for node in [node for node in model.graph.node if node.op_type == "ZipMap"]:
@@ -61,17 +95,42 @@ def float_outputs(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def before_softmax(model: onnx.ModelProto, output: str) -> str | None:
-    """Name the input of the Softmax that an output holds, perhaps in another shape, if there is one."""
+def before(model: onnx.ModelProto, operators: tuple[str, ...], output: str) -> str | None:
+    """Name the input of the operator whose result an output holds, perhaps in another shape, if any."""
     makers = {name: node for node in model.graph.node for name in node.output}
     while output in makers:
         node = makers[output]
-        if node.op_type == "Softmax":
+        if node.op_type in operators:
             return str(node.input[0])
         if node.op_type not in _ONLY_SHAPES:
             return None
         output = node.input[0]
     return None
+
+
+def two_scores(model: onnx.ModelProto, score: str, logits: bool, dtype: np.dtype[Any]) -> str:
+    """Make the scores [N, 2] of two classes from one number an image: (0, z) of a logit, (1 - p, p) else."""
+    names = {
+        part: _fresh(model, f"{score}_{part}") for part in ("shape", "column", "constant", "first", "two")
+    }
+    number = np.array(0 if logits else 1, dtype)
+    model.graph.initializer.extend(
+        [
+            numpy_helper.from_array(np.array([-1, 1], np.int64), names["shape"]),
+            numpy_helper.from_array(number, names["constant"]),
+        ]
+    )
+    column, constant = names["column"], names["constant"]
+    model.graph.node.extend(
+        [
+            helper.make_node("Reshape", [score, names["shape"]], [column]),
+            helper.make_node("Mul", [column, constant], [names["first"]])
+            if logits
+            else helper.make_node("Sub", [constant, column], [names["first"]]),
+            helper.make_node("Concat", [names["first"], column], [names["two"]], axis=1),
+        ]
+    )
+    return names["two"]
 
 
 def add_outputs(model: onnx.ModelProto, names: list[str]) -> None:

@@ -21,7 +21,7 @@ from ncen_tf.targets.interface import (
     Signature,
     find_layout,
 )
-from ncen_tf.targets.scores import choose_output, is_softmax_of, read_output
+from ncen_tf.targets.scores import choose_output, is_one_score, is_softmax_of, read_output
 from ncen_tf.untrusted.memory import noise
 from ncen_tf.untrusted.onnx_file import image_input, read_model, run_limited
 
@@ -72,12 +72,13 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
     )
     integers = element_type in _INTEGERS
     preprocessing = Preprocessing.of_rank(interface, layout, image_shape, len(sizes), integers)
+    onnx_graph.cast_first(model)
     onnx_graph.use_float32(model)
     onnx_graph.unpack_maps(model)
     outputs = onnx_graph.float_outputs(model)
     if not outputs:
         raise InputError(f"{path} has no output of floats; logits and probabilities are floats.")
-    sources = {output: onnx_graph.before_softmax(model, output) for output in outputs}
+    sources = {output: onnx_graph.before(model, ("Softmax", "Sigmoid"), output) for output in outputs}
     onnx_graph.add_outputs(model, [source for source in sources.values() if source])
     inputs = model_inputs(preprocessing, noise((2, *image_shape)), element_type, sizes[0])
     found = run_limited(path, model, [{value.name: piece} for piece in inputs])
@@ -87,12 +88,18 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
     chosen = choose_output(
         str(path), {key: answers[key] for key in outputs}, interface.output_name, MEMBER_LOGITS
     )
-    members, classes, gives_logits = read_output(
-        f"{path}, output {chosen},", answers[chosen], interface.output
-    )
-    end, holds = chosen, "logits" if gives_logits else "probabilities"
-    before = sources[chosen]
-    if before and not gives_logits and is_softmax_of(answers[chosen], answers[before]):
+    before, answer = sources[chosen], answers[chosen]
+    end, said = chosen, interface.output
+    if is_one_score(answer) and before:
+        end, said = before, "logits"  # before the Sigmoid
+    members, classes, gives_logits = read_output(f"{path}, output {chosen},", answers[end], said)
+    holds = "logits" if gives_logits else "probabilities"
+    if is_one_score(answer):
+        holds += " of the second class" if end == chosen else " before the Sigmoid"
+        score = answers[end].reshape(2, 1)
+        end = onnx_graph.two_scores(model, end, gives_logits, score.dtype)
+        answers[end] = np.concatenate([0 * score if gives_logits else 1 - score, score], axis=1)
+    elif before and not gives_logits and is_softmax_of(answer, answers[before]):
         end, holds, gives_logits = before, "logits before the Softmax", True
     output = onnx_graph.end_at(
         model, end, answers[end].shape[1:], onnx.helper.np_dtype_to_tensor_dtype(answers[end].dtype)

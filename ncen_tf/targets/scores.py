@@ -74,21 +74,33 @@ def read_output(
 ) -> tuple[int, int, bool]:
     """Read members, classes, and whether there are logits off what a classifier gives for two images.
 
+    One score an image is that of the second of two classes.
+
     Args:
         description: Of the classifier, for the error message.
-        output: [2, classes] or [2, members, classes], perhaps with further axes of size 1.
+        output: [2], [2, classes] or [2, members, classes], perhaps with further axes of size 1.
         said: What the user says that it holds.
 
     Raises:
-        InputError: Another shape or type, fewer than two classes, or not what ``said`` says.
+        InputError: Another shape or type, not what ``said`` says, or one score and nothing said.
     """
     if output.dtype.kind != "f" and output.dtype.name != "bfloat16":
         raise InputError(f"{description} gives {output.dtype} values; logits and probabilities are floats.")
+    if is_one_score(output):
+        if said is None:
+            raise InputError(
+                f"{description} gives one score an image: set `output`=probabilities if that is the "
+                "probability of the second class, or `output`=logits if it is its logit."
+            )
+        scores = output.astype(np.float64)
+        if said == "probabilities" and (scores.min() < 0 or scores.max() > 1):
+            raise InputError(f"{description} does not give probabilities: set `output`=logits.")
+        return 1, 2, said == "logits"
     shape = _members_and_classes(output)
     if shape is None:
         raise InputError(
             f"{description} gives an array of shape {list(output.shape)} for 2 images, neither [2, classes] "
-            "nor [2, members, classes] with at least 2 classes."
+            "nor [2, members, classes]."
         )
     values = output.astype(np.float64).reshape(-1, *shape)
     sums_to_one = bool((values >= 0).all() and np.allclose(values.sum(-1), 1, atol=1e-3))
@@ -104,6 +116,11 @@ def as_logits(output: npt.NDArray[np.generic], members: int, classes: int, gives
     logits = output.astype(np.float32).reshape(-1, members, classes)
     # The smallest normal float keeps the logarithm finite.
     return logits if gives_logits else np.log(np.maximum(logits, np.finfo(np.float32).tiny))
+
+
+def is_one_score(output: npt.NDArray[Any]) -> bool:
+    """Return whether a classifier of two classes gives one number for each of two images."""
+    return output.size == 2 and output.shape[:1] == (2,)
 
 
 def _members_and_classes(output: npt.NDArray[Any]) -> tuple[int, int] | None:

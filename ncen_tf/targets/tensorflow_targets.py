@@ -25,7 +25,7 @@ from ncen_tf.targets.interface import (
     Signature,
     find_layout,
 )
-from ncen_tf.targets.scores import choose_output, is_softmax_of, read_output
+from ncen_tf.targets.scores import choose_output, is_one_score, is_softmax_of, read_output
 from ncen_tf.targets.target import Array, Target, no_gradient
 from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
@@ -33,7 +33,7 @@ from ncen_tf.untrusted.memory import noise, try_model
 from ncen_tf.untrusted.saved_model import load_saved_model
 
 _BEFORE_SOFTMAX = "_keras_logits"
-"""What Keras calls the input of a softmax on the tensor that it returns."""
+"""What Keras calls the input of a softmax or sigmoid on the tensor that it returns."""
 
 
 class TensorFlowTarget(Target):
@@ -84,20 +84,22 @@ class TensorFlowTarget(Target):
         except Exception as error:  # TensorFlow and Keras have no common class for what a model raises
             raise InputError(f"{self.description} fails on two images: {str(error)[:300]}") from error
         name = choose_output(self.description, first_two, interface.output_name, MEMBER_LOGITS)
-        self.members, self.classes, self.gives_logits = read_output(
-            self.description, first_two[name], interface.output
-        )
-        before = getattr(answers[name], _BEFORE_SOFTMAX, None)
-        cut = before is not None and not self.gives_logits
-        if cut and is_softmax_of(first_two[name], np.asarray(before)[[0, -1]]):
-            self.gives_logits = True
-        else:
-            cut = False
+        before, answer = getattr(answers[name], _BEFORE_SOFTMAX, None), first_two[name]
+        one_score = is_one_score(answer)
+        said = "probabilities" if one_score and before is not None else interface.output
+        self.members, self.classes, self.gives_logits = read_output(self.description, answer, said)
+        cut = not self.gives_logits and before is not None
+        cut = cut and (one_score or is_softmax_of(answer, np.asarray(before)[[0, -1]]))
+        self.gives_logits = self.gives_logits or cut
         tiny = tf.constant(np.finfo(np.float32).tiny)
 
         def member_logits(images: tf.Tensor) -> tf.Tensor:
             scores = outputs(images)[name]
             scores = tf.cast(getattr(scores, _BEFORE_SOFTMAX) if cut else scores, tf.float32)
+            if one_score:  # of the second of two classes
+                score = tf.reshape(scores, [-1, 1])
+                first = tf.zeros_like(score) if self.gives_logits else 1 - score
+                scores = tf.concat([first, score], axis=1)
             scores = tf.reshape(scores, [-1, self.members, self.classes])
             return scores if self.gives_logits else tf.math.log(tf.maximum(scores, tiny))
 
@@ -106,7 +108,11 @@ class TensorFlowTarget(Target):
             member_logits if batch is None else _in_pieces(member_logits, batch), input_signature=spec
         )
         """The same function on tensors, for attacks that are written in TensorFlow."""
-        holds = "logits before the Softmax" if cut else "logits" if self.gives_logits else "probabilities"
+        holds = "logits" if self.gives_logits else "probabilities"
+        if one_score:
+            holds += " before the Sigmoid" if cut else " of the second class"
+        elif cut:
+            holds += " before the Softmax"
         self.signature = Signature(
             input_name=input_name,
             input_type=input_type.name,

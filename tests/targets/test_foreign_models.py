@@ -127,3 +127,21 @@ def test_models_of_other_things_are_refused(tmp_path: Path) -> None:
     tf.saved_model.save(tf.Module(), str(tmp_path / "empty"))
     with pytest.raises(InputError, match=r"has no functions|no serving signature"):
         open_target(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("last", ["sigmoid", None])
+def test_one_score_is_that_of_the_second_class(last: str | None) -> None:
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(1, activation=last)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), dense])
+    if last is None:
+        with pytest.raises(InputError, match="gives one score an image: set `output`"):
+            open_target(model)
+    target = open_target(model, interface=ModelInterface(output=None if last else "logits"))
+    assert target.classes == 2
+    logits, pull_back = target.linearize(IMAGES)
+    weights = dense.kernel.numpy()[:, 0]
+    np.testing.assert_allclose(logits[:, 0, 0], 0, atol=1e-7)
+    np.testing.assert_allclose(logits[:, 0, 1], IMAGES.reshape(5, -1) @ weights, rtol=1e-4, atol=1e-5)
+    cotangent = np.tile(np.array([5, 1], np.float32), (5, 1, 1))
+    np.testing.assert_allclose(pull_back(cotangent).reshape(5, -1), np.tile(weights, (5, 1)), rtol=1e-4)

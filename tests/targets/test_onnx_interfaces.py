@@ -233,6 +233,20 @@ def test_integers_are_attacked_through_their_cast(tmp_path: Path) -> None:
         OnnxTarget(file, ModelInterface(input_range=(0, 1)))
 
 
+def test_integers_that_are_moved_before_their_cast(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["moved"], perm=[0, 3, 1, 2]),
+        helper.make_node("Cast", ["moved"], ["x32"], to=1),
+        helper.make_node("Transpose", ["x32"], ["back"], perm=[0, 2, 3, 1]),
+        helper.make_node("Flatten", ["back"], ["flat"]),
+        FLAT[1],
+    ]
+    for batch in ("N", 1):
+        shape = [batch, HEIGHT, WIDTH, CHANNELS]
+        file = write(tmp_path / "m.onnx", nodes, shape, input_type=TensorProto.UINT8)
+        check(OnnxTarget(file), np.rint(IMAGES * 255), 255.0)
+
+
 def test_range_mean_deviation_and_order_of_channels(tmp_path: Path) -> None:
     nchw = write(tmp_path / "m.onnx", FLAT, ["N", CHANNELS, HEIGHT, WIDTH])
     mean, std = np.array([10.0, 20, 30]), np.array([2.0, 3, 4])
@@ -361,7 +375,7 @@ def test_files_that_are_no_classifiers_of_images(tmp_path: Path) -> None:
     one = {"w": WEIGHTS[:, :1]}
     cases = [
         (write(tmp_path / "a.onnx", [*FLAT, argmax], shape, {"label": TensorProto.INT64}), "are floats"),
-        (write(tmp_path / "b.onnx", FLAT, shape, weights=one), "with at least 2 classes"),
+        (write(tmp_path / "b.onnx", FLAT, shape, weights=one), "gives one score an image: set `output`"),
         (write(tmp_path / "c.onnx", FLAT, ["N", 4096, 4096, 3]), "values; at most"),
         (write(tmp_path / "d.onnx", FLAT, shape, input_type=TensorProto.STRING), "takes string, not numbers"),
         (write(tmp_path / "e.onnx", FLAT, ["N", 7, 7, 3]), "does not run on two images"),
@@ -369,6 +383,41 @@ def test_files_that_are_no_classifiers_of_images(tmp_path: Path) -> None:
     for file, says in cases:
         with pytest.raises(InputError, match=says):
             OnnxTarget(file)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 2])
+@pytest.mark.parametrize(
+    ("end", "rank", "said", "holds"),
+    [
+        (["Sigmoid"], 2, None, "logits before the Sigmoid"),
+        (["Sigmoid", "Flatten"], 2, "probabilities", "logits before the Sigmoid"),
+        (["Squeeze", "Sigmoid"], 1, None, "logits before the Sigmoid"),
+        ([], 2, "logits", "logits of the second class"),
+        (["Neg", "Exp", "Add", "Reciprocal"], 2, "probabilities", "probabilities of the second class"),
+    ],
+)
+def test_one_score_is_that_of_the_second_class(
+    end: list[str], rank: int, said: Any, holds: str, batch: Any, tmp_path: Path
+) -> None:
+    nodes, last = list(FLAT), "y"
+    more = {"Add": ["unit"], "Squeeze": ["axis"]}
+    for index, operator in enumerate(end):
+        nodes.append(helper.make_node(operator, [last, *more.get(operator, [])], [f"z{index}"]))
+        last = f"z{index}"
+    w = WEIGHTS[:, :1] / 10
+    weights: dict[str, Array] = {"w": w, "unit": np.ones(1, np.float32), "axis": np.array([1], np.int64)}
+    file = tmp_path / "m.onnx"
+    write(file, nodes, [batch, HEIGHT, WIDTH, CHANNELS], {last: 1}, weights=weights, ranks={last: rank})
+    target = OnnxTarget(file, ModelInterface(output=said))
+    assert (target.members, target.classes, signature(target, "output")) == (1, 2, holds)
+    z = IMAGES.reshape(5, -1) @ w[:, 0]
+    logits, pull_back = target.linearize(IMAGES)
+    difference = logits[:, 0, 1] - logits[:, 0, 0]
+    np.testing.assert_allclose(difference, z, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(target.logits(IMAGES), logits, rtol=1e-4, atol=1e-5)
+    cotangent = np.tile(np.array([-1, 1], np.float32), (5, 1, 1))
+    gradient = np.tile(w[:, 0], (5, 1)).reshape(IMAGES.shape)
+    np.testing.assert_allclose(pull_back(cotangent), gradient, rtol=1e-2, atol=1e-4)
 
 
 def test_an_ensemble_of_several_files(tmp_path: Path) -> None:
