@@ -136,6 +136,11 @@ CASES = [
          forward=lambda x: -np.sort(-x, axis=1)[:, :2]),
     # operators that are expanded
     *(Case(op, opsets=(18, 22)) for op in ("Softsign", "ThresholdedRelu", "Shrink", "Mish")),
+    Case("ThresholdedRelu", (X,), {"alpha": 0.3}, opsets=(10, 13, 22), **ON_RUNTIME,
+         forward=lambda x: np.where(x > 0.3, x, 0)),
+    Case("Shrink", (X,), {"lambd": 0.3, "bias": 0.2}, opsets=(9, 13, 22), **ON_RUNTIME,
+         forward=lambda x: np.where(x > 0.3, x - 0.2, np.where(x < -0.3, x + 0.2, 0))),
+    Case("Softsign", opsets=(9, 13), **ON_RUNTIME, forward=lambda x: x / (1 + np.abs(x))),
     Case("Celu", (X,), {"alpha": 1.5}, opsets=(12, 18), **ON_RUNTIME, forward=lambda x: np.where(x > 0, x,
          1.5 * np.expm1(x / 1.5))),
     Case("Swish", (X,), {"alpha": 1.3}, opsets=(24,)),

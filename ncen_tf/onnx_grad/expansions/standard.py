@@ -13,6 +13,29 @@ def cast_like(g: GraphBuilder, node: Node) -> Sequence[str]:
     return [g.op("Cast", node.inputs[0], to=g.facts.element_type(node.inputs[1]))]
 
 
+# The standard defines the next three as functions only from opset 18 on.
+@expansion("Shrink")
+def shrink(g: GraphBuilder, node: Node) -> Sequence[str]:
+    """x - bias above lambd, x + bias below -lambd, else 0."""
+    x = node.inputs[0]
+    bound, bias = node.attributes.get("lambd", 0.5), g.like(node.attributes.get("bias", 0.0), x)
+    below = g.op("Where", g.op("Less", x, g.like(-bound, x)), g.op("Add", x, bias), g.like(0.0, x))
+    return [g.op("Where", g.op("Greater", x, g.like(bound, x)), g.op("Sub", x, bias), below)]
+
+
+@expansion("ThresholdedRelu")
+def thresholded_relu(g: GraphBuilder, node: Node) -> Sequence[str]:
+    x = node.inputs[0]
+    above = g.op("Greater", x, g.like(node.attributes.get("alpha", 1.0), x))
+    return [g.op("Where", above, x, g.like(0.0, x))]
+
+
+@expansion("Softsign")
+def softsign(g: GraphBuilder, node: Node) -> Sequence[str]:
+    x = node.inputs[0]
+    return [g.op("Div", x, g.op("Add", g.like(1.0, x), g.op("Abs", x)))]
+
+
 @expansion("LpNormalization")
 def lp_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
     x = node.inputs[0]
