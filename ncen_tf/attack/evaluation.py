@@ -11,6 +11,7 @@ from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.curve import measure_curve
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
+from ncen_tf.attack.preview import describe_sample, warn_of_missing_classes
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import check_examples, replay, run_suite
@@ -148,6 +149,8 @@ def evaluate(
     if opened.whole_pixels:
         images = round_images(images)
     check_examples(opened, images, data.labels)
+    logger.info("%s", describe_sample(data))
+    warn_of_missing_classes(data, opened.classes)
     if not allow_low_accuracy:
         check_clean_accuracy(opened, images, data.labels, chosen.batch_size)
     folder = None if out is None else Path(out)

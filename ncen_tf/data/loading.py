@@ -122,7 +122,7 @@ def hold_out(split: Split, test_fraction: float) -> tuple[Split, Split]:
         test_fraction: Share of each class that is tested, in (0, 1]; at least one image of each class.
 
     Raises:
-        InputError: ``test_fraction`` is out of range.
+        InputError: ``test_fraction`` is out of range, or below 1 and no image is left to train on.
     """
     if not 0 < test_fraction <= 1:
         raise InputError(f"`test_fraction` must be above 0 and at most 1, got {test_fraction}.")
@@ -131,6 +131,12 @@ def hold_out(split: Split, test_fraction: float) -> tuple[Split, Split]:
     for label in range(len(split.class_names)):
         rows = rng.permutation(np.flatnonzero(split.labels == label))
         tested[rows[: max(1, round(test_fraction * len(rows)))]] = True
+    if test_fraction < 1 and tested.all():
+        raise InputError(
+            f"{split.name} has too few images to hold some of them out for testing, {len(split)} of "
+            f"{len(split.class_names)} classes: give two or more of each class, or set `test_fraction` to 1 "
+            "to test on all of them."
+        )
     return split[np.flatnonzero(~tested)], split[np.flatnonzero(tested)]
 
 

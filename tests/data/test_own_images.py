@@ -39,6 +39,16 @@ def test_class_folders_are_split_by_class_and_all_are_tested_with_a_fraction_of_
     assert len(load_data(folder, test_fraction=1.0).test) == 20
 
 
+def test_one_image_of_each_class_cannot_be_divided(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        write(tmp_path / "pets" / name / "0.png")
+    with pytest.raises(InputError, match=r"pets has too few images.*2 of 2 classes: give two or more"):
+        load_data(tmp_path / "pets")
+    assert len(load_data(tmp_path / "pets", test_fraction=1.0).test) == 2
+    write(tmp_path / "pets" / "cat" / "1.png")
+    assert len(load_data(tmp_path / "pets").train) == 1
+
+
 def test_a_file_orders_the_classes_and_must_name_them_all(folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "classes.txt"
     file.write_text("dog\nbird\ncat\n")
