@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import importlib
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 Norm = Literal["Linf", "L2", "L1", "L0"]
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
+
+
+class Budget(NamedTuple):
+    """The most that an attack spends on an image."""
+
+    gradients: int
+    queries: int
+    """Forward passes, with those of the gradients."""
+
 
 ATTACKS = {
     "FGSM": "cleverhans_attacks:FastGradient",
@@ -93,6 +102,15 @@ class Attack(abc.ABC):
         Returns:
             float32 [N, H, W, C] in [0, 1], each image within ``eps`` of its original.
         """
+
+    def budget(self, classes: int, members: int) -> Budget | None:
+        """Return the most gradients and forward passes for an image; ``None`` where they are not known.
+
+        Args:
+            classes: Number of classes of the target.
+            members: Number of its members.
+        """
+        return None
 
     def require_members(self, objective: Objective) -> None:
         """Refuse a single classifier, for attacks that go through an ensemble's members.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm
 from ncen_tf.attack.iterative import MOMENTUM_SHARE, random_start, step_with_momentum
 from ncen_tf.attack.losses import (
     Array64,
@@ -70,6 +70,14 @@ class AutoPgd(Attack):
                 start = random_start(keys[remaining.rows], run, images[remaining.rows], self.eps, self.norm)
                 self._climb(remaining, loss, start)
         return remaining.adversarials
+
+    def budget(self, classes: int, members: int) -> Budget:
+        runs = self.restarts * self.number_of_losses(classes, members)
+        return Budget(runs * self.steps, runs * (self.steps + 1))
+
+    def number_of_losses(self, classes: int, members: int) -> int:
+        """Return how many losses are maximised on a target with so many classes and members."""
+        return 1
 
     @abc.abstractmethod
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
@@ -138,6 +146,14 @@ class AutoPgdTargeted(AutoPgd):
     least_classes: ClassVar[int] = 4
     targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried")
 
+    def budget(self, classes: int, members: int) -> Budget:
+        gradients, queries = super().budget(classes, members)
+        ranked = min(4 * self.targets, classes - 1) if self.targets < classes - 1 else 0
+        return Budget(gradients + ranked, queries + 1)
+
+    def number_of_losses(self, classes: int, members: int) -> int:
+        return min(self.targets, classes - 1)
+
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
         def towards(targets: Labels) -> Loss:
             def loss(logits: Array64, rows: Rows) -> LossAndGradient:
@@ -195,6 +211,9 @@ class MemberTransfer(_SurrogateTransfer):
     """
 
     name: ClassVar[str] = "Transfer-members"
+
+    def number_of_losses(self, classes: int, members: int) -> int:
+        return members
 
     def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
         def of(member: int) -> Loss:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Labels, MinimalPerturbation
+from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation
 from ncen_tf.attack.losses import margins_of
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.settings import settings
@@ -98,6 +98,9 @@ class AutoZoom(MinimalPerturbation):
             )
             first, second = unbiased
             change[rows] -= self.step_size * first / (np.sqrt(second) + _TINY)
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(0, self.queries)
 
 
 def _enlargement(large: int, small: int) -> Array64:

@@ -17,7 +17,7 @@ from cleverhans.tf2.attacks.projected_gradient_descent import projected_gradient
 from cleverhans.tf2.utils import compute_gradient
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.tensorflow_objective import TensorFlowObjective, attack_in_tensorflow
 from ncen_tf.base.errors import InputError
@@ -36,6 +36,10 @@ class _CleverHansAttack(Attack):
                 return self.attack(columns, tf.constant(images), tf.constant(labels, tf.int32))
 
         return attack_in_tensorflow(objective, attack)
+
+    def budget(self, classes: int, members: int) -> Budget:
+        steps = getattr(self, "steps", 1)  # the fast gradient method takes one
+        return Budget(steps, steps)
 
     def attack(self, columns: TensorFlowObjective, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Make adversarial images."""

@@ -11,7 +11,7 @@ from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.curve import measure_curve
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
-from ncen_tf.attack.preview import describe_sample, warn_of_missing_classes
+from ncen_tf.attack.preview import describe_sample, estimate_cost, warn_of_missing_classes
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import check_examples, replay, run_suite
@@ -19,6 +19,7 @@ from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
+from ncen_tf.report.class_sheet import save_class_sheet
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
 from ncen_tf.report.results import Report, describe_target
@@ -82,7 +83,8 @@ def evaluate(
         allow_unverified: Attack files whose hash differs from their manifest's.
         gate: Thresholds that the report will be checked against. One that asks for something this evaluation
             does not measure is refused before the attacks.
-        out: Folder where an interrupted evaluation keeps its state: the same call goes on where it stopped.
+        out: Folder where an interrupted evaluation keeps its state: the same call goes on where it stopped;
+            and where ``classes.png`` shows one image of each class.
         save_adversarials: Keep adversarial images in the subfolder ``adversarials`` of ``out``.
         allow_low_accuracy: Attack also a target whose clean accuracy tells that it is fed wrongly: one that
             guessing reaches, or far below what its export recorded.
@@ -151,9 +153,14 @@ def evaluate(
     check_examples(opened, images, data.labels)
     logger.info("%s", describe_sample(data))
     warn_of_missing_classes(data, opened.classes)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        save_class_sheet(data, folder / "classes.png")
+        logger.info("One image of each class: %s", folder / "classes.png")
     if not allow_low_accuracy:
         check_clean_accuracy(opened, images, data.labels, chosen.batch_size)
-    folder = None if out is None else Path(out)
+    if ray is None and (cost := estimate_cost(opened, chosen, images)):
+        logger.info("The attacks take %s", cost)
     with contextlib.ExitStack() as stack:
         run_jobs = None
         if ray is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm
 from ncen_tf.attack.losses import CROSS_ENTROPIES, Array64, LossAndGradient, ensemble_log_odds
 from ncen_tf.attack.objectives import Mask, Objective, RemainingExamples
 from ncen_tf.attack.randomness import Keys, image_keys, normals, uniforms
@@ -65,6 +65,9 @@ class IterativeGradient(Attack):
                 x = project(x + self.step_size * direction(gradients, self.norm), clean, self.eps, self.norm)
             remaining.keep(x[remaining.query(x)] if self.stops_when_broken else x)
         return remaining.adversarials
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(self.restarts * self.steps, self.restarts * (self.steps + self.stops_when_broken))
 
     def loss(self, objective: Objective, logits: Array64, labels: Labels) -> LossAndGradient:
         """Compute what is maximised; by default the objective's cross-entropy."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Labels, MinimalPerturbation, Norm, sizes_of
+from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation, Norm, sizes_of
 from ncen_tf.attack.iterative import direction, lengths
 from ncen_tf.attack.losses import Array64, LossAndGradient, of_ensemble
 from ncen_tf.attack.objectives import Mask, Objective
@@ -75,6 +75,9 @@ class MinimumNorm(MinimalPerturbation):
             falling = (1 + np.cos(np.pi * step / self.steps)) / 2  # from 1 to 0
             walk.x = np.clip(images + self.move(walk, answer, np.float32(falling)), 0, 1)
         return self.within_eps(images, walk.nearest)
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(self.steps, self.steps)
 
     @abc.abstractmethod
     def move(self, walk: Walk, answer: Answer, falling: np.float32) -> Array:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm
 from ncen_tf.attack.iterative import MOMENTUM_SHARE, random_start, step_with_momentum
 from ncen_tf.attack.losses import (
     Array64,
@@ -70,6 +70,9 @@ class Mora(Attack):
             previous, x = x, moved
         remaining.keep(x[remaining.query(x)])
         return remaining.adversarials
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(self.steps, self.steps + 1)
 
 
 def mora_loss(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Attack, Labels, Norm
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm
 from ncen_tf.attack.iterative import lengths
 from ncen_tf.attack.losses import margins_of
 from ncen_tf.attack.objectives import Objective, Rows
@@ -67,6 +67,9 @@ class Square(Attack):
             better = new < left[rows]
             best[rows[better]], left[rows[better]] = candidates[better], new[better]
         return best
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(0, self.queries)
 
     def area(self, step: int) -> float:
         """Return the share of the image that a patch covers at a step, halved along the paper's schedule."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, InstanceOf
 
-from ncen_tf.attack.attack import Attack, Norm, find_attack
+from ncen_tf.attack.attack import Attack, Budget, Norm, find_attack
 from ncen_tf.attack.auto_pgd import (
     AutoPgdCrossEntropy,
     AutoPgdLogitRatio,
@@ -112,6 +112,13 @@ class Suite(Settings):
             )
         return suite
 
+    def budget(self, classes: int, members: int) -> Budget | None:
+        """Sum up the attacks' budgets: the most for an image; ``None`` if one attack has none."""
+        budgets = [attack.budget(classes, members) for attack in self.attacks]
+        if None in budgets:
+            return None
+        return Budget(*(sum(passes) for passes in zip(*filter(None, budgets), strict=True)))
+
     def gradient_check_eps(self) -> float | None:
         """Return the eps at which gradients are checked: the smallest of the gradient attacks in Linf."""
         gradient_attacks = [each for each in self.attacks if each.norm == "Linf" and not each.gradient_free]
@@ -145,7 +152,7 @@ def _quick(radii: Radii) -> tuple[Attack, ...]:
 
 
 def _screen(radii: Radii) -> tuple[Attack, ...]:
-    """List attacks that cost 150 gradients and 494 forward passes for an example that withstands them."""
+    """List attacks that cost 150 gradients and 493 forward passes for an example that withstands them."""
     return tuple(
         attack
         for norm, eps in radii.strict.items()
