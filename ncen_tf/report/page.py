@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
 from ncen_tf.report import table
+from ncen_tf.report.plot import accuracy_plot
 
 if TYPE_CHECKING:
-    from ncen_tf.report.results import AttackRow, Report, ShownImages
+    from ncen_tf.report.results import Report, ShownImages
 
 _PAGE = """\
 <!DOCTYPE html>
@@ -25,24 +25,33 @@ _PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
-:root { color-scheme: light dark; --line: #8886; --bad: light-dark(firebrick, salmon); --bar: steelblue; }
+:root { color-scheme: light dark; --line: #8886; --bad: light-dark(firebrick, salmon);
+  --bar: light-dark(steelblue, skyblue); }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; }
 th, td { padding: .25rem .75rem; border-bottom: 1px solid var(--line); }
 th, td { text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
+.plot { width: 100%; max-width: 36rem; height: auto; font-size: 11px; fill: currentColor; }
+.plot line { stroke: var(--line); }
+.plot polyline { fill: none; stroke-width: 1.5; }
+.plot .s0 { color: var(--bar); } .plot .s1 { color: light-dark(chocolate, orange); }
+.plot .s2 { color: light-dark(seagreen, lightgreen); } .plot .s3 { color: light-dark(purple, plum); }
+.plot g polyline, .plot g line { stroke: currentColor; }
 .wide { overflow-x: auto; }
 .numbers { display: flex; flex-wrap: wrap; gap: .75rem; }
 .numbers div { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem 1rem; }
 .numbers b { display: block; font-size: 1.8rem; line-height: 1.2; }
-.bars { display: grid; grid-template-columns: auto 1fr auto; gap: .25rem .75rem; align-items: center; }
+.bars { display: grid; grid-template-columns: minmax(0, auto) minmax(5rem, 1fr) auto; gap: .25rem .75rem;
+  align-items: center; }
 .bars .track { background: var(--line); height: .9rem; position: relative; }
 .bars .track i { background: var(--bar); display: block; height: 100%; position: absolute; }
 .bars .track i:first-child { opacity: .35; }
 .examples { display: flex; flex-wrap: wrap; gap: .75rem; }
 .examples figure { margin: 0; width: 96px; font-size: .75rem; }
 .examples img { width: 96px; image-rendering: pixelated; display: block; }
+.bars span:nth-child(3n) { font-size: .8rem; text-align: right; white-space: nowrap; }
+p, li, summary { overflow-wrap: anywhere; }
 .wrong { color: var(--bad); }
 </style>
 </head>
@@ -54,11 +63,14 @@ img { max-width: 100%; }
 </div>
 {% for line in verdict %}<p{% if suspected %} class="wrong"{% endif %}>{{ line }}</p>
 {% endfor %}
-{% for line in description %}<p>{{ line }}</p>
+<p>{% for line in description %}{{ line }}<br>
+{% endfor %}</p>
+{% for norm, plot in plots %}<h2>Robust accuracy against eps, {{ norm }}</h2>
+{{ plot | safe }}
 {% endfor %}
-{% for heading, image in curves %}<h2>{{ heading }}</h2>
-<img alt="{{ heading }}" src="data:image/png;base64,{{ image }}">
-{% endfor %}
+{% if plots %}<p><small>Bands and vertical lines: 95 % intervals. eps is the size of the
+largest change; images are in [0, 1].</small></p>
+{% endif %}
 {% if classes %}<h2>Accuracy of each class</h2>
 <p>Full colour: correct clean and under every attack of this report. Pale: correct when clean.</p>
 <div class="bars">
@@ -118,9 +130,8 @@ img { max-width: 100%; }
 
 
 def render_page(report: Report) -> str:
-    """Render worst case and verdict first, then curves, classes, images, costs, checks and environment."""
-    norms = list(dict.fromkeys(row.norm for row in report.attacks))
-    heading = "Accuracy after each attack" if report.cumulative else "Robust accuracy against eps"
+    """Render worst case and verdict first, then plots, classes, images, costs, checks and environment."""
+    norms = dict.fromkeys([*(each.norm for each in report.curves), *(row.norm for row in report.attacks)])
     examples = [
         (f"{row.attack}, {row.norm} eps {row.eps:g}", *_examples(shown))
         for row, shown in zip(report.attacks, report._images, strict=bool(report._images))
@@ -146,37 +157,10 @@ def render_page(report: Report) -> str:
             for each in report.classes
         ],
         checks=checks,
-        curves=[(f"{heading}, {norm}", _png(_accuracy_plot(report, norm))) for norm in norms],
+        plots=[(norm, accuracy_plot(report, norm)) for norm in norms],
         examples=examples,
         environment=(environment | report.environment).items(),
     )
-
-
-def _accuracy_plot(report: Report, norm: str) -> Figure:
-    """Robust accuracy with 95 % intervals: after each attack of a cumulative suite, else against eps."""
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
-    lines: dict[str, list[AttackRow]] = {}
-    for row in sorted(report.attacks, key=lambda row: 0 if report.cumulative else row.eps):
-        if row.norm == norm:
-            lines.setdefault(f"eps {row.eps:.4g}" if report.cumulative else row.attack, []).append(row)
-    for label, rows in lines.items():
-        positions = ["clean", *(r.attack for r in rows)] if report.cumulative else [0, *(r.eps for r in rows)]
-        measured = [report.clean_accuracy, *(row.robust_accuracy for row in rows)]
-        values = np.array([proportion.value or 0.0 for proportion in measured])
-        low, high = np.transpose([proportion.interval for proportion in measured])
-        # At 0 and 1 the value itself may lie a rounding error outside its interval.
-        errors = np.maximum([values - low, high - values], 0)
-        axes.errorbar(positions, values, yerr=errors, label=label, marker="o", ms=4, capsize=2)
-    axes.set(ylabel=f"robust accuracy ({norm})", ylim=(0, 1))
-    if report.cumulative:
-        axes.tick_params(axis="x", labelrotation=30, labelsize=8)
-    else:
-        axes.set(xlabel=f"eps ({norm}, images in [0, 1])", xlim=(0, None))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper right", fontsize=8)
-    axes.set_title(f"protocol {report.protocol}, objective {report.objective}", fontsize=10)
-    return figure
 
 
 def _examples(shown: ShownImages) -> tuple[float, list[dict[str, Any]]]:
@@ -201,11 +185,4 @@ def _picture(image: npt.NDArray[np.float32]) -> str:
     buffer = io.BytesIO()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     imsave(buffer, np.clip(pixels, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _png(figure: Figure) -> str:
-    """A figure as base64 text."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode()

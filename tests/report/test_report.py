@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -203,14 +204,33 @@ def test_the_page_needs_nothing_else(report: Report, tmp_path: Path) -> None:
     assert not re.search(r"<(link|script|iframe|object)|url\(|@import", text)
     sources = re.findall(r'src="([^"]*)"', text)
     shown = sum(len(images.clean) for images in report._images)
-    assert len(sources) == 2 + 3 * shown  # a curve for each norm; clean, adversarial and difference
+    assert len(sources) == 3 * shown  # clean, adversarial and difference
     assert shown > 4
     for source in sources:
         assert source.startswith("data:image/png;base64,")
         assert base64.b64decode(source.partition(",")[2])[:8] == b"\x89PNG\r\n\x1a\n"
-    assert (
-        page_of(Report.read(tmp_path / "report.json"), tmp_path).count('src="') == 2
-    )  # no images in the file
+    assert 'src="' not in page_of(Report.read(tmp_path / "report.json"), tmp_path)  # no images in the file
+
+
+def test_the_plot_holds_the_points_of_attacks_and_curve(attacks: list[AttackResult], tmp_path: Path) -> None:
+    distances = np.array([0.05, 0.1, 0.02, 0.2, 0, 0.2, np.inf, 0.4, 0.1, 0])
+    report = make_report(attacks[:2])
+    found = curve.build_curve(
+        distances, (), norm="Linf", dataset="fashion_mnist_sample", seed=7, target=report.target
+    )
+    text = page_of(report.model_copy(update={"curves": (found,)}), tmp_path)
+    (plot,) = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    ElementTree.fromstring(plot)  # noqa: S314
+    (line,) = re.findall(r'<polyline points="([^"]+)"', plot)
+    corners = [tuple(map(float, corner.split(","))) for corner in line.split()]
+    # 40 to 410 are eps 0 to 0.4; 10 to 210 are shares 1 to 0.
+    shares = [0.8, 0.7, 0.6, 0.4, 0.2, 0.1]
+    bounds = [0, 0.02, 0.05, 0.1, 0.2, 0.4]
+    assert [x for x, _ in corners[::2]] == pytest.approx([40 + 370 * eps / 0.4 for eps in bounds], abs=0.06)
+    assert [y for _, y in corners[::2]] == pytest.approx([210 - 200 * share for share in shares])
+    assert [b[1] for b in corners[1::2]] == [a[1] for a in corners[::2]][:-1]
+    assert "PGD, eps 0.1: 50.00 %" in plot
+    assert 'cx="132.5" cy="110.0"' in plot
 
 
 def test_the_page_says_what_the_table_says(report: Report, cumulative: Report, tmp_path: Path) -> None:
@@ -226,8 +246,8 @@ def test_the_page_says_what_the_table_says(report: Report, cumulative: Report, t
     assert "<td>62.50 %</td>" in text
     text = page_of(cumulative, tmp_path)
     shown = sum(len(images.clean) for images in cumulative._images)
-    assert text.count('src="data:image/png') == 2 + 3 * shown
-    assert "Accuracy after each attack, Linf" in text
+    assert text.count('src="data:image/png') == 3 * shown
+    assert "Robust accuracy against eps, Linf" in text
     assert "<td>40.00 %</td>" in text
 
 
@@ -240,7 +260,7 @@ def test_the_page_begins_with_the_worst_case_and_ends_with_the_environment(
     expected = (
         "worst case, L2 eps 1",
         "MASKED GRADIENTS SUSPECTED",
-        "Accuracy after each attack",
+        "Robust accuracy against eps",
         "Accuracy of each class",
         "Examples:",
         "What each attack found and cost",
