@@ -10,6 +10,7 @@ import tensorflow as tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
+from ncen_tf.ensembles.architectures import build_member
 from ncen_tf.ensembles.batch_norm import replica_has_images
 from ncen_tf.ensembles.dverge import distilled_images
 from ncen_tf.ensembles.inputs import (
@@ -37,8 +38,7 @@ from ncen_tf.ensembles.regularizers import (
     PredictionRegularizer,
     Regularizer,
 )
-from ncen_tf.ensembles.resnet import build_resnet
-from ncen_tf.ensembles.structures import member_depth, parse_architecture
+from ncen_tf.ensembles.structures import parse_architecture
 from ncen_tf.ensembles.trs import trs_penalty
 
 
@@ -408,10 +408,12 @@ def build_ensemble(
     sync_batch_norm: bool = False,
     seed: int | None = None,
 ) -> Ensemble:
-    """Build an ensemble of untrained ResNets.
+    """Build an ensemble of untrained members.
 
     Args:
-        members: Names ``resnet<depth>`` with depth 6n+2, at least two.
+        members: At least two names: ``resnet<depth>`` with depth 6n+2; a Keras application, such as
+            ``mobilenet_v2``, which is built without its preprocessing; or ``module:function``, a function
+            (image_shape, classes) -> Keras model of logits.
         image_shape: (height, width, channels).
         classes: Number of classes.
         sync_batch_norm: Whether BatchNorm takes its statistics over all replicas.
@@ -419,7 +421,7 @@ def build_ensemble(
             time.
 
     Raises:
-        InputError: There are fewer than two members, or a name is unknown.
+        InputError: There are fewer than two members, a name is unknown, or a member cannot be built.
 
     Examples:
         >>> import ncen_tf
@@ -429,8 +431,8 @@ def build_ensemble(
     """
     return Ensemble(
         [
-            build_resnet(
-                member_depth(name),
+            build_member(
+                name,
                 image_shape,
                 classes,
                 sync_batch_norm=sync_batch_norm,

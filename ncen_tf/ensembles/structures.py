@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.user_functions import is_function_name
 
 UNIFORM_DEPTH = {"Ensemble1": 20, "Ensemble2": 26, "Ensemble3": 32}
 STRUCTURES = (*UNIFORM_DEPTH, "Ensemble4")
@@ -37,18 +38,34 @@ def structure_architecture(structure: str, members: int) -> tuple[str, ...]:
 
 
 def parse_architecture(names: Sequence[str]) -> tuple[str, ...]:
-    """Check a list of member names such as ``["resnet20", "resnet8"]``.
+    """Check a list of member names such as ``["resnet20", "mobilenet_v2", "mynet:build"]``.
+
+    Returns:
+        The names, those of Keras applications as Keras writes them (``MobileNetV2``).
 
     Raises:
-        InputError: There are fewer than two members, or a name is not ``resnet<6n+2>``.
+        InputError: There are fewer than two members, or a name is not ``resnet<6n+2>``, a Keras application,
+            or of the form ``module:function``.
     """
     if len(names) < 2:
         raise InputError(f"`members` must be at least two names, got {len(names)}.")
-    for name in names:
-        depth = member_depth(name)
-        if depth < 8 or (depth - 2) % 6:
-            raise InputError(f"`members` must be names such as resnet8, resnet14, resnet20, got {name!r}.")
-    return tuple(names)
+    return tuple(_parse_member(name) for name in names)
+
+
+def _parse_member(name: str) -> str:
+    depth = member_depth(name)
+    if is_function_name(name) or (depth >= 8 and (depth - 2) % 6 == 0):
+        return name
+    if not depth:
+        from keras import applications  # TensorFlow takes seconds to import.
+
+        known = {each.lower(): each for each in vars(applications) if each[0].isupper()}
+        if found := known.get(name.replace("_", "").lower()):
+            return found
+    raise InputError(
+        "`members` must be names such as resnet8, resnet14, resnet20, a Keras application such as "
+        f"mobilenet_v2, or module:function, got {name!r}."
+    )
 
 
 def member_depth(name: str) -> int:

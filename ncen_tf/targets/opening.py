@@ -1,20 +1,17 @@
 """Opens whatever a user names as a target."""
 
-import importlib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.user_functions import import_function, is_function_name
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.combination import Combine, CombinedTarget
 from ncen_tf.targets.interface import ModelInterface, Quantization
 from ncen_tf.targets.onnx_target import OnnxTarget
 from ncen_tf.targets.target import FunctionTarget, RecordedAccuracy, Target
-
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def open_target(
@@ -82,8 +79,8 @@ def open_target(
         }
         return CombinedTarget([open_target(each, **settings) for each in model], combine)
     path, name = (Path(model) if isinstance(model, (str, Path)) else None), ""
-    if path is not None and not path.exists() and _FUNCTION.fullmatch(str(path)):
-        path, name, model = None, str(path), _import_function(str(path))
+    if path is not None and not path.exists() and is_function_name(str(path)):
+        path, name, model = None, str(path), import_function(str(path))
     if path is not None and not path.exists():
         raise InputError(
             f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file, export, or "
@@ -141,24 +138,6 @@ def open_target(
         raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
     target.recorded = recorded
     return target
-
-
-def _import_function(name: str) -> Callable[..., Any]:
-    """Import ``module:function``; the module may be a file of the working directory.
-
-    Raises:
-        InputError: The module cannot be imported, or has no such function.
-    """
-    module, _, function = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except Exception as error:  # whatever a user's module raises
-        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(found):
-        raise InputError(f"{name} is a {type(found).__name__}, not a function.")
-    return found
 
 
 def _is_keras(model: object) -> bool:

@@ -47,7 +47,7 @@ class Flags(TrainConfig, DataFlags, RayFlags):
 
 def default_run_dir(config: TrainConfig) -> Path:
     """Return runs/DATASET-REGULARIZER-MEMBERS-sSEED."""
-    members = "+".join(name.removeprefix("resnet") for name in config.members)
+    members = "+".join(name.removeprefix("resnet").replace(":", ".") for name in config.members)
     regularizer = config.regularizer.name if config.regularizer else "none"
     return Path("runs") / f"{Path(config.dataset).stem}-{regularizer}-{members}-s{config.seed}"
 

@@ -57,7 +57,7 @@ class TrainConfig(SourceSettings):
     )
     members: tuple[str, ...] = Field(
         default=("resnet20",) * 3,
-        description="Names of the members, such as resnet20,resnet20,resnet32",
+        description="Names of the members: resnet20, Keras applications as mobilenet_v2, or module:function",
         json_schema_extra={"flag": "architecture"},
     )
     regularizer: (
