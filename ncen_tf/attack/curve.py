@@ -61,7 +61,7 @@ def robustness_curve(
     Raises:
         InputError: Something cannot be used, or the model has no gradient.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample").test
         >>> curve = ncen_tf.robustness_curve("exports/reference", data, examples=10, steps=20)

@@ -238,7 +238,7 @@ class DVERGE(Regularizer):
         steps: Number of sign steps with momentum.
         step_size: Size of a step; by default eps / steps.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> ncen_tf.DVERGE(eps=0.07).steps
         10

@@ -46,7 +46,7 @@ class CurveAttack(Settings):
 class RobustnessCurve(Settings):
     """Robust accuracy against the perturbation bound, in one norm.
 
-    Example:
+    Examples:
         >>> import ncen_tf
         >>> data = ncen_tf.load_data("fashion_mnist_sample").test
         >>> curve = ncen_tf.robustness_curve("exports/reference", data, norm="L2", examples=10, steps=20)

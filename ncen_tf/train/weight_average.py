@@ -26,7 +26,7 @@ class WeightAverage(keras.callbacks.Callback):
     Raises:
         InputError: ``momentum`` is out of range.
 
-    Example:
+    Examples:
         >>> import keras, ncen_tf, numpy as np
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
         >>> model.compile("sgd", "mse")
