@@ -106,10 +106,10 @@ class AttackFiles:
         """Read the finished attack; ``None`` if there is none or its file is damaged."""
         try:
             arrays, info = _read(self._file, _ResultInfo)
-        except InputError:
+            settings = info.model_dump()
+            return AttackResult(**arrays, **settings) if settings.pop("key") == self._key else None
+        except (InputError, TypeError):  # TypeError: an earlier version wrote other arrays.
             return None
-        settings = info.model_dump()
-        return AttackResult(**arrays, **settings) if settings.pop("key") == self._key else None
 
     def write_result(self, result: AttackResult) -> None:
         """Write the finished attack and remove its batches."""

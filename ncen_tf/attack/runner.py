@@ -131,7 +131,15 @@ def run_suite(
             if suite.cumulative and chosen.any():  # as few batches as possible, all of about one size
                 size = -(-int(chosen.sum()) // -(-int(chosen.sum()) // size))
             adversarials, result = run_attack(
-                attack, objective, images[chosen], labels[chosen], size, seed, files, run_jobs
+                attack,
+                objective,
+                images[chosen],
+                labels[chosen],
+                size,
+                seed,
+                files,
+                run_jobs,
+                clean_margins[chosen],
             )
             result = result.among(chosen, clean, clean_margins)
             if saved is not None:
@@ -172,10 +180,18 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     clean = clean_scores.argmax(axis=1).astype(np.int32)
     scores = score(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
+    margins = margins_of(clean_scores, saved.labels)
     result = _measure(
-        saved.info.settings, saved.images, saved.adversarials, saved.labels, scores, (1.0, 0.0), seconds
+        saved.info.settings,
+        saved.images,
+        saved.adversarials,
+        saved.labels,
+        scores,
+        (1.0, 0.0),
+        seconds,
+        margins,
     )
-    return SuiteResult(saved.labels, clean, [result], 0, margins_of(clean_scores, saved.labels))
+    return SuiteResult(saved.labels, clean, [result], 0, margins)
 
 
 def run_attack(
@@ -187,6 +203,7 @@ def run_attack(
     seed: int,
     files: AttackFiles | None = None,
     run_jobs: RunJobs | None = None,
+    clean_margins: npt.NDArray[np.float32] | None = None,
 ) -> tuple[Array, AttackResult]:
     """Make adversarial images batch by batch, with a progress bar, and measure what they do.
 
@@ -199,6 +216,7 @@ def run_attack(
         seed: Of the attack's random choices, with the batch's number unless they are each image's own.
         files: Where batches that an earlier run finished are, and those of this one go; ``None`` keeps none.
         run_jobs: Attacks the batches elsewhere; ``None`` attacks them here.
+        clean_margins: [N], by which the images that a page shows are chosen; ``None`` shows the first.
 
     Returns:
         Adversarial images like ``images``, and the result.
@@ -246,7 +264,11 @@ def run_attack(
         sum(batch.queries for batch in batches) / attacked,
         sum(batch.gradients for batch in batches) / attacked,
     )
-    return adversarials, _measure(attack.settings(), images, adversarials, labels, scores, passes, seconds)
+    if clean_margins is None:
+        clean_margins = np.ones(len(images), np.float32)
+    return adversarials, _measure(
+        attack.settings(), images, adversarials, labels, scores, passes, seconds, clean_margins
+    )
 
 
 def attack_batch(attack: Attack, objective: Objective, job: Job) -> AttackedBatch:
@@ -332,16 +354,21 @@ def _measure(
     scores: Array64,
     passes: tuple[float, float],
     seconds: float,
+    clean_margins: npt.NDArray[np.float32],
 ) -> AttackResult:
     change = (adversarials - images).reshape(len(images), int(np.prod(images.shape[1:])))
     l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
+    predictions = scores.argmax(axis=1).astype(np.int32)
+    broken = (clean_margins > 0) & (predictions != labels)
+    shown = np.sort(np.lexsort((clean_margins, ~broken))[:SHOWN])
     return AttackResult(
         settings=settings,
         attacked=np.ones(len(images), bool),
-        predictions=scores.argmax(axis=1).astype(np.int32),
+        predictions=predictions,
         l2=l2,
         linf=linf,
-        shown=adversarials[:SHOWN],
+        shown=adversarials[shown],
+        shown_index=shown,
         queries_per_image=passes[0],
         gradients_per_image=passes[1],
         seconds=seconds,

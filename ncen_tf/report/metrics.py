@@ -115,7 +115,13 @@ def build_report(
         environment=describe_environment(),
     )
     if images is not None:
-        report._images = tuple(_shown(labels, clean, attack, images, class_names) for attack in attacks)
+        distances = {curve.norm: np.array(curve.distances, float) for curve in curves}  # None is NaN: last
+        report._images = tuple(
+            _shown(
+                labels, clean, attack, images, class_names, distances.get(attack.settings["norm"], margins)
+            )
+            for attack in attacks
+        )
     report._outcomes = Outcomes(labels, clean, tuple(attacks), tuple(class_names), margins)
     return report
 
@@ -186,8 +192,17 @@ def _threat(attack: AttackResult) -> tuple[Norm, float]:
 
 
 def _shown(
-    labels: Labels, clean: Labels, attack: AttackResult, images: Images, class_names: Sequence[str]
+    labels: Labels,
+    clean: Labels,
+    attack: AttackResult,
+    images: Images,
+    class_names: Sequence[str],
+    effort: npt.NDArray[np.floating] | None,
 ) -> ShownImages:
-    shown = np.flatnonzero(attack.attacked)[: len(attack.shown)]
+    """Order the shown images: broken ones first, then by what it takes to break them, if that is known."""
+    shown = attack.shown_index
+    broken = (clean == labels) & (attack.predictions != labels)
+    order = np.lexsort((np.zeros(len(shown)) if effort is None else effort[shown], ~broken[shown]))
+    shown = shown[order]
     names = [class_names_of(classes[shown], class_names) for classes in (labels, clean, attack.predictions)]
-    return ShownImages(images[shown], attack.shown, list(zip(*names, strict=True)))
+    return ShownImages(images[shown], attack.shown[order], list(zip(*names, strict=True)))

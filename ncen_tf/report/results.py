@@ -103,13 +103,15 @@ class AttackResult:
     linf: npt.NDArray[np.float32]
     """[N], largest change of a pixel."""
     shown: npt.NDArray[np.float32]
-    """[at most 8, H, W, C], adversarial images of the first that were attacked."""
+    """[at most 8, H, W, C], adversarial images: broken ones of the lowest clean margins, then others."""
     queries_per_image: float
     """Forward passes for each image that was attacked."""
     gradients_per_image: float
     seconds: float
     margins: npt.NDArray[np.float32]
     """[N], log-probability of the true class less that of the best other one, for each adversarial image."""
+    shown_index: npt.NDArray[np.intp]
+    """Positions of the shown images among the N, in ascending order."""
 
     def among(
         self,
@@ -129,7 +131,13 @@ class AttackResult:
         predictions[attacked], l2[attacked], linf[attacked] = self.predictions, self.l2, self.linf
         margins[attacked] = self.margins
         return dataclasses.replace(
-            self, attacked=attacked, predictions=predictions, l2=l2, linf=linf, margins=margins
+            self,
+            attacked=attacked,
+            predictions=predictions,
+            l2=l2,
+            linf=linf,
+            margins=margins,
+            shown_index=np.flatnonzero(attacked)[self.shown_index],
         )
 
 

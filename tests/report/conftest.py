@@ -29,7 +29,7 @@ def outcome(name: str, norm: str, eps: float, predictions: Any, **changes: Any) 
     sizes, shown = np.arange(10, dtype=np.float32), np.full((2, 4, 4, 1), 0.75, np.float32)
     predictions = np.asarray(predictions, np.int32)
     result = AttackResult(
-        settings, np.ones(10, bool), predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5, sizes
+        settings, np.ones(10, bool), predictions, 2 * sizes, sizes, shown, 3.0, 2.0, 1.5, sizes, np.arange(2)
     )
     return dataclasses.replace(result, **changes)
 
@@ -80,6 +80,7 @@ def cumulative() -> Report:
             np.where(np.isin(np.arange(10), list(broken)), 1 - LABELS, CLEAN),
             attacked=np.isin(np.arange(10), list(attacked)),
             shown=np.full((min(2, len(attacked)), 4, 4, 1), 0.75, np.float32),
+            shown_index=np.array(sorted(attacked)[:2], int),
         )
         for name, norm, eps, attacked, broken in COURSE
     ]

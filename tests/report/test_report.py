@@ -18,7 +18,7 @@ from ncen_tf.report import curve, measured as shares, results
 from ncen_tf.report.metrics import aae, clean_accuracy, mean_over_broken, proportion, robust_accuracy
 from ncen_tf.report.results import AttackResult, GradientCheck, MaskedGradients, Report
 from tests.conftest import ROOT
-from tests.report.conftest import CLEAN, LABELS, make_report
+from tests.report.conftest import CLEAN, IMAGES, LABELS, make_report
 
 
 @pytest.mark.parametrize("attacks", [1, 3])
@@ -262,7 +262,7 @@ def test_the_page_begins_with_the_worst_case_and_ends_with_the_environment(
         "MASKED GRADIENTS SUSPECTED",
         "Robust accuracy against eps",
         "Accuracy of each class",
-        "Examples:",
+        "Most easily broken images:",
         "What each attack found and cost",
         "FAILED: zero_gradients",
         "<h2>Environment",
@@ -280,6 +280,9 @@ def test_the_images_on_the_page_are_those_that_were_attacked(
     square = cumulative._images[1]
     np.testing.assert_array_equal(square.clean[:, 0, 0, 0], np.linspace(0, 1, 160, dtype="f")[[48, 80]])
     assert square.classes[0] == ("T-shirt/top", "T-shirt/top", "<Bag>")
+    # Of two images, the one that the attack broke is first.
+    nearest = dataclasses.replace(attacks[1], shown_index=np.array([0, 1]))
+    np.testing.assert_array_equal(make_report([nearest])._images[0].clean, IMAGES[[1, 0]])
     # A model of another origin may know more classes than the dataset.
     unknown = make_report([dataclasses.replace(attacks[0], predictions=np.full(10, 11, np.int32))])
     assert unknown._images[0].classes[0][2] == "class 11"
