@@ -163,6 +163,17 @@ def test_one_image_of_each_class_is_shown(tmp_path: Path) -> None:
         assert (shown == color).all(axis=-1).sum() > 1000
 
 
+def test_an_evaluation_tells_the_cost_and_shows_the_classes(
+    tmp_path: Path, linear: LinearTarget, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Split(*images_and_predictions(linear, 6))
+    with caplog.at_level(logging.INFO, "ncen_tf"):
+        ncen_tf.evaluate(linear, data, suite="screen", norm="Linf", out=tmp_path / "out")
+    assert "at most about 1 minute: 150 gradients and 493 forward passes an image" in caplog.text
+    assert f"One image of each class: {tmp_path / 'out' / 'classes.png'}" in caplog.text
+    assert (tmp_path / "out" / "classes.png").is_file()
+
+
 def test_labels_beyond_the_outputs_end_the_program(
     tiny_export: Path, tmp_path: Path, run_program: Program
 ) -> None:
