@@ -168,6 +168,8 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         arguments = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
         rest: list[str] = flags.FLAGS(arguments)
+    except SystemExit:
+        sys.exit(0)  # --help was printed, after which absl exits with 1
     except UnicodeDecodeError as error:
         sys.exit(_fail(f"The flagfile is not UTF-8 text: {error}."))
     except (flags.Error, ValueError, RecursionError) as error:

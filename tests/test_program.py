@@ -99,7 +99,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--end=badly"], 2, "error: --eps and --sides do not go together, `other` does."),
         (["--end=lost"], 75, "error: A worker is lost."),
         (["--end=interrupted"], 130, "Interrupted. It is saved."),
-        (["--help"], 1, "Number of sides (at least 4 and at most 20; default: 6)"),
+        (["--help"], 0, "Number of sides (at least 4 and at most 20; default: 6)"),
     ],
 )
 def test_flags_of_a_settings_class(script: Path, arguments: list[str], code: int, says: str) -> None:
