@@ -82,7 +82,7 @@ class Attack(abc.ABC):
 
     def __post_init__(self) -> None:
         if self.norm not in self.norms:
-            raise InputError(f"{self.name}: `norm` must be {self.norms[0]}, got {self.norm}.")
+            raise InputError(f"{self.name}: `norm` must be {' or '.join(self.norms)}, got {self.norm}.")
         if self.norm == "Linf" and self.eps > 1:
             raise InputError(
                 f"{self.name}: `eps` must be at most 1 in Linf, got {self.eps:g}: images are in [0, 1], so "

@@ -227,7 +227,7 @@ def _row_head(row: Any) -> tuple[str, str]:
     eps = "" if math.isnan(row.eps) else f"{row.eps:.4g}"
     return (
         f"{name} ({row.detail})" if row.detail else name,
-        eps if row.norm == "Linf" else f"{eps} ({row.norm})",
+        eps if row.norm in ("Linf", "") else f"{eps} ({row.norm})",
     )
 
 

@@ -50,6 +50,9 @@ TABLE: dict[str, tuple[dict[str, Any], int, str]] = {
     "ZOO": ({"eps": 5.0, "iterations": 20, "step_size": 0.2}, 3, "art"),
     "AutoZOOM": ({"eps": 5.0, "queries": 1000, "step_size": 0.05, "reduction": 4}, 4, "numpy"),
     "Boundary": ({"eps": 8.0, "iterations": 40}, 3, "art"),
+    "FMN": ({"eps": 0.1, "steps": 30}, 8, "numpy"),
+    "DDN": ({"eps": 3.0, "norm": "L2", "steps": 30}, 8, "numpy"),
+    "sigma-zero": ({"eps": 100.0, "norm": "L0", "steps": 50}, 8, "numpy"),
     "HopSkipJump": ({"eps": 5.0, "iterations": 2, "evaluations": 200}, 3, "art"),
 }
 # Changes to the settings of attacks that know both norms.
@@ -235,7 +238,7 @@ def test_diverse_input_differentiates_shrunk_and_shifted_copies(examples: Exampl
         ("DIM", {"eps": 0.1, "probability": 1.5}, "`probability` must be less than or equal to 1"),
         ("SGM", {"eps": 0.1, "gamma": 2.0}, "`gamma` must be less than or equal to 1"),
         ("Square", {"eps": 0.1, "initial_area": 1.5}, "`initial_area` must be less than or equal to 1"),
-        ("APGD-CE", {"eps": 0.1, "norm": "L1"}, "`norm` must be 'Linf' or 'L2', got 'L1'"),
+        ("APGD-CE", {"eps": 0.1, "norm": "L1"}, "APGD-CE: `norm` must be Linf or L2, got L1"),
         ("FGSM", {"eps": 0.1, "norm": "L2"}, "FGSM: `norm` must be Linf"),
         ("FGSM", {"eps": 8}, "`eps` must be at most 1 in Linf, got 8: .* write 8/255"),
         ("Square", {"eps": 16.0}, "write 16/255"),

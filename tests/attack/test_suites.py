@@ -202,7 +202,7 @@ def test_a_custom_suite_chooses_the_norm(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("name = 'APGD-CE'\nnorm = 'L1'", "attack 1: APGD-CE: `norm` must be Linf, got L1"),
+        ("name = 'APGD-CE'\nnorm = 'L1'", "attack 1: APGD-CE: `norm` must be Linf or L2, got L1"),
         ("name = 'Square'\nnorm = 2", "attack 1: `norm` must be 'Linf', 'L2', 'L1' or 'L0', got 2"),
         ("name = 'FGSM'\nnorm = 'L2'", "attack 1: FGSM: `norm` must be Linf, got L2"),
     ],
