@@ -52,6 +52,7 @@ th:first-child, td:first-child { text-align: left; }
 .examples img { width: 96px; image-rendering: pixelated; display: block; }
 .bars span:nth-child(3n) { font-size: .8rem; text-align: right; white-space: nowrap; }
 p, li, summary { overflow-wrap: anywhere; }
+details { margin-top: 1rem; }
 .wrong { color: var(--bad); }
 </style>
 </head>
