@@ -4,11 +4,12 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import filelock
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import remove_leftovers, replacing
@@ -68,12 +69,15 @@ class EpochRecord(Settings):
     seconds_per_step: float
 
 
+_Size = Annotated[int, Field(ge=1, le=2**16)]
+
+
 class DataRecord(Settings):
     """What a run was trained and measured on: ``data.json``."""
 
     name: str
     source: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[_Size, _Size, _Size]
     class_names: tuple[str, ...]
     train_examples: int
     test_examples: int
