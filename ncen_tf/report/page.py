@@ -85,8 +85,9 @@ largest change; images are in [0, 1].</small></p>
 {% endif %}
 {% for name, scale, images in examples %}
 <details{% if loop.first %} open{% endif %}><summary>Most easily broken images: {{ name }}</summary>
-<p>By clean margin or, where the report has a curve, by distance. Each column: the clean image, the
-adversarial image, and their difference (grey: no change; black, white:
+<p>The broken images of the lowest clean margins, ordered by distance where the report has a curve;
+others follow where fewer broke. Each column: the clean image, the adversarial image, and their
+difference (grey: no change; black, white:
 {{ "%.2g" % scale }}).</p>
 <div class="examples">
 {% for image in images %}
