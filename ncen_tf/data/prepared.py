@@ -113,7 +113,7 @@ def _prepare_from_archives(builder: Any, name: str, folder: Path) -> None:
     Raises:
         InputError: An archive is not the original.
     """
-    with tempfile.TemporaryDirectory() as staging:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as staging:
         for file in ARCHIVE_NAMES[name]:
             content = (folder / file).read_bytes()
             if name == "fashion_mnist":
