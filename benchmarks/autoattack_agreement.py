@@ -21,7 +21,8 @@ from pydantic import Field
 
 from ncen_tf import program
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.runner import predict, run_suite
+from ncen_tf.attack.runner import run_suite
+from ncen_tf.attack.scoring import predict
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError

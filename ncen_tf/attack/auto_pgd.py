@@ -172,29 +172,20 @@ class AutoPgdTargeted(AutoPgd):
             yield towards(classes)
 
 
-class _SurrogateTransfer(AutoPgd):
-    """Auto-PGD on surrogates for the ensemble; every image is shown to the ensemble itself."""
-
-    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        self.require_members(remaining.objective)
-        return self.surrogates(remaining)
-
-    @abc.abstractmethod
-    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        """List the surrogates' losses."""
-
-
 @settings
-class MeanLogitTransfer(_SurrogateTransfer):
+class MeanLogitTransfer(AutoPgd):
     """APGD-CE on the classifier whose logits are the mean of the members' logits.
 
     Where one member's certainty hides what the others would give away, the mean of logits still has a
-    slope. Refuses a single classifier, which would be its own surrogate.
+    slope. Every image is shown to the ensemble itself. Refuses a single classifier, which would be its own
+    surrogate.
     """
 
     name: ClassVar[str] = "Transfer-mean-logit"
 
-    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        self.require_members(remaining.objective)
+
         def loss(logits: Array64, rows: Rows) -> LossAndGradient:
             losses, slopes = log_odds(logits.mean(axis=1), remaining.labels[rows])
             members = logits.shape[1]
@@ -204,10 +195,10 @@ class MeanLogitTransfer(_SurrogateTransfer):
 
 
 @settings
-class MemberTransfer(_SurrogateTransfer):
+class MemberTransfer(AutoPgd):
     """APGD-CE on one member after the other; ``steps`` and ``restarts`` are for each member.
 
-    Refuses a single classifier.
+    Every image is shown to the ensemble itself. Refuses a single classifier.
     """
 
     name: ClassVar[str] = "Transfer-members"
@@ -215,7 +206,9 @@ class MemberTransfer(_SurrogateTransfer):
     def number_of_losses(self, classes: int, members: int) -> int:
         return members
 
-    def surrogates(self, remaining: RemainingExamples) -> Iterable[Loss]:
+    def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
+        self.require_members(remaining.objective)
+
         def of(member: int) -> Loss:
             def loss(logits: Array64, rows: Rows) -> LossAndGradient:
                 slopes = np.zeros_like(logits)

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation
-from ncen_tf.attack.losses import margins_of
+from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation, sizes_of
+from ncen_tf.attack.losses import Array64, margins_of
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.settings import settings
 
-Array64 = npt.NDArray[np.float64]
 # Adam (Kingma & Ba, 2015).
 _BETA_1, _BETA_2, _TINY = 0.9, 0.999, 1e-8
 
@@ -56,16 +55,16 @@ class AutoZoom(MinimalPerturbation):
         is_broken = np.zeros(count, bool)
         steps, used = np.zeros(count, int), np.zeros(count, int)
 
-        def show(rows: npt.NDArray[np.intp], changes: Array64) -> tuple[Array, Array64, Array]:
+        def show(rows: npt.NDArray[np.intp], changes: Array64) -> tuple[Array, Array, Array]:
             """Query changed images: the images, their distances and their margins."""
             enlarged = np.einsum("ah,nhwc,bw->nabc", rows_up, changes, columns_up)
             shown = np.clip(images[rows] + enlarged, 0, 1).astype(np.float32)
             used[rows] += 1
-            distances = np.linalg.norm((shown - images[rows]).reshape(len(rows), -1), axis=1)
+            distances = sizes_of(shown - images[rows], self.norm)
             return shown, distances, margins_of(objective.log_probabilities(shown), labels[rows])
 
-        def loss(distances: Array64, margins: Array) -> Array64:
-            return np.square(distances) + self.weight * np.maximum(margins, 0)
+        def loss(distances: Array, margins: Array) -> Array:
+            return np.square(distances) + np.float32(self.weight) * np.maximum(margins, 0)
 
         while True:
             vectors = np.where(is_broken, self.vectors, 1)

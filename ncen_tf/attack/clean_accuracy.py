@@ -9,7 +9,7 @@ import scipy.stats
 
 from ncen_tf.attack.attack import Array, Labels
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.runner import predict
+from ncen_tf.attack.scoring import predict
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.target import Target

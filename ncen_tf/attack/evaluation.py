@@ -14,7 +14,8 @@ from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.preview import describe_sample, estimate_cost, warn_of_missing_classes
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
-from ncen_tf.attack.runner import check_examples, replay, run_suite
+from ncen_tf.attack.runner import replay, run_suite
+from ncen_tf.attack.scoring import check_examples
 from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError

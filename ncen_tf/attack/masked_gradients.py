@@ -13,19 +13,15 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ncen_tf.attack.attack import Attack
+from ncen_tf.attack.attack import Array, Attack, Labels
 from ncen_tf.attack.iterative import IterativeGradient, RandomStartPgd
-from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.objectives import Mask, Objective
 from ncen_tf.attack.results import SuiteResult
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.report.results import GradientCheck, MaskedGradients
 from ncen_tf.targets.target import Target
-
-Images = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
 
 EXAMPLES = 100
 """Images that a verdict needs: a share of 0.02 of them is two."""
@@ -73,7 +69,7 @@ class Symptoms:
 
 
 def examine_gradients(
-    target: Target, suite: Suite, result: SuiteResult, images: Images, seed: int
+    target: Target, suite: Suite, result: SuiteResult, images: Array, seed: int
 ) -> MaskedGradients:
     """Judge a target's gradients, by measurements of their own and by what a suite has measured.
 
@@ -184,7 +180,7 @@ def judge_suite(suite: Suite, result: SuiteResult) -> list[GradientCheck]:
 
 
 def measure_symptoms(
-    target: Target, images: Images, labels: Labels, eps: float, *, batch_size: int = 50, seed: int = 0
+    target: Target, images: Array, labels: Labels, eps: float, *, batch_size: int = 50, seed: int = 0
 ) -> Symptoms:
     """Attack, query and differentiate a target on the images that it classifies correctly.
 
@@ -207,7 +203,7 @@ def measure_symptoms(
             [function(*(a[start : start + batch_size] for a in arrays)) for start in starts]
         )
 
-    def correct(shown: Images) -> Mask:
+    def correct(shown: Array) -> Mask:
         return batchwise(objective.log_probabilities, shown).argmax(1) == labels
 
     right = correct(images)
@@ -231,7 +227,7 @@ def measure_symptoms(
         noisy = images + generator.uniform(-eps, eps, images.shape)
         noise &= correct(np.clip(noisy, 0, 1).astype(np.float32))
 
-    def losses(x: Images, y: Labels) -> npt.NDArray[np.float32]:
+    def losses(x: Array, y: Labels) -> npt.NDArray[np.float32]:
         return -objective.log_probabilities(x)[np.arange(len(y)), y]
 
     # Not clipped: at the border of [0, 1] half of the steps would vanish.
@@ -253,19 +249,19 @@ def measure_symptoms(
     )
 
 
-def _batch_difference(objective: Objective, batch: Images, seed: int) -> float:
+def _batch_difference(objective: Objective, batch: Array, seed: int) -> float:
     companions = np.random.default_rng(seed).uniform(size=batch.shape).astype(np.float32)
     together = np.concatenate([batch, companions])
     alone, among = (np.exp(objective.log_probabilities(x))[: len(batch)] for x in (batch, together))
     return float(np.abs(alone - among).max())
 
 
-def _repeat_difference(objective: Objective, batch: Images) -> float:
+def _repeat_difference(objective: Objective, batch: Array) -> float:
     first, second = (np.exp(objective.log_probabilities(batch)) for _ in range(2))
     return float(np.abs(first - second).max())
 
 
-def _are_probabilities(outputs: Images) -> bool:
+def _are_probabilities(outputs: Array) -> bool:
     return bool((outputs >= 0).all() and np.abs(outputs.sum(-1) - 1).max() < 1e-3)
 
 

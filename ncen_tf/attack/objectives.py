@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ncen_tf.attack.attack import Array, Labels
 from ncen_tf.attack.losses import (
     CROSS_ENTROPIES,
     Array64,
@@ -18,8 +19,6 @@ from ncen_tf.attack.losses import (
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.target import Target
 
-Array = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.int32]
 Rows = npt.NDArray[np.intp]
 Mask = npt.NDArray[np.bool_]
 Loss = Callable[[Array64, Rows], LossAndGradient]

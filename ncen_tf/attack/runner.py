@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from ncen_tf.attack.attack import Array, Attack, Labels, sizes_of
-from ncen_tf.attack.losses import Array64, log_mean_probabilities, margins_of
+from ncen_tf.attack.losses import Array64, margins_of
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.results import (
     SHOWN,
@@ -26,6 +26,7 @@ from ncen_tf.attack.results import (
     result_key,
     write_adversarials,
 )
+from ncen_tf.attack.scoring import batches_of, check_examples, score
 from ncen_tf.attack.suites import NEAR, Suite
 from ncen_tf.attack.whole_pixels import round_adversarials
 from ncen_tf.base.errors import InputError
@@ -43,6 +44,15 @@ class Job(NamedTuple):
     images: Array
     labels: Labels
     seed: int
+
+
+class _State(NamedTuple):
+    """What the attacks so far, at one norm and eps, have left of N images."""
+
+    correct: npt.NDArray[np.bool_]
+    margins: Array
+    """The least ones."""
+    images: Array
 
 
 RunJobs = Callable[[Attack, Iterable[Job]], Iterator[tuple[int, AttackedBatch]]]
@@ -103,21 +113,18 @@ def run_suite(
         suite.objective,
         suite.batch_size,
         seed,
+        *(["8 bits"] if suite.round_to_8bit else []),
     ]
     for folder in (state_dir, save_adversarials):
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
     results, resumed = [], 0
-    correct: dict[tuple[str, float], npt.NDArray[np.bool_]] = {}
-    least: dict[tuple[str, float], Array] = {}
-    left: dict[tuple[str, float], Array] = {}
+    states: dict[tuple[str, float], _State] = {}
     for attack in suite.attacks:
-        chosen = correct.get(attack.threat_model, clean == labels)
-        margin = least.get(attack.threat_model, clean_margins)
-        if not suite.cumulative:
-            chosen = np.ones(len(images), bool)
-        elif attack in suite.near_only:
-            chosen = chosen & (margin <= NEAR * clean_margins)
+        state = states.get(attack.threat_model, _State(clean == labels, clean_margins, images))
+        chosen = state.correct if suite.cumulative else np.ones(len(images), bool)
+        if suite.cumulative and attack in suite.near_only:
+            chosen = chosen & (state.margins <= NEAR * clean_margins)
         key = result_key(attack, target, [*context, hashlib.sha256(chosen.tobytes()).hexdigest()])
         saved = save_adversarials / result_file_name(attack, key) if save_adversarials else None
         files = AttackFiles(state_dir, attack, key)
@@ -140,10 +147,11 @@ def run_suite(
                 files,
                 run_jobs,
                 clean_margins[chosen],
+                suite.round_to_8bit,
             )
             result = result.among(chosen, clean, clean_margins)
             if saved is not None:
-                kept = left.get(attack.threat_model, images).copy()
+                kept = state.images.copy()
                 kept[chosen] = adversarials
                 info = SavedInfo(
                     settings=result.settings,
@@ -153,11 +161,11 @@ def run_suite(
                 )
                 write_adversarials(saved, SavedAdversarials(images, kept, labels, info))
             files.write_result(result)
-        before = correct.get(attack.threat_model, clean == labels)
-        correct[attack.threat_model] = before & (result.predictions == labels)
-        least[attack.threat_model] = np.minimum(margin, result.margins)
-        if kept is not None:
-            left[attack.threat_model] = kept
+        states[attack.threat_model] = _State(
+            state.correct & (result.predictions == labels),
+            np.minimum(state.margins, result.margins),
+            images if kept is None else kept,
+        )
         results.append(result)
     return SuiteResult(labels, clean, results, resumed, clean_margins)
 
@@ -181,16 +189,8 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     scores = score(objective, saved.adversarials, batch_size, "adversarial images")
     seconds = time.perf_counter() - started
     margins = margins_of(clean_scores, saved.labels)
-    result = _measure(
-        saved.info.settings,
-        saved.images,
-        saved.adversarials,
-        saved.labels,
-        scores,
-        (1.0, 0.0),
-        seconds,
-        margins,
-    )
+    settings, images, adversarials = saved.info.settings, saved.images, saved.adversarials
+    result = _measure(settings, images, adversarials, saved.labels, scores, (1.0, 0.0), seconds, margins)
     return SuiteResult(saved.labels, clean, [result], 0, margins)
 
 
@@ -204,6 +204,7 @@ def run_attack(
     files: AttackFiles | None = None,
     run_jobs: RunJobs | None = None,
     clean_margins: npt.NDArray[np.float32] | None = None,
+    round_to_8bit: bool = False,
 ) -> tuple[Array, AttackResult]:
     """Make adversarial images batch by batch, with a progress bar, and measure what they do.
 
@@ -217,6 +218,7 @@ def run_attack(
         files: Where batches that an earlier run finished are, and those of this one go; ``None`` keeps none.
         run_jobs: Attacks the batches elsewhere; ``None`` attacks them here.
         clean_margins: [N], by which the images that a page shows are chosen; ``None`` shows the first.
+        round_to_8bit: Round the images to multiples of 1/255, as for a target that takes whole pixels.
 
     Returns:
         Adversarial images like ``images``, and the result.
@@ -225,7 +227,7 @@ def run_attack(
         InputError: Images or answers are not finite.
         RuntimeError: Images leave the attack's perturbation bound or [0, 1].
     """
-    parts = list(_batches(len(images), batch_size, objective.target.batch_statistics))
+    parts = list(batches_of(len(images), batch_size, objective.target.batch_statistics))
     done = files.read_batches(len(parts)) if files else {}
     finished = sum(count for number, (count, _) in enumerate(parts) if number in done)
     if finished:
@@ -253,7 +255,7 @@ def run_attack(
             progress.update(parts[number][0])
     batches = [done[number] for number in range(len(parts))]
     adversarials = np.concatenate([images[:0], *(batch.adversarials for batch in batches)])[: len(images)]
-    if objective.target.whole_pixels:
+    if round_to_8bit or objective.target.whole_pixels:
         adversarials = round_adversarials(attack, images, adversarials)
     _check_adversarials(attack, images, adversarials)
     started = time.perf_counter()
@@ -281,69 +283,6 @@ def attack_batch(attack: Attack, objective: Objective, job: Job) -> AttackedBatc
         objective.gradients - gradients,
         time.perf_counter() - started,
     )
-
-
-def predict(objective: Objective, images: Array, batch_size: int, what: str) -> Labels:
-    """Predict the ensemble's classes: float32 [N, H, W, C] -> int32 [N]; see :func:`score`."""
-    return score(objective, images, batch_size, what).argmax(axis=1).astype(np.int32)
-
-
-def score(objective: Objective, images: Array, batch_size: int, what: str) -> Array64:
-    """Compute the ensemble's log-probabilities: float32 [N, H, W, C] -> float64 [N, classes].
-
-    Raises:
-        InputError: A logit is not finite; ``what`` names the images in the message.
-    """
-    found = np.empty((len(images), objective.target.classes))
-    for start, (count, indices) in zip(
-        range(0, len(images), batch_size),
-        _batches(len(images), batch_size, objective.target.batch_statistics),
-        strict=True,
-    ):
-        scores = log_mean_probabilities(objective.logits(images[indices]))
-        if not np.isfinite(scores).all():
-            raise InputError(
-                f"{objective.target.description} gives NaN or infinite outputs on {what}: "
-                "nothing can be measured on it."
-            )
-        found[start : start + count] = scores[:count]
-    return found
-
-
-def check_examples(target: Target, images: Array, labels: Labels) -> None:
-    """Refuse images and labels that an attack cannot start from.
-
-    Raises:
-        InputError: They have a wrong shape, type, range or number.
-    """
-    shape = tuple(target.image_shape)
-    if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != shape:
-        transposed = shape[1:] + shape[:1] == images.shape[1:]
-        way_out = " If its ONNX file takes channels first, set `input_layout`=NCHW." if transposed else ""
-        raise InputError(
-            f"{target.description} takes float32 images of shape {shape}; "
-            f"got {images.dtype} {images.shape[1:]}.{way_out}"
-        )
-    if not len(images) or labels.shape != (len(images),):
-        raise InputError(f"Attacks need as many labels as images; got {labels.shape} and {images.shape}.")
-    if not (images.min() >= 0 and images.max() <= 1):  # False for a NaN
-        raise InputError("Attacks need images in [0, 1]; some are outside or NaN.")
-    if labels.min() < 0 or labels.max() >= target.classes:
-        raise InputError(
-            f"Labels must be in [0, {target.classes}), the target's classes; got {labels.min()} to "
-            f"{labels.max()}."
-        )
-
-
-def _batches(count: int, size: int, fill: bool) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Cut the examples into batches: how many are new in each, and their indices.
-
-    With ``fill`` the last batch is as large as the others, filled up from the first examples on: a target
-    that normalises with batch statistics needs full batches, and copies within one would distort them.
-    """
-    for start in range(0, count, size):
-        new = min(size, count - start)
-        yield new, np.arange(start, start + (size if fill else new)) % count
 
 
 def _measure(

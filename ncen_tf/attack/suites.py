@@ -52,6 +52,8 @@ class Suite(Settings):
     """Whether BatchNorm normalises with the statistics of the attacked batch, as in training."""
     cumulative: bool = False
     """Whether an attack is only run on what those before it, at the same norm and eps, left correct."""
+    round_to_8bit: bool = False
+    """Whether clean and adversarial images are rounded to multiples of 1/255, within the bounds."""
     near_only: frozenset[InstanceOf[Attack]] = frozenset()
     """Attacks of a cumulative suite that are only run on images near the boundary, see :data:`NEAR`."""
     check_gradients: bool = False
@@ -63,8 +65,9 @@ class Suite(Settings):
 
     @property
     def protocol(self) -> str:
-        """The name, with the version from the second on: ``strict 2``."""
-        return self.name if self.version == 1 else f"{self.name} {self.version}"
+        """The name, with the version from the second on, and the rounding: ``strict 3, 8-bit images``."""
+        version = f" {self.version}" if self.version > 1 else ""
+        return f"{self.name}{version}{', 8-bit images' if self.round_to_8bit else ''}"
 
     def with_choices(
         self,

@@ -21,7 +21,8 @@ from ncen_tf.attack.results import (
     result_key,
     write_adversarials,
 )
-from ncen_tf.attack.runner import check_examples, predict, run_attack
+from ncen_tf.attack.runner import run_attack
+from ncen_tf.attack.scoring import check_examples, predict
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
