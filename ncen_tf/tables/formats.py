@@ -120,24 +120,19 @@ def _latex(table: ResultTable) -> str:
 
     columns = "l" * table.row_heads + "r" * (len(table.header) - table.row_heads)
     blocks = ["\n".join(map(line, block)) for block in table.blocks]
-    return "\n".join(
-        [
-            r"\begin{table*}[htbp]",
-            r"\centering",
-            rf"\caption{{{_escape_latex(f'{table.title}. {table.caption}')}}}",
-            r"\scriptsize",
-            r"\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            line(table.header),
-            r"\midrule",
-            "\n\\midrule\n".join(blocks),
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table*}",
-            "",
-        ]
-    )
+    body = "\n\\midrule\n".join([line(table.header), *blocks])
+    return rf"""\begin{{table*}}[htbp]
+\centering
+\caption{{{_escape_latex(f"{table.title}. {table.caption}")}}}
+\scriptsize
+\setlength{{\tabcolsep}}{{3pt}}
+\begin{{tabular}}{{{columns}}}
+\toprule
+{body}
+\bottomrule
+\end{{tabular}}
+\end{{table*}}
+"""
 
 
 def _escape_markdown(text: str) -> str:

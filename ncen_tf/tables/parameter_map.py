@@ -1,6 +1,7 @@
 """Accuracy over two settings of training as a picture (Luo et al., Fig. 4)."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,20 +18,11 @@ PANELS = ("clean accuracy", "mean AAE", "clean accuracy x mean AAE")
 def parameter_map(
     results: pd.DataFrame, x: str = "lambda_cos", y: str = "lambda_norm", protocol: str = "paper"
 ) -> pd.DataFrame:
-    """Average accuracies over the seeds at each point of a grid of two training settings.
-
-    Args:
-        results: What :func:`read_results` returns, of runs that differ in the two settings and the seed only.
-        x: Name of a training setting with numbers.
-        y: Name of another one.
-        protocol: Protocol whose attacks are averaged.
+    """Average accuracies over the seeds, as :func:`plot_parameter_map` draws them.
 
     Returns:
         A line for each point, indexed by ``y`` and ``x``: the accuracies of :data:`PANELS`, and the number of
         ``runs``.
-
-    Raises:
-        InputError: The runs do not span a grid, or differ in other settings or in how they were attacked.
     """
     if x == y:
         raise InputError(f"`x` and `y` must be two settings, got {x} twice.")
@@ -41,9 +33,8 @@ def parameter_map(
     for name in (x, y):
         if not all(isinstance(config.get(name), int | float) for config in attacked["config"]):
             raise InputError(f"{name} is not a training setting with a number in all records.")
-    for key in GROUP_KEYS:
-        if attacked[key].nunique() > 1:
-            raise InputError(f"The runs of a map must have the same {key}; these have several.")
+    if key := next((key for key in GROUP_KEYS if attacked[key].nunique() > 1), None):
+        raise InputError(f"The runs of a map must have the same {key}; these have several.")
     others = attacked["config"].map(lambda c: str({k: v for k, v in c.items() if k not in (x, y, "seed")}))
     if others.nunique() > 1:
         raise InputError(f"The runs of a map may differ in {x}, {y} and the seed only; these differ in more.")
@@ -93,18 +84,17 @@ def plot_parameter_map(
     means, out = parameter_map(results, x, y, protocol), Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     means.to_csv(out.with_suffix(".csv"))
-    points: list[tuple[float, float]] = means.index.tolist()
     figure = Figure(figsize=(14, 4.6), layout="constrained")  # A figure of its own needs no display.
     for axes, panel in zip(figure.subplots(1, len(PANELS), sharey=True), PANELS, strict=True):
         values = means[panel].unstack(x)
         axes.use_sticky_edges = False  # leaves space for the numbers of the outer points
         axes.margins(0.1)
         figure.colorbar(axes.contourf(values.columns, values.index, values, levels=12), ax=axes)
-        for (b, a), value in zip(points, means[panel], strict=True):
-            axes.plot(a, b, "o", color="white", markeredgecolor="black", markersize=4)
-            axes.annotate(
-                f"{value:.3f}", (a, b), xytext=(0, 5), textcoords="offset points", ha="center", fontsize=7
-            )
+        for point, value in means[panel].items():
+            place: Any = point[::-1]  # type: ignore[index] # (x, y)
+            axes.plot(*place, "o", color="white", markeredgecolor="black", markersize=4)
+            text = f"{value:.3f}"
+            axes.annotate(text, place, (0, 5), textcoords="offset points", ha="center", fontsize=7)
         axes.set(title=panel, xlabel=x, xticks=values.columns, yticks=values.index)
     figure.axes[0].set_ylabel(y)
     first = results.iloc[0]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -44,6 +44,7 @@ _METHOD = ["regularizer", "settings"]
 _ROW = ["measure", "attack", "norm", "eps", "detail"]
 _TABLE_OF_MEMBERS = {3: "II", 4: "III", 5: "IV"}
 _FORMATS = {"AAE": ".4f", "robust accuracy": ".4f", "gradients": ".4g", "cost": ".3f"}
+_HEADINGS = {"gradients": "Gradients on clean images", "cost": "Cost of training"}
 _MEANING = {
     "AAE": "AAE: accuracy under attack among the examples that are classified correctly without it "
     "(Luo et al.). ACE: clean accuracy.",
@@ -99,19 +100,16 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
     for key, group in groups:
         first = group.iloc[0]
         if protocol in ("all", first["protocol"]):
-            sections.setdefault(_heading(first), []).append(_table(group, cells[key]))
+            heading = _HEADINGS.get(first["table"], f"Protocol {first['protocol']}")
+            sections.setdefault(heading, []).append(_table(group, cells[key]))
     return sections
 
 
 def _average(results: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds: a line for each cell of all tables, in the order in which their rows appear."""
-    seeds = [
-        f"{s} " if not math.isnan(v) else "" for s, v in zip(results["seed"], results["value"], strict=True)
-    ]
+    seeds = results["seed"].map(lambda seed: f"{seed} ").where(results["value"].notna(), "")
     keys = [*GROUP_KEYS, "structure", *_METHOD, *_ROW]
-    cells = results.assign(seeds=pd.Series(seeds, results.index, object)).groupby(
-        keys, sort=False, dropna=False
-    )
+    cells = results.assign(seeds=seeds.astype(object)).groupby(keys, sort=False, dropna=False)
     return cells.agg(
         n=("value", "count"),
         seeds=("seeds", "sum"),
@@ -121,44 +119,25 @@ def _average(results: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
-def _heading(first: "pd.Series[Any]") -> str:
-    if first["protocol"]:
-        return f"Protocol {first['protocol']}"
-    return {"gradients": "Gradients on clean images", "cost": "Cost of training"}[first["table"]]
-
-
 def _protocol_rank(protocol: str) -> tuple[int, str]:
     return PROTOCOLS.index(protocol) if protocol in PROTOCOLS else len(PROTOCOLS), protocol
 
 
 def _table_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
     """Sort tables: accuracies by protocol first, then by dataset in the paper's order, members and scale."""
-    tables = list(_FORMATS)
-    return (
-        max(tables.index(first["table"]), 1),
-        _protocol_rank(first["protocol"]),
-        _scale_rank(first),
-        *(
-            first[name]
-            for name in ("objective", "attacked", "examples", "cumulative", "machine", "attack_settings")
-        ),
-        first["table"],
-    )
+    kind = max(list(_FORMATS).index(first["table"]), 1)
+    others = ["objective", "attacked", "examples", "cumulative", "machine", "attack_settings", "table"]
+    return kind, _protocol_rank(first["protocol"]), _scale_rank(first), *first[others]
 
 
 def _scale_rank(first: "pd.Series[Any]") -> tuple[Any, ...]:
     datasets = list(PAPER_SCALE)
     rank = datasets.index(first["dataset"]) if first["dataset"] in datasets else len(datasets)
-    return rank, *(first[name] for name in _SCALE)
+    return rank, *first[_SCALE]
 
 
 def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
-    """Make the table of results that were measured under the same conditions.
-
-    Args:
-        group: Lines of all runs.
-        averages: Their means over the seeds.
-    """
+    """Make the table of runs that were measured under the same conditions, of their lines and averages."""
     first = group.iloc[0]
     methods = methods_of(group)
     common = common_settings(methods)
@@ -183,9 +162,9 @@ def _table(group: pd.DataFrame, averages: pd.DataFrame) -> ResultTable:
             line = ["" if block else structure, *_row_head(row)[: 1 + with_eps]]
             for method, with_paper in zip(methods, compared, strict=True):
                 cell: Any = cells.get((structure, method, key))
-                line.append(
-                    _text(cell, len(runs[structure, method]), _FORMATS[first["table"]]) if cell else ""
-                )
+                seeds = len(runs.get((structure, method), ()))
+                number_format = _FORMATS[first["table"]]
+                line.append(_text(cell.n, cell.mean, cell.std, seeds, number_format) if cell else "")
                 if with_paper:
                     has_paper = cell is not None and not math.isnan(cell.paper)
                     line += [f"{cell.paper:.4f}", f"{cell.mean - cell.paper:+.4f}"] if has_paper else ["", ""]
@@ -213,12 +192,12 @@ def _row(cell: Any) -> tuple[Any, ...]:
     return tuple(getattr(cell, name) for name in _ROW)
 
 
-def _text(cell: Any, runs: int, number_format: str = ".4f") -> str:
+def _text(n: int, mean: float, std: float, runs: int, number_format: str = ".4f") -> str:
     """Write ``0.7694 ± 0.0012``, with ``(n = ...)`` if a seed is missing, or ``n/a`` if all are."""
-    if cell.n == 0:
+    if n == 0:
         return "n/a"
-    deviation = f" ± {cell.std:{number_format}}" if not math.isnan(cell.std) else ""
-    return f"{cell.mean:{number_format}}{deviation}" + (f" (n = {cell.n})" if cell.n < runs else "")
+    deviation = f" ± {std:{number_format}}" if not math.isnan(std) else ""
+    return f"{mean:{number_format}}{deviation}" + (f" (n = {n})" if n < runs else "")
 
 
 def _row_head(row: Any) -> tuple[str, str]:
@@ -232,12 +211,11 @@ def _row_head(row: Any) -> tuple[str, str]:
 
 
 def _title(first: "pd.Series[Any]") -> str:
-    names = {
+    table = first["table"]
+    name = {
         "gradients": "Gradients and accuracy on clean images",
         "cost": f"Cost of training on {first['machine']}",
-    }
-    table = first["table"]
-    name = names.get(table, f"{table[0].upper()}{table[1:]}, protocol {first['protocol']}")
+    }.get(table, f"{table[0].upper()}{table[1:]}, protocol {first['protocol']}")
     return f"{name}, {first['dataset']}, k = {first['members']}"
 
 
@@ -281,11 +259,10 @@ def _seeds_sentence(runs: dict[tuple[str, Method], set[int]], labels: dict[Metho
     """Say how many seeds there are, and which; by column where they differ."""
     several_blocks = len({structure for structure, _ in runs}) > 1
     columns: dict[tuple[int, ...], list[str]] = {}
-    for (structure, method), seeds in sorted(
-        runs.items(), key=lambda item: (item[0][0], method_rank(item[0][1]))
-    ):
+    for structure, method in sorted(runs, key=lambda run: (run[0], method_rank(run[1]))):
         block = f"{structure} " if several_blocks else ""
-        columns.setdefault(tuple(sorted(seeds)), []).append(block + labels[method])
+        seeds = tuple(sorted(runs[structure, method]))
+        columns.setdefault(seeds, []).append(block + labels[method])
     counts = [
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)} ({', '.join(map(str, seeds))})"
         + (f" for {' and '.join(names)}" if len(columns) > 1 else "")
@@ -307,7 +284,6 @@ def _hardware(group: pd.DataFrame) -> str:
 def _protocol_comparisons(results: pd.DataFrame) -> list[ResultTable]:
     """Compare each method's robust accuracy under all protocols, each in its own column.
 
-    A cell is the worst case over a protocol's attacks at its smallest Linf eps, over all images attacked.
     There is a table for each dataset, scale of training and number of clean test images at which more than
     one protocol was measured.
     """
@@ -317,6 +293,7 @@ def _protocol_comparisons(results: pd.DataFrame) -> list[ResultTable]:
 
 
 def _comparison(group: pd.DataFrame) -> ResultTable:
+    """Show the worst cases over a protocol's attacks at its smallest Linf eps, over all images attacked."""
     first = group.iloc[0]
     robust = group[(group["table"] == "robust accuracy") & (group["norm"] == "Linf")]
     worst = robust[robust["attack"] == WORST_CASE]
@@ -334,13 +311,9 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
     lines = []
     for structure in sorted(set(group["structure"])):
         for method in methods_of(group[group["structure"] == structure]):
-            found = [
-                pd.Series(values.get((structure, *method, column), []), dtype=float)
-                for column in [None, *columns]
-            ]
-            texts = [
-                _text(_Average(v.count(), v.mean(), v.std()), len(found[0])) if len(v) else "" for v in found
-            ]
+            cells = [values.get((structure, *method, column), []) for column in [None, *columns]]
+            found = [pd.Series(cell, dtype=float) for cell in cells]
+            texts = [_text(v.count(), v.mean(), v.std(), len(found[0])) if len(v) else "" for v in found]
             lines.append([structure, method_label(method), *texts])
     heads = [f"{key[0]}, eps {key[5]:.4g}, {key[3]:,} images" for key in columns]
     caption = (
@@ -357,11 +330,3 @@ def _comparison(group: pd.DataFrame) -> ResultTable:
         [lines],
         2,
     )
-
-
-class _Average(NamedTuple):
-    """Values of one cell over the seeds."""
-
-    n: int
-    mean: float
-    std: float

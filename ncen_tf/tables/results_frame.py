@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.flags import flags_of
 from ncen_tf.ensembles.structures import STRUCTURES, structure_architecture
-from ncen_tf.report.results import AttackRow, Report
+from ncen_tf.report.results import AttackRow, Report, WorstCase
 from ncen_tf.sweep.records import CellRecord, read_records
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.run_directory import TestMetrics
@@ -22,17 +23,6 @@ Method = tuple[str, tuple[Setting, ...]]
 """A regularizer, and the settings that are not its defaults."""
 
 WORST_CASE = "worst case"
-WEIGHTS = {
-    "none": (),
-    "ncl": ("ncl_coefficient",),
-    "gal": ("gal_coefficient",),
-    "gpmr": ("lambda_div", "lambda_eq"),
-    "trs": ("lambda_sim", "lambda_smooth", "trs_eps", "trs_steps"),
-    "dverge": ("dverge_eps", "dverge_steps", "dverge_step_size"),
-    "adp": ("adp_alpha", "adp_beta"),
-    "nce": ("lambda_cos", "lambda_norm"),
-}
-"""Weights of the regularizers, in the paper's order; NCL, TRS, DVERGE and ADP are not in the paper."""
 METHOD_NAMES = {
     "none": "BL",
     "ncl": "NCL",
@@ -43,7 +33,7 @@ METHOD_NAMES = {
     "adp": "ADP",
     "nce": "NCEn",
 }
-"""Names of the regularizers in the paper's tables."""
+"""Names of the regularizers in the paper's tables, in its order; NCL, TRS, DVERGE and ADP are not in it."""
 PAPER_SCALE = {"fashion_mnist": (60_000, 40), "cifar10": (50_000, 60)}
 """Training images and epochs of the paper, by dataset."""
 
@@ -54,8 +44,17 @@ _NOT_OF_METHOD = {
     *("dataset", "architecture", "regularizer", "seed", "epochs", "train_examples", "test_examples"),
     "checkpoint_every",
 }
+# These make another method than the paper's: the regularizer's own settings, and adversarial training.
+_DEPARTURES = {
+    flag.name for flag in flags_of(TrainConfig) if flag.path[0] in ("regularizer", "adversarial_training")
+} - {"regularizer", "nce_form"}
 # Measured on attacked images, after adversarial training: not part of a table about clean images.
 _ATTACKED = ("training_attack_accuracy", "pgd_accuracy")
+# Columns that are empty where no attack was run.
+_OF_ATTACKS = (
+    *("protocol", "objective", "attacked", "attack_settings", "attacks", "attack", "norm", "detail"),
+    *("attacks_at_bound", "attack_hardware", "machine"),
+)
 # Relative to the members' largest value: float32 leaves less than this of differences that are zero.
 _ROUNDING = 1e-6
 
@@ -85,14 +84,14 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     # Python's own strings: columns of pandas' string type take several times as long in frames this small.
     frame = pd.DataFrame([line for record in records for line in _lines(record)], dtype=object)
     frame = frame.astype({"value": float, "eps": float, "seed": int, "members": int, "examples": int})
-    runs = frame.drop_duplicates("record")
     identity = ["dataset", "structure", "train_examples", "epochs", "regularizer", "settings", "seed"]
-    for _, same in runs.groupby(identity):
-        if len(same) > 1:
-            names = " and ".join(map(repr, same["record"].iloc[:2]))
-            raise InputError(
-                f"The records {names} in {folder} have the same settings and seed: remove one of them."
-            )
+    same = frame.drop_duplicates("record").groupby(identity)["record"].agg(list)
+    if (twice := same[same.map(len) > 1]).size:
+        first, second, *_ = twice.iloc[0]
+        raise InputError(
+            f"The records {first!r} and {second!r} in {folder} have the same settings and seed: remove one "
+            "of them."
+        )
     return _with_paper_cells(frame.sort_values("seed", kind="stable", ignore_index=True))
 
 
@@ -111,17 +110,9 @@ def method_settings(config: TrainConfig) -> tuple[Setting, ...]:
     )
 
 
-def is_departure(regularizer: str, setting: str) -> bool:
-    """Return whether a setting that is not the default makes it another method than the paper's.
-
-    These are the regularizer's own weights, and everything about adversarial training.
-    """
-    return setting in WEIGHTS[regularizer] or setting.startswith("adversarial") or of_adversary(setting)
-
-
-def of_adversary(setting: str) -> bool:
-    """Return whether a setting is a detail of adversarial training."""
-    return setting.startswith(("at_", "trades_"))
+def is_departure(setting: str) -> bool:
+    """Return whether a setting that is not the default makes it another method than the paper's."""
+    return setting in _DEPARTURES
 
 
 def methods_of(group: pd.DataFrame) -> list[Method]:
@@ -131,7 +122,7 @@ def methods_of(group: pd.DataFrame) -> list[Method]:
 
 def method_rank(method: Method) -> tuple[Any, ...]:
     """Sort methods as the paper does, those with its own settings first."""
-    return list(WEIGHTS).index(method[0]), len(method[1]), method[1]
+    return list(METHOD_NAMES).index(method[0]), len(method[1]), method[1]
 
 
 def common_settings(methods: Sequence[Method]) -> frozenset[Setting]:
@@ -141,8 +132,7 @@ def common_settings(methods: Sequence[Method]) -> frozenset[Setting]:
     there is one, for its details are long.
     """
     shared = frozenset.intersection(*(frozenset(settings) for _, settings in methods))
-    departing = {s for name, settings in methods for s in settings if is_departure(name, s[0])}
-    return frozenset(s for s in shared if s not in departing or of_adversary(s[0]))
+    return frozenset(s for s in shared if not is_departure(s[0]) or s[0].startswith(("at_", "trades_")))
 
 
 def method_label(method: Method, common: Iterable[Setting] = ()) -> str:
@@ -176,9 +166,7 @@ def _lines(record: CellRecord) -> Iterator[Line]:
         "seed": config.seed,
         "config": config.flat(),
         "hardware": _hardware(run.environment),
-        # Empty where no attack was run.
-        **dict.fromkeys(("protocol", "objective", "attacked", "attack_settings", "attacks"), ""),
-        **dict.fromkeys(("attack", "norm", "detail", "attacks_at_bound", "attack_hardware", "machine"), ""),
+        **dict.fromkeys(_OF_ATTACKS, ""),
         "cumulative": False,
         "eps": np.nan,
     }
@@ -218,34 +206,21 @@ def _report_lines(report: Report) -> Iterator[Line]:
         yield base | clean | {"value": report.clean_accuracy.value}
         for row in report.attacks:
             alike = [
-                _settings(o) for o in report.attacks if _bound(o) == _bound(row) and o.attack == row.attack
+                _settings(o) for o in report.attacks if (o.attack, _bound(o)) == (row.attack, _bound(row))
             ]
             differing = [s for s in _settings(row) if any(s not in other for other in alike)]
-            yield base | {
-                "attack": row.attack,
-                "norm": row.norm,
-                "eps": row.eps,
-                "detail": describe_settings(differing),
-                "value": getattr(row, share).value,
-            }
+            attacked = {"attack": row.attack, "detail": describe_settings(differing)}
+            yield base | _bound(row) | attacked | {"value": getattr(row, share).value}
         for worst in report.worst_case:
             if len(worst.attacks) > 1:
-                here = [
-                    text
-                    for row, text in zip(report.attacks, attacks, strict=True)
-                    if _bound(row) == _bound(worst)
-                ]
-                yield base | {
-                    "attack": WORST_CASE,
-                    "norm": worst.norm,
-                    "eps": worst.eps,
-                    "attacks_at_bound": "; ".join(here),
-                    "value": getattr(worst, share).value,
-                }
+                at_bound = zip(report.attacks, attacks, strict=True)
+                here = "; ".join(text for row, text in at_bound if _bound(row) == _bound(worst))
+                attacked = {"attack": WORST_CASE, "attacks_at_bound": here}
+                yield base | _bound(worst) | attacked | {"value": getattr(worst, share).value}
 
 
-def _bound(row: Any) -> tuple[str, float]:
-    return row.norm, row.eps
+def _bound(row: AttackRow | WorstCase) -> Line:
+    return {"norm": row.norm, "eps": row.eps}
 
 
 def _settings(row: AttackRow) -> list[Setting]:
@@ -275,10 +250,8 @@ def _describe_attacks(report: Report) -> str:
 def _diagnostic_lines(test: TestMetrics) -> Iterator[Line]:
     """Yield what was measured on clean test images; values of members as their mean and range."""
     for name, value in test:
-        if name in _ATTACKED:
-            continue
         numbers = np.asarray(value, np.float64)
-        if not numbers.size:
+        if name in _ATTACKED or not numbers.size:
             continue
         summaries = {"": numbers} if numbers.ndim == 0 else {"mean": numbers.mean(), "range": np.ptp(numbers)}
         for detail, number in summaries.items():
@@ -305,18 +278,16 @@ def _hardware(environment: dict[str, Any]) -> str:
 def _with_paper_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Add the column ``paper``: the cell of Tables II-IV (Luo et al.) where one may be compared."""
     keys = ["dataset", "structure", "members", "regularizer", "attack", "eps"]
-    comparable = np.array(
-        [
-            line.table == "AAE"
-            and (line.protocol, line.objective) in _COMPARABLE
-            and line.attacked == line.dataset
-            and not any(is_departure(line.regularizer, name) for name, _ in line.settings)
-            for line in lines_of(frame)
-        ]
-    )
+    comparable = [
+        line.table == "AAE"
+        and (line.protocol, line.objective) in _COMPARABLE
+        and line.attacked == line.dataset
+        and not any(is_departure(name) for name, _ in line.settings)
+        for line in lines_of(frame)
+    ]
     named = frame.assign(attack=frame["attack"].where(frame["measure"] != "ACE", "ACE"))
     paper = named[keys].merge(paper_cells(), on=keys, how="left")["value"]
-    return frame.assign(paper=paper.where(comparable))
+    return frame.assign(paper=paper.where(np.array(comparable)))
 
 
 @functools.cache

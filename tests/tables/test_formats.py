@@ -5,8 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,19 +140,6 @@ def test_latex_is_balanced_and_rectangular(tables: list[ResultTable]) -> None:
 )
 def test_latex_escapes(text: str, written: str) -> None:
     assert _escape_latex(text) == written
-
-
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
-def test_latex_compiles(tables: list[ResultTable], tmp_path: Path) -> None:
-    nasty = dataclasses.replace(tables[0], title=r"\begin{x} 100 % of #1_2 & $3 <~^|> ±")
-    body = "\n".join(map(_latex, [nasty, *tables]))
-    document = tmp_path / "document.tex"
-    document.write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", document.name]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_csv_holds_what_the_tables_show(folder: Path, tables: list[ResultTable]) -> None:

@@ -19,7 +19,7 @@ from ncen_tf.data.dataset import IMAGE_SHAPES
 from ncen_tf.report.results import Report
 from ncen_tf.sweep.records import CellRecord
 from ncen_tf.tables.formats import format_tables, results_page
-from ncen_tf.tables.result_tables import _Average, _text
+from ncen_tf.tables.result_tables import _text
 from ncen_tf.tables.results_frame import (
     common_settings,
     is_departure,
@@ -272,7 +272,7 @@ def test_settings_that_make_another_method_than_the_papers(
 ) -> None:
     config = TrainConfig.from_flags({"dataset": "cifar10", "regularizer": regularizer, name: value})
     assert method_settings(config) == ((name, str(value).lower()),)
-    assert is_departure(regularizer, name) == departs
+    assert is_departure(name) == departs
 
 
 def test_labels_leave_to_the_caption_what_all_columns_share() -> None:
@@ -313,7 +313,7 @@ def test_columns_are_in_the_papers_order() -> None:
     ],
 )
 def test_text_of_a_cell(n: int, runs: int, mean: float, std: float, text: str) -> None:
-    assert _text(_Average(n, mean, std), runs) == text
+    assert _text(n, mean, std, runs) == text
 
 
 def pgd(steps: int) -> list[dict[str, Any]]:
