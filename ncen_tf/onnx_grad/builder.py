@@ -96,12 +96,16 @@ class GraphBuilder:
         return self.op("ConstantOfShape", self.op("Shape", tensor), value=value)
 
     def reduce_sum(self, tensor: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        if not axes:
+            return tensor
         if self.opset < 13:
             return self.op("ReduceSum", tensor, axes=list(axes), keepdims=int(keepdims))
         return self.op("ReduceSum", tensor, self.integers(axes), keepdims=int(keepdims))
 
     def reduce(self, op_type: str, tensor: str, axes: Sequence[int]) -> str:
         """Apply a reduction other than ReduceSum; the reduced axes stay, with size 1."""
+        if not axes:
+            return tensor
         if self.opset < 18:
             return self.op(op_type, tensor, axes=list(axes), keepdims=1)
         return self.op(op_type, tensor, self.integers(axes), keepdims=1)

@@ -180,8 +180,9 @@ def end_at(model: onnx.ModelProto, name: str, sizes: tuple[int, ...], element_ty
 def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
     """Copy a model for a fixed number of images, and let it take any number.
 
-    The first size of the input becomes free, and where a constant shape of a Reshape begins with the fixed
-    number, it takes what is left. Whether the model allows that must be tried.
+    The first size of the input becomes free. Where the constant shape of a Reshape begins with the fixed
+    number, it takes what is left; where the constant sizes of a Resize do, that of its input. Whether the
+    model allows that must be tried.
     """
     result = copy.deepcopy(model)
     graph = result.graph
@@ -197,14 +198,33 @@ def free_batch(model: onnx.ModelProto) -> onnx.ModelProto:
         for attribute in node.attribute
         if attribute.name == "value"
     }
+    nodes = []
     for index, node in enumerate(graph.node):
-        if node.op_type == "Reshape" and len(node.input) > 1 and node.input[1] in constants:
-            shape = numpy_helper.to_array(constants[node.input[1]])
-            if shape.ndim == 1 and len(shape) and shape[0] == batch:
-                freed = np.array([0 if -1 in shape else -1, *shape[1:]], np.int64)
-                name = _fresh(result, f"{node.input[1]}_free_{index}")
-                graph.initializer.append(numpy_helper.from_array(freed, name))
-                node.input[1] = name
+        position = {"Reshape": 1, "Resize": 3}.get(node.op_type, len(node.input))
+        name = "".join(node.input[position : position + 1])
+        shape = numpy_helper.to_array(constants[name]) if name in constants else np.zeros(0)
+        of_some_axes = any(attribute.name == "axes" for attribute in node.attribute)
+        if shape.ndim == 1 and len(shape) and shape[0] == batch and not of_some_axes:
+            free, rest, zero, sizes, count = (
+                _fresh(result, f"{name}_{part}_{index}")
+                for part in ("free", "rest", "zero", "sizes", "count")
+            )
+            if node.op_type == "Reshape":
+                values = {free: [0 if -1 in shape else -1, *shape[1:]]}
+            else:
+                values = {rest: [*shape[1:]], zero: [0]}
+                nodes += [
+                    helper.make_node("Shape", [node.input[0]], [sizes]),
+                    helper.make_node("Gather", [sizes, zero], [count]),
+                    helper.make_node("Concat", [count, rest], [free], axis=0),
+                ]
+            graph.initializer.extend(
+                numpy_helper.from_array(np.array(value, np.int64), key) for key, value in values.items()
+            )
+            node.input[position] = free
+        nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
     return result
 
 

@@ -4,6 +4,9 @@ import numpy as np
 
 from tests.onnx_grad.harness import LINEAR, RNG, Case, X, ints, normal
 
+PLACES = RNG.integers(-2, 2, (2, 3, 4))  # along the first axis; the image has a batch of two
+SOME_ZEROS = normal(5, 4, 4) * (RNG.random((5, 4, 4)) < 0.7)
+
 # fmt: off
 CASES = [
     # moving, joining, cutting
@@ -62,6 +65,17 @@ CASES = [
          axis=2).transpose(0, 2, 1)[:, :3], X), {"axis": 1}, batch=2),
     Case("ScatterElements", (normal(2, 3, 4), RNG.integers(0, 3, (2, 3, 4)), X), {"axis": 1, "reduction":
          "add"}, opsets=(18,), batch=2),
+    *(
+        Case(op, (data, indices, updates), {"reduction": reduction}, image, opsets=opsets, batch=2, **kind)
+        for reduction, opsets in (("mul", (16, 18)), ("max", (18, 21)), ("min", (18,)))
+        for op, data, indices, updates, image, kind in (
+            ("ScatterElements", X, PLACES, SOME_ZEROS[:2, :3], (3, 4), {}),
+            ("ScatterElements", SOME_ZEROS[:2, :3], PLACES, X, (3, 4), {}),
+            ("ScatterElements", X, PLACES, X, (3, 4), {}),
+            ("ScatterND", X, ints(1, 0, 1).reshape(3, 1), SOME_ZEROS[:3, :3], (3, 4), {}),
+            ("ScatterND", SOME_ZEROS[:, :3], ints(4, 4).reshape(2, 1), X, (3, 4), {}),
+        )
+    ),
     Case("ScatterND", (X, np.array([[0, 1], [1, 2]]), normal(2, 4)), runtime="vjp", batch=2),
     Case("ScatterND", (normal(5, 3, 4), ints(3, 1).reshape(2, 1), X), batch=2),
     Case("TopK", (X, ints(2)), {"axis": 1}, (5, 3), runtime="vjp", opsets=(11, 21), more=1),

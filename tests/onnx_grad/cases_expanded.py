@@ -161,6 +161,11 @@ CASES = [
          np.abs(x).sum(-1, keepdims=True)),
     Case("LpPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 1, 0, 1], "p": 3}, (2, 5,
          6)),
+    *(
+        Case("LpPool", (X,), {"kernel_shape": [2, 3], "strides": [2, 1], "auto_pad": mode, "p": 3}, (2, 5, 6),
+             opsets=(11, 18, 22))
+        for mode in ("SAME_UPPER", "SAME_LOWER", "VALID")
+    ),
     Case("LRN", (X,), {"size": 3, "alpha": 0.5, "beta": 0.6, "bias": 1.5}, (5, 2, 3), forward=lambda x: x /
          (1.5 + 0.5 / 3 * across_channels(x**2, 1, 1)) ** 0.6),
     Case("LRN", (X,), {"size": 4, "alpha": 0.5}, (5, 2, 3), forward=lambda x: x / (1 + 0.5 / 4 *

@@ -10,6 +10,7 @@ from tests.onnx_grad.harness import BATCH, RNG, Case, X, ints, normal, positive
 
 ERF = np.vectorize(math.erf)
 ALL = (11, 13, 17, 21)
+REDUCTIONS = ("Mean", "Max", "Min", "Prod", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
 
 
 def reduction(op: str, axes: list[int], keepdims: int, **kwargs: Any) -> list[Case]:
@@ -128,6 +129,11 @@ CASES = [
     Case("ReduceProd", (X,), {"axes": [1]}, (3, 4), draw=lambda *shape: normal(*shape) * (RNG.random(shape) <
          0.7)),
     Case("ReduceMean", (X,), {"keepdims": 0}, opsets=(11, 18)),
+    *(
+        Case(op, inputs, {"noop_with_empty_axes": 1, "keepdims": keepdims}, draw=positive, opsets=opsets)
+        for op, opsets in (("ReduceSum", (13, 24)), *((f"Reduce{kind}", (18, 24)) for kind in REDUCTIONS))
+        for inputs, keepdims in (((X,), 1), ((X, ints()), 0))
+    ),
     # sums of products
     Case("Einsum", (X, normal(4, 5)), {"equation": "bij,jk->bik"}),
     Case("Einsum", (normal(4, 3, 5), X), {"equation": "jik , bij -> bk"}, opsets=(12, 21)),

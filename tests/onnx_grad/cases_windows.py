@@ -44,12 +44,18 @@ def max_pool(
     return Case("MaxPool", (X,), attributes, image, runtime="vjp", dtype=np.float32, forward=forward)
 
 
-def resize(sizes: tuple[int, ...] = (), scales: tuple[float, ...] = (), opset: int = 13, **a: Any) -> Case:
+def resize(
+    sizes: tuple[int, ...] = (),
+    scales: tuple[float, ...] = (),
+    opset: int = 13,
+    batch: int | str = 2,
+    **a: Any,
+) -> Case:
     """On onnxruntime, which has float32 only; the operator is linear, so any step is exact."""
     factors = np.array([1, 1, *scales], np.float32) if scales else ""
     inputs = (X, "", factors, *([ints(2, 2, *sizes)] if sizes else ()))
     kind = {"runtime": "both", "dtype": np.float32, "step": 1.0}
-    return Case("Resize", inputs, a, (2, 6, 7), opsets=(opset,), batch=2, **kind)  # type: ignore[arg-type]
+    return Case("Resize", inputs, a, (2, 6, 7), opsets=(opset,), batch=batch, **kind)  # type: ignore[arg-type]
 
 
 GRID = RNG.uniform(-1.3, 1.3, (2, 3, 3, 2))
@@ -165,6 +171,7 @@ CASES = [
              batch=2, **LINEAR)
         for policy in ("not_larger", "not_smaller")
     ),
+    *(resize(mode=mode, sizes=(9, 4), batch="N") for mode in ("nearest", "linear")),  # for two images only
     # pixels at given places
     *(
         Case("GridSample", (X, GRID), {"mode": mode, "padding_mode": padding, "align_corners": align},

@@ -165,6 +165,23 @@ def test_conventions_at_kinks(op: str, x: list[float], expected: list[float]) ->
     np.testing.assert_array_equal(found, [expected])
 
 
+@pytest.mark.parametrize(("reduction", "name"), [("mul", "prod"), ("max", "amax"), ("min", "amin")])
+def test_scattered_ties_and_zeros_are_those_of_pytorch(reduction: str, name: str) -> None:
+    torch = pytest.importorskip("torch")
+    indices = np.array([[0, 0, 1, 1, 2, 2]])
+    x, other = np.array([[2.0, 0.0, 2.0, 1.0, 0.0, 0.0]]), np.array([[2.0, 0.0, 3.0]])
+    for image, constant, order in ((x, other, "other k x"), (other, x, "x k other")):
+        scatter = node("ScatterElements", order, "y", axis=1, reduction=reduction)
+        constants = {"k": indices, "other": constant}
+        model = build([scatter], constants, ("N", image.size), {"y": 2}, opset=18)
+        v = np.array([[1.0, 2.0, 3.0]])
+        found = run(gradient_model(model), {"x": image, "y_cotangent": v})[-1]
+        source, data = (torch.tensor(a, requires_grad=True) for a in (x, other))
+        data.scatter_reduce(1, torch.tensor(indices), source, name).backward(torch.tensor(v))
+        expected = source.grad if image is x else data.grad
+        np.testing.assert_allclose(found, expected)
+
+
 WEIGHTS = {"w": RNG.normal(size=(3, 2, 3, 3)).astype(np.float32)}
 CONVOLUTIONS = [
     node("Conv", "x w", "a", pads=[1, 1, 1, 1]),

@@ -106,6 +106,13 @@ SQUEEZE = [
     helper.make_node("Reshape", ["image", "shape"], ["flat"]),
     FLAT[1],
 ]
+NEAREST = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+RESIZE = [  # twice the size and back
+    helper.make_node("Resize", ["x", "", "", "twice"], ["large"], **NEAREST),
+    helper.make_node("Resize", ["large", "", "", "once"], ["small"], **NEAREST),
+    helper.make_node("Flatten", ["small"], ["flat"]),
+    FLAT[1],
+]
 MIXED = [
     helper.make_node("Softmax", ["x"], ["z"], axis=0),
     helper.make_node("Reshape", ["z", "shape"], ["flat"]),
@@ -120,6 +127,8 @@ MIXED = [
         (FLAT, 3, r"any number \(the file says 3"),
         (RESHAPE, 1, r"any number \(the file says 1"),
         (RESHAPE, 3, r"any number \(the file says 3"),
+        (RESIZE, 1, r"any number \(the file says 1"),
+        (RESIZE, 3, r"any number \(the file says 3"),
         (SQUEEZE, 1, "pieces of 1"),
         (MIXED, 3, None),
     ],
@@ -127,7 +136,12 @@ MIXED = [
 def test_a_fixed_batch_is_freed_or_cut_into_pieces(
     nodes: list[onnx.NodeProto], batch: int, said: str | None, tmp_path: Path
 ) -> None:
-    constants = {"shape": np.array([batch, WEIGHTS.shape[0]]), "zero": np.array([0])}
+    constants = {
+        "shape": np.array([batch, WEIGHTS.shape[0]]),
+        "zero": np.array([0]),
+        "twice": np.array([batch, 2 * HEIGHT, 2 * WIDTH, CHANNELS]),
+        "once": np.array([batch, HEIGHT, WIDTH, CHANNELS]),
+    }
     file = write(tmp_path / "m.onnx", nodes, [batch, HEIGHT, WIDTH, CHANNELS], weights=constants)
     target = OnnxTarget(file)
     if said is None:  # a model that mixes the images of a batch is not freed

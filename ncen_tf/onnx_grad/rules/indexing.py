@@ -1,6 +1,6 @@
 """Operators that move, join, cut, pad and pick entries without changing them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,19 +159,55 @@ def pad(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
 
 @rule("ScatterElements", "ScatterND", inputs=(0, 2))
 def scatter(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    """Entries of the data that are replaced get no gradient."""
-    reduction = node.attributes.get("reduction", b"none")
-    if reduction not in (b"none", b"add"):
-        raise node.unsupported(f"has no gradient with reduction {reduction.decode()}")
-    indices, updates = node.inputs[1:]
+    """Entries of the data that are replaced get no gradient; where entries tie, they share it equally."""
+    data, indices, updates = node.inputs
     axis = {"axis": node.attributes.get("axis", 0)} if node.op_type == "ScatterElements" else {}
-    ddata = dupdates = None
-    if node.active[0]:
-        replaced = reduction == b"none"
-        ddata = g.op(node.op_type, dy, indices, g.zeros(updates), **axis) if replaced else dy
-    if node.active[2]:
-        dupdates = g.op("GatherElements" if axis else "GatherND", dy, indices, **axis)
-    return [ddata, None, dupdates]
+
+    def at_indices(tensor: str) -> str:
+        return g.op("GatherElements" if axis else "GatherND", tensor, indices, **axis)
+
+    def scattered(base: str, values: str, reduction: str) -> str:
+        return g.op(node.op_type, base, indices, values, reduction=reduction, **axis)
+
+    reduction = node.attributes.get("reduction", b"none")
+    if reduction == b"none":
+        ddata = g.op(node.op_type, dy, indices, g.zeros(updates), **axis) if node.active[0] else None
+        return [ddata, None, at_indices(dy) if node.active[2] else None]
+    if reduction == b"add":
+        return [dy, None, at_indices(dy) if node.active[2] else None]
+    if reduction == b"mul":
+        return _scatter_product(g, node, dy, at_indices, scattered)
+    here, there = (
+        g.op("Cast", g.op("Equal", part, y), to=g.facts.element_type(data))
+        for part, y in ((data, node.outputs[0]), (updates, at_indices(node.outputs[0])))
+    )
+    share = g.op("Div", dy, scattered(here, there, "add"))
+    return [g.op("Mul", share, here), None, g.op("Mul", at_indices(share), there)]
+
+
+def _scatter_product(
+    g: GraphBuilder,
+    node: Node,
+    dy: str,
+    at_indices: Callable[[str], str],
+    scattered: Callable[[str, str, str], str],
+) -> Sequence[str | None]:
+    """The product of the other entries that meet in one place, which is 0 if one of them is 0."""
+    data, _, updates = node.inputs
+    zero, one = g.like(0.0, data), g.like(1.0, data)
+    are_zero = [g.op("Equal", part, zero) for part in (data, updates)]
+    counted = [g.op("Where", condition, one, zero) for condition in are_zero]
+    safe = [
+        g.op("Where", condition, one, part) for condition, part in zip(are_zero, (data, updates), strict=True)
+    ]
+    zeros = scattered(counted[0], counted[1], "add")
+    product = g.op("Mul", dy, scattered(safe[0], safe[1], "mul"))
+
+    def gradient(number: int, zeros: str, product: str) -> str:
+        others = g.op("Equal", zeros, counted[number])  # all zeros are this entry's
+        return g.op("Where", others, g.op("Div", product, safe[number]), zero)
+
+    return [gradient(0, zeros, product), None, gradient(1, at_indices(zeros), at_indices(product))]
 
 
 @rule("TopK")

@@ -71,7 +71,7 @@ def _broadcast(a: Shape, b: Shape) -> Shape:
 
 
 def _axes(g: GraphBuilder, node: Node) -> list[int]:
-    """Return the axes, from the attribute or the input, depending on the opset; all by default."""
+    """Return the axes, from the attribute or the input, depending on the opset; all or none by default."""
     rank = len(g.shape(node.inputs[0]))
     if node.op_type.startswith("Global"):
         return list(range(2, rank))
@@ -82,7 +82,7 @@ def _axes(g: GraphBuilder, node: Node) -> list[int]:
             raise node.unsupported("has axes that are only known when the model runs")
         axes = value.tolist()
     if not axes and node.attributes.get("noop_with_empty_axes", 0):
-        raise node.unsupported("reduces over no axes")
+        return []
     return sorted(axis % rank for axis in axes) or list(range(rank))
 
 
@@ -91,6 +91,8 @@ def _keep(g: GraphBuilder, node: Node, tensor: str) -> str:
     if node.attributes.get("keepdims", 1) or node.op_type.startswith("Global"):
         return tensor
     axes = _axes(g, node)
+    if not axes:
+        return tensor
     shape = g.shape(node.inputs[0])
     return g.reshape(tensor, tuple(1 if i in axes else size for i, size in enumerate(shape)))
 

@@ -21,11 +21,15 @@ def resize(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
         raise node.unsupported("crops")
     scales = g.facts.constant(node.input(2)) if node.input(2) and g.opset > 10 else None
     axes = [axis % rank for axis in a.get("axes", range(rank))]
+    fixes_batch = False
     for position, axis in enumerate(axes):
         before, after = shape[axis], result[axis]
         if before is None or after is None:
             if all(p[axis] == q[axis] for p, q in zip(g.facts.shapes(x), g.facts.shapes(y), strict=True)):
                 continue  # the batch
+            if before is None and node.input(3):
+                fixes_batch = True  # to the only number of images that the sizes are right for
+                continue
             raise node.unsupported("has sizes that vary with the batch")
         if node.input(2) and not node.input(3) and scales is None:
             raise node.unsupported("has scales that are only known when the model runs")
@@ -38,7 +42,8 @@ def resize(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
         matrix = _matrix(node, before, after, scale, coordinates)
         if before != after or (matrix != np.eye(before)).any():
             dy = g.times_matrix(dy, matrix, axis, rank, x)
-    return [dy]
+    # With another number of images the Reshape fails, instead of a gradient of the wrong image.
+    return [g.op("Reshape", dy, g.op("Shape", x)) if fixes_batch else dy]
 
 
 def _common_scale(g: GraphBuilder, node: Node, before: Sequence[int | None]) -> float:
