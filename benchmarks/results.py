@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -41,7 +42,7 @@ class Table:
 def timing_rows(
     outcomes: Mapping[str, Outcome], items: float | None = None, relative_to: str | None = None
 ) -> list[Row]:
-    """Make a row for each side: median and quartiles in milliseconds, and images per second.
+    """Make a row for each side: median and quartiles in milliseconds, median CPU time, images per second.
 
     Args:
         outcomes: Timings by name.
@@ -56,6 +57,7 @@ def timing_rows(
         else:
             lower, median, upper = outcome.quartiles
             row |= {"median ms": 1e3 * median, "25 % ms": 1e3 * lower, "75 % ms": 1e3 * upper}
+            row["CPU ms"] = 1e3 * statistics.median(outcome.cpu_seconds)
             if items is not None:
                 row["images/s"] = items / median
         if relative_to:

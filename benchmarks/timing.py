@@ -25,6 +25,8 @@ class Timing:
     """Seconds until the end of the first call: imports, tracing and compiling are included."""
     seconds: tuple[float, ...]
     """Seconds of a call, for each round."""
+    cpu_seconds: tuple[float, ...]
+    """CPU seconds of all threads of this process in a call, for each round."""
     result: Any
     """What the last call returned."""
 
@@ -74,17 +76,19 @@ def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int
             outcomes[name] = Failure(f"{type(error).__name__}: {reason}")
         first[name] = time.perf_counter() - started
     seconds: dict[Name, list[float]] = {name: [] for name in ready}
+    cpu_seconds: dict[Name, list[float]] = {name: [] for name in ready}
     results: dict[Name, Any] = {}
     gc.collect()
     for _ in tqdm(range(rounds), desc="timing", unit="round", disable=None):
         for name, run in ready.items():
-            started = time.perf_counter()
+            started, cpu_started = time.perf_counter(), time.process_time()
             for _ in range(calls):
                 results[name] = run()
             synchronize()
             seconds[name].append((time.perf_counter() - started) / calls)
+            cpu_seconds[name].append((time.process_time() - cpu_started) / calls)
     for name in ready:
-        outcomes[name] = Timing(first[name], tuple(seconds[name]), results[name])
+        outcomes[name] = Timing(first[name], tuple(seconds[name]), tuple(cpu_seconds[name]), results[name])
     return {name: outcomes[name] for name in candidates}
 
 

@@ -157,7 +157,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
             reports[attack.report_name] = _report(cell, attack, directory, location)
     record = CellRecord(
         name=directory.path.name,
-        config=config,
+        config=run.config,
         run=RunSummary.read(RunDirectory(directory.run).summary_file),
         export=manifest.accuracy,
         onnx_sha256=manifest.files[ONNX_FILE].sha256,

@@ -97,8 +97,9 @@ class TrainConfig(SourceSettings):
     )
     flip: bool = Field(default=False, description="Random horizontal flips")
     seed: int = Field(default=0, ge=0, lt=2**31, description="Seed of weights, order, augmentation and noise")
-    precision: Literal["float32", "mixed_bfloat16"] = Field(
-        default="float32", description="Keras dtype policy"
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
+        default="float32",
+        description="Keras dtype policy; auto is mixed_bfloat16 where the hardware has it and it is faster",
     )
     jit_compile: bool = Field(default=False, description="Compilation of loss and gradients with XLA")
     deterministic: bool = Field(default=False, description="Restriction to deterministic TensorFlow kernels")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import logging
@@ -32,6 +33,7 @@ from ncen_tf.train.devices import (
 )
 from ncen_tf.train.diagnostics import write_diagnostics
 from ncen_tf.train.loop import fit_run, learning_rates
+from ncen_tf.train.precision import fastest_precision, has_native_bfloat16, seconds_per_step
 from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary, newest_intact
 from ncen_tf.untrusted.keras_file import load_weights
 
@@ -129,6 +131,8 @@ def train_ensemble(
             if not overwrite:
                 _send_to_workers(strategy, run)
         goes_on = run.has_begun and not overwrite
+        if config.precision == "auto":
+            config = _with_precision(config, record, run.read_config() if goes_on else None, strategy)
         if goes_on:
             run.refuse_other(config, record)
         if goes_on and run.is_complete:
@@ -271,6 +275,23 @@ def _describe(data: Dataset) -> DataRecord:
         test_examples=len(data.test),
         sha256=digest.hexdigest(),
     )
+
+
+def _with_precision(
+    config: TrainConfig, data: DataRecord, begun: TrainConfig | None, strategy: tf.distribute.Strategy
+) -> TrainConfig:
+    """Replace the precision auto: by that of the run that has begun, else by the fastest on the chief."""
+    if begun:
+        return config.model_copy(update={"precision": begun.precision})
+    chosen = ""
+    if is_chief(strategy):
+        measure = functools.partial(
+            seconds_per_step, config=config, image_shape=data.image_shape, classes=len(data.class_names)
+        )
+        chosen = fastest_precision(measure, has_native_bfloat16())
+    if has_several_workers(strategy):
+        chosen = broadcast(strategy, chosen.encode()).decode()
+    return config.model_copy(update={"precision": chosen})
 
 
 def _refuse_unsuitable(config: TrainConfig, data: DataRecord) -> None:
