@@ -46,10 +46,10 @@ def robustness_curve(
     one, so the curve is an upper bound of robust accuracy, as every attack's is.
 
     Args:
-        model: As for :func:`ncen_tf.evaluate`; it must have a gradient.
+        model: As for ``ncen_tf.evaluate``; it must have a gradient.
         data: Test images and labels.
         norm: ``Linf``, ``L2``, ``L1`` or ``L0``.
-        examples: Number of images, as many of each class as :meth:`Split.sample` can take; all by default.
+        examples: Number of images, as many of each class as ``Split.sample`` can take; all by default.
         sample_seed: Of a random choice of the images; by default the first of each class are taken.
         seed: Recorded; the attacks make no random choice.
         steps: Number of gradient steps of each attack; each attack's own by default.

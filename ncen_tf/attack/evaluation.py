@@ -64,7 +64,7 @@ def evaluate(
     Args:
         target: Path of a run directory, a ``.keras`` file, a SavedModel, an ``.onnx`` file or an export's
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; an array function
-            of the same kind, for attacks without gradients; or what :func:`ncen_tf.open_target` returned.
+            of the same kind, for attacks without gradients; or what ``ncen_tf.open_target`` returned.
             A list of them is attacked as one ensemble.
         data: Test images and labels.
         suite: Name of a suite (``paper``, ``released``, ``strict``, ``screen``, ``blackbox``, ``quick``),
@@ -72,7 +72,7 @@ def evaluate(
         eps: Bound of every attack of a named suite, for images in [0, 1]; by default the usual one of images
             of this size, which is logged.
         norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
-        examples: Number of images, as many of each class as :meth:`Split.sample` can take; 0 for all.
+        examples: Number of images, as many of each class as ``Split.sample`` can take; 0 for all.
         sample_seed: Of a random choice of the images; by default the first of each class are taken.
         seed: Of random starts and random attacks, in [0, 2^31).
         objective: Loss that gradient attacks maximise: ``member_average`` or ``ensemble``.
@@ -93,7 +93,7 @@ def evaluate(
             of the model without rounding, a direction rather than a derivative, which the report names. By
             default such models are refused, unless no attack of the suite needs a gradient.
         curve: Norms in which the curve of robust accuracy against eps is added, by minimum-norm attacks; see
-            :func:`ncen_tf.robustness_curve`.
+            ``ncen_tf.robustness_curve``.
         ray: Address of a Ray cluster whose workers attack the batches: ``auto``, ``HOST:PORT``, or ``local``
             for one on this machine. The results are those of an evaluation without it.
         ray_cpus: Number of CPUs of each worker, > 0.
@@ -228,7 +228,7 @@ def evaluate_saved(
     """Show a classifier adversarial images that an earlier evaluation saved: how far its attack transfers.
 
     Args:
-        target: As for :func:`evaluate`; it needs no gradient.
+        target: As for ``evaluate``; it needs no gradient.
         file: An ``.npz`` file of the folder ``adversarials`` of an evaluation.
         interface: How the model takes images and returns scores, where it cannot be found by itself.
         combine: What an ensemble of several models averages: ``softmax`` or ``logits``.

@@ -39,9 +39,9 @@ def workers(
 
     Args:
         address: Of the cluster, as for :func:`~ncen_tf.base.ray_cluster.connected`.
-        model: What is attacked, as for :func:`ncen_tf.open_target`, but not an open target. Its files travel
+        model: What is attacked, as for ``ncen_tf.open_target``, but not an open target. Its files travel
             through Ray's object store.
-        opening: Settings of :func:`ncen_tf.open_target`.
+        opening: Settings of ``ncen_tf.open_target``.
         objective: Loss that gradient attacks maximise.
         cpus: Number of CPUs of each worker, > 0.
         gpus: Number of GPUs of each worker, >= 0.

@@ -79,7 +79,7 @@ def run_suite(
 
     In a cumulative suite an attack is run only on the examples that are classified correctly when clean and
     under the attacks before it, at the same norm and eps; if it is one of ``suite.near_only``, only on those
-    whose margin these attacks have lowered to :data:`NEAR` of the clean image's or less.
+    whose margin these attacks have lowered to ``NEAR`` of the clean image's or less.
 
     A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, and so
     are the finished batches of an unfinished one: the same call after an interruption goes on with the

@@ -55,7 +55,7 @@ class Suite(Settings):
     round_to_8bit: bool = False
     """Whether clean and adversarial images are rounded to multiples of 1/255, within the bounds."""
     near_only: frozenset[InstanceOf[Attack]] = frozenset()
-    """Attacks of a cumulative suite that are only run on images near the boundary, see :data:`NEAR`."""
+    """Attacks of a cumulative suite that are only run on images near the boundary, see ``NEAR``."""
     check_gradients: bool = False
     """Whether a report has a verdict on masked gradients, unless the user says otherwise."""
     examples: int = Field(default=1000, ge=0)
@@ -90,7 +90,7 @@ class Suite(Settings):
 
         Raises:
             InputError: The protocol fixes it to something else, no attack is left, or ``check_gradients``
-                with neither a :meth:`gradient_check_eps` nor :meth:`comparable_threat_models`.
+                with neither a ``gradient_check_eps`` nor ``comparable_threat_models``.
         """
         chosen: dict[str, Any] = {"objective": objective, "batch_size": batch_size}
         changes = {name: value for name, value in chosen.items() if value not in (None, getattr(self, name))}
@@ -233,7 +233,7 @@ def load_suite(
     grey images, of CIFAR-10 for small colour ones, of ImageNet if the shorter side has 64 pixels or more.
 
     Args:
-        name: A key of :data:`SUITES`, or the path of a file that ends in ``.toml``.
+        name: A key of ``SUITES``, or the path of a file that ends in ``.toml``.
         image_shape: (height, width, channels).
         eps: Bound of every attack, for images in [0, 1].
         norm: Keep only the attacks in this norm. Needed beside ``eps`` by suites with several norms.

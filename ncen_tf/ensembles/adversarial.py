@@ -88,5 +88,5 @@ class AdversarialTraining:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make the object from what :meth:`get_config` returned."""
+        """Make the object from what ``get_config`` returned."""
         return cls(**config)

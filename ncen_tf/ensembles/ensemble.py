@@ -189,7 +189,7 @@ class Ensemble(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """The metrics that :meth:`compile` describes."""
+        """The metrics that ``compile`` describes."""
         own: list[keras.metrics.Metric] = list(self._trackers.values())
         return own + ([self._compile_metrics] if self._compile_metrics is not None else [])
 
@@ -240,7 +240,7 @@ class Ensemble(keras.Model):
             labels: Integer [N].
             weights: Weight of each example [N]; ``None`` for 1.
             global_batch: Number of images over all replicas.
-            key: :meth:`attack_key` of the replica.
+            key: ``attack_key`` of the replica.
 
         Returns:
             Gradients of the trainable variables, times the loss scale of the optimizer; loss [N]; its named
@@ -283,7 +283,7 @@ class Ensemble(keras.Model):
         Args:
             images: Float [N, H, W, C].
             labels: Integer [N].
-            key: :meth:`attack_key` of the replica.
+            key: ``attack_key`` of the replica.
         """
         settings, clean = self.adversarial_training, [images] * len(self.members)
         passes: list[Sequence[tf.Tensor]] = []

@@ -28,7 +28,7 @@ class Regularizer:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Make a regularizer from what :meth:`get_config` returned."""
+        """Make a regularizer from what ``get_config`` returned."""
         return cls(**config)
 
 

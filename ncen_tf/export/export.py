@@ -69,7 +69,7 @@ def export_ensemble(
     Args:
         model: Ensemble of members of any architecture, or a training run.
         folder: Folder to write. It appears whole or not at all.
-        data: Test images that measure parity and accuracy. Of a :class:`Dataset`, the test images are taken,
+        data: Test images that measure parity and accuracy. Of a ``Dataset``, the test images are taken,
             and the training images for ``calibration``.
         formats: Of ``onnx`` and ``saved_model``.
         opset: ONNX opset, 11 to 18.

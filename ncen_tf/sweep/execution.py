@@ -24,7 +24,7 @@ class Sweep:
     """A grid of training runs in a folder.
 
     Args:
-        grid: Grid file, see :func:`ncen_tf.read_grid`.
+        grid: Grid file, see ``ncen_tf.read_grid``.
         out: Folder of the sweep. Cells that are finished there are kept, and started ones continue.
         data_dir: Folder of tensorflow-datasets.
         archive_dir: Folder with the archives of datasets.
@@ -71,7 +71,7 @@ class Sweep:
     ) -> list[CellRecord]:
         """Run the cells that are not finished. A cell that fails is noted, and the others continue.
 
-        Ctrl-C interrupts the running cells, which save; :attr:`interrupted` is then true.
+        Ctrl-C interrupts the running cells, which save; ``interrupted`` is then true.
 
         Args:
             processes: Number of cells at a time on this machine, each on its own share of the cores.

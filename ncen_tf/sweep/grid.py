@@ -42,7 +42,7 @@ class ExportSettings(Settings):
 
 
 class AttackSettings(Settings):
-    """How each cell is attacked: arguments of :func:`ncen_tf.evaluate`."""
+    """How each cell is attacked: arguments of ``ncen_tf.evaluate``."""
 
     suite: str
     """Name of a suite, or a TOML file."""

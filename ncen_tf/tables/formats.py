@@ -39,7 +39,7 @@ def format_tables(
     """Write results as tables.
 
     Args:
-        results: What :func:`read_results` returns.
+        results: What ``read_results`` returns.
         format: ``terminal``, ``markdown``, ``latex`` (needs the package booktabs), or ``csv`` (a line a cell,
             numbers in full precision).
         protocol: Name of a protocol, or ``all``.
@@ -68,7 +68,7 @@ def results_page(results: pd.DataFrame, preamble: str | Path | None = None) -> s
     """Write a Markdown page: a preamble, then all tables under headings. The same records give the same page.
 
     Args:
-        results: What :func:`read_results` returns.
+        results: What ``read_results`` returns.
         preamble: Markdown file that the page begins with.
 
     Raises:

@@ -64,7 +64,7 @@ def plot_parameter_map(
     """Draw the accuracy over two training settings as filled contours, with its numbers beside it as CSV.
 
     Args:
-        results: What :func:`read_results` returns, of runs that differ in the two settings and the seed only.
+        results: What ``read_results`` returns, of runs that differ in the two settings and the seed only.
         out: PNG file to write; the CSV file has the same name with the suffix ``.csv``.
         x: Training setting of the horizontal axis.
         y: Training setting of the vertical axis.

@@ -78,7 +78,7 @@ def result_tables(results: pd.DataFrame, protocol: str = "all") -> dict[str, lis
     differ in nothing but the seed are averaged.
 
     Args:
-        results: What :func:`read_results` returns.
+        results: What ``read_results`` returns.
         protocol: Name of a protocol, or ``all``, which adds a comparison of the protocols, the gradients on
             clean images, and the cost of training.
 

@@ -17,7 +17,7 @@ from ncen_tf.ensembles.structures import parse_architecture, structure_architect
 class TrainConfig(SourceSettings):
     """Settings of a training run: what decides the weights it ends with, and where it runs.
 
-    The defaults are those for FashionMNIST; :meth:`for_dataset` fills in those of another dataset (Luo et
+    The defaults are those for FashionMNIST; ``for_dataset`` fills in those of another dataset (Luo et
     al., section IV-A).
 
     Raises:
@@ -144,7 +144,7 @@ class TrainConfig(SourceSettings):
 
     @classmethod
     def from_flags(cls, flags: Mapping[str, Any]) -> Self:
-        """Make settings of flat flag names and values, the inverse of :meth:`flat`.
+        """Make settings of flat flag names and values, the inverse of ``flat``.
 
         Flags that are missing or ``None`` have the dataset's defaults. ``structure`` and ``members`` (a
         number) may replace ``architecture``: structures of the paper, such as ``Ensemble4`` with 5 members.
