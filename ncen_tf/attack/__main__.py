@@ -73,6 +73,14 @@ class AttackFlags(DataFlags, ModelInterface, RayFlags):
         description="Gradient of ONNX models that quantise: straight_through is that of the model without "
         "rounding (default: such models are refused by attacks that need a gradient)",
     )
+    eot_samples: int = Field(
+        default=1,
+        ge=1,
+        description="Number of calls whose mean is attacked, for targets that are not deterministic",
+    )
+    round_to_8bit: bool = Field(
+        default=False, description="Whether images, adversarial ones too, are rounded to whole 8-bit pixels"
+    )
     curve: tuple[Literal["Linf", "L2", "L1", "L0"], ...] = Field(
         default=(), description="Norms in which robust accuracy is also measured at every bound at once"
     )
@@ -126,6 +134,8 @@ def main(flags: AttackFlags) -> int | None:
             save_adversarials=flags.save_adversarials,
             allow_low_accuracy=flags.allow_low_accuracy,
             quantization=flags.quantization,
+            eot_samples=flags.eot_samples,
+            round_to_8bit=flags.round_to_8bit,
             curve=flags.curve,
             ray=flags.ray,
             ray_cpus=flags.ray_cpus,

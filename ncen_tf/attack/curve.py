@@ -96,6 +96,7 @@ def measure_curve(
     steps: int | None = None,
     batch_size: int = 100,
     known: Sequence[AttackResult] = (),
+    round_to_8bit: bool = False,
 ) -> RobustnessCurve:
     """Attack images with the minimum-norm attacks of a norm.
 
@@ -109,6 +110,7 @@ def measure_curve(
         steps: Number of gradient steps; each attack's own by default.
         batch_size: Number of images at a time.
         known: Attacks on the same images, whose adversarial images count, too, in Linf and L2.
+        round_to_8bit: Round adversarial images to multiples of 1/255.
 
     Raises:
         InputError: The target has no gradient, or ``norm`` is unknown.
@@ -119,7 +121,9 @@ def measure_curve(
     right = predict(objective, images, batch_size, "clean images") == labels
     found, costs = [], []
     for attack in _attacks(norm, images[0].size, steps):
-        adversarials, result = run_attack(attack, objective, images[right], labels[right], batch_size, seed)
+        adversarials, result = run_attack(
+            attack, objective, images[right], labels[right], batch_size, seed, round_to_8bit=round_to_8bit
+        )
         broken = result.predictions != labels[right]
         found.append(np.where(broken, sizes_of(adversarials - images[right], norm), np.inf))
         costs.append((attack, result))

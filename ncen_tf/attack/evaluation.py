@@ -9,9 +9,15 @@ from typing import Any
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.curve import measure_curve
+from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
-from ncen_tf.attack.preview import describe_sample, estimate_cost, warn_of_missing_classes
+from ncen_tf.attack.preview import (
+    describe_sample,
+    estimate_cost,
+    warn_of_missing_classes,
+    warn_of_randomness,
+)
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
@@ -54,6 +60,8 @@ def evaluate(
     save_adversarials: bool = False,
     allow_low_accuracy: bool = False,
     quantization: Quantization | None = None,
+    eot_samples: int = 1,
+    round_to_8bit: bool = False,
     curve: Sequence[Norm] = (),
     ray: str | None = None,
     ray_cpus: float = 1,
@@ -92,6 +100,9 @@ def evaluate(
         quantization: ``straight_through`` attacks ONNX models that quantise their activations by the gradient
             of the model without rounding, a direction rather than a derivative, which the report names. By
             default such models are refused, unless no attack of the suite needs a gradient.
+        eot_samples: Number of calls whose mean is attacked, for targets that answer differently each time
+            (expectation over transformation); each call counts as a pass.
+        round_to_8bit: Round clean and adversarial images to multiples of 1/255, as an image file does.
         curve: Norms in which the curve of robust accuracy against eps is added, by minimum-norm attacks; see
             ``ncen_tf.robustness_curve``.
         ray: Address of a Ray cluster whose workers attack the batches: ``auto``, ``HOST:PORT``, or ``local``
@@ -114,6 +125,8 @@ def evaluate(
     """
     if not 0 <= seed < 2**31:
         raise InputError(f"`seed` must be in [0, 2^31), got {seed}.")
+    if eot_samples < 1:
+        raise InputError(f"`eot_samples` must be positive, got {eot_samples}.")
     if save_adversarials and out is None:
         raise InputError("`save_adversarials` needs a folder: set `out`.")
     if gate is not None and not isinstance(gate, Gate):
@@ -125,7 +138,7 @@ def evaluate(
         "norm": norm,
         "check_gradients": check_gradients,
     }
-    chosen = chosen.with_choices(**choices)
+    chosen = chosen.with_choices(**choices, round_to_8bit=round_to_8bit)
     data = _select(data, chosen, examples, sample_seed)
     opening: dict[str, Any] = {
         "image_shape": data.images.shape[1:],
@@ -138,6 +151,8 @@ def evaluate(
         "quantization": quantization,
     }
     opened = open_target(target, **opening)
+    if eot_samples > 1:
+        opened = MeanTarget(opened, eot_samples)
     chosen = chosen.with_choices(members=opened.members, check_gradients=chosen.check_gradients)
     if not opened.has_gradient and not all(attack.gradient_free for attack in chosen.attacks):
         raise no_gradient(opened.description)
@@ -149,7 +164,7 @@ def evaluate(
     for signature in opened.signatures:
         logger.info("%s", signature)
     images = data.float_images()
-    if opened.whole_pixels:
+    if chosen.round_to_8bit or opened.whole_pixels:
         images = round_images(images)
     check_examples(opened, images, data.labels)
     logger.info("%s", describe_sample(data))
@@ -158,6 +173,7 @@ def evaluate(
     if folder is not None:
         save_class_sheet(data, folder / "classes.png")
         logger.info("One image of each class: %s", folder / "classes.png")
+    warn_of_randomness(opened, images[: chosen.batch_size])
     if not allow_low_accuracy:
         check_clean_accuracy(opened, images, data.labels, chosen.batch_size)
     if ray is None and (cost := estimate_cost(opened, chosen, images)):
@@ -167,7 +183,9 @@ def evaluate(
         if ray is not None:
             from ncen_tf.attack import ray_workers  # Ray takes a second to import, and is optional.
 
-            pool = ray_workers.workers(ray, target, opening, chosen.objective, ray_cpus, ray_gpus)
+            pool = ray_workers.workers(
+                ray, target, opening, chosen.objective, eot_samples, ray_cpus, ray_gpus
+            )
             run_jobs = stack.enter_context(pool)
         result = run_suite(
             opened,
@@ -192,6 +210,7 @@ def evaluate(
             seed=seed,
             batch_size=chosen.batch_size,
             known=result.attacks,
+            round_to_8bit=chosen.round_to_8bit,
         )
         for each in curve
     ]

@@ -56,7 +56,7 @@ class Objective:
 
     def logits(self, images: Array) -> Array:
         """Compute the members' logits: float32 [N, H, W, C] in [0, 1] -> float32 [N, k, classes]."""
-        self.queries += len(images)
+        self.queries += len(images) * self.target.calls
         return self.target.logits(images)
 
     def log_probabilities(self, images: Array) -> Array:
@@ -66,10 +66,10 @@ class Objective:
     def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
         """Compute the logits and a function that differentiates them; see :meth:`Target.linearize`."""
         logits, pull_back = self.target.linearize(images)
-        self.queries += len(images)
+        self.queries += len(images) * self.target.calls
 
         def counted(cotangent: Array) -> Array:
-            self.gradients += len(cotangent)
+            self.gradients += len(cotangent) * self.target.calls
             return pull_back(cotangent)
 
         return logits, counted

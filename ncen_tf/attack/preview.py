@@ -8,6 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from ncen_tf.attack.attack import Array
+from ncen_tf.attack.masked_gradients import ROUNDING, repeat_difference
+from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.suites import Suite
 from ncen_tf.data.dataset import Split
 from ncen_tf.targets.target import Target
@@ -45,6 +47,19 @@ def warn_of_missing_classes(data: Split, outputs: int) -> None:
         )
 
 
+def warn_of_randomness(target: Target, images: Array) -> None:
+    """Warn of a target that answers two calls on the same images [N, H, W, C] differently."""
+    difference = repeat_difference(Objective(target, "ensemble"), images)
+    if difference > ROUNDING:
+        logger.warning(
+            "%s is not deterministic: between two calls on %d images a probability changes by up to %.2g. "
+            "Attack the mean of several calls: `eot_samples`=20.",
+            target.description,
+            len(images),
+            difference,
+        )
+
+
 def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:
     """Estimate from one batch how long the attacks take if no image is broken; masked gradients not included.
 
@@ -70,8 +85,9 @@ def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:
     if budget.gradients:
         seconds += budget.gradients * _seconds(differentiate)
     time_needed = _in_words(seconds * len(images) / len(batch))
-    gradients = f"{budget.gradients:,} gradients and " if budget.gradients else ""
-    return f"at most about {time_needed}: {gradients}{budget.queries:,} forward passes an image"
+    gradients, queries = (passes * target.calls for passes in budget)
+    of_gradients = f"{gradients:,} gradients and " if gradients else ""
+    return f"at most about {time_needed}: {of_gradients}{queries:,} forward passes an image"
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import ray
 
 from ncen_tf.attack.attack import Attack
+from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.results import AttackedBatch
@@ -29,6 +30,7 @@ def workers(
     model: Model,
     opening: dict[str, Any],
     objective: ObjectiveName,
+    calls: int = 1,
     cpus: float = 1,
     gpus: float = 0,
 ) -> Iterator[RunJobs]:
@@ -43,6 +45,7 @@ def workers(
             through Ray's object store.
         opening: Settings of ``ncen_tf.open_target``.
         objective: Loss that gradient attacks maximise.
+        calls: Passes of the model for an answer.
         cpus: Number of CPUs of each worker, > 0.
         gpus: Number of GPUs of each worker, >= 0.
 
@@ -57,7 +60,7 @@ def workers(
     with connected(address):
         require_room(cpus, gpus)
         # The files were compared with their manifest here.
-        target = ray.put((packed, opening | {"allow_unverified": True}, objective))
+        target = ray.put((packed, opening | {"allow_unverified": True}, objective, calls))
         key = uuid.uuid4().hex
         task = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=-1, runtime_env=environment(cpus))(
             _attack_here
@@ -87,15 +90,15 @@ _opened: dict[str, tuple[tempfile.TemporaryDirectory[str], Objective]] = {}
 
 
 def _attack_here(
-    key: str, target: tuple[Any, dict[str, Any], ObjectiveName], attack: Attack, job: Job
+    key: str, target: tuple[Any, dict[str, Any], ObjectiveName, int], attack: Attack, job: Job
 ) -> tuple[int, AttackedBatch]:
     """Attack a batch in the process of a worker."""
     if key not in _opened:
         _opened.clear()
-        model, opening, objective = target
+        model, opening, objective, calls = target
         folder = tempfile.TemporaryDirectory(prefix="ncen_tf-worker-")
         opened = open_target(_unpack(model, Path(folder.name)), **opening)
-        _opened[key] = folder, Objective(opened, objective)
+        _opened[key] = folder, Objective(opened if calls == 1 else MeanTarget(opened, calls), objective)
     return job.number, attack_batch(attack, _opened[key][1], job)
 
 

@@ -76,6 +76,7 @@ class Suite(Settings):
         batch_size: int | None = None,
         norm: Norm | None = None,
         check_gradients: bool | None = None,
+        round_to_8bit: bool = False,
         members: int = 2,
     ) -> Suite:
         """Return the suite with what the user chose; ``None`` keeps the suite's own.
@@ -85,6 +86,7 @@ class Suite(Settings):
             batch_size: Number of images attacked at a time.
             norm: Keep only the attacks in this norm.
             check_gradients: Whether a report has a verdict on masked gradients.
+            round_to_8bit: Whether images are rounded to 8 bits, if the suite does not do so anyway.
             members: Of the target. Named suites leave out attacks through members for a single
                 classifier.
 
@@ -107,6 +109,7 @@ class Suite(Settings):
         if check_gradients is None:
             check_gradients = self.check_gradients
         values = dict(self) | changes | {"attacks": attacks, "check_gradients": check_gradients}
+        values["round_to_8bit"] = self.round_to_8bit or round_to_8bit
         suite = Suite(**values)
         if check_gradients and suite.gradient_check_eps() is None and not suite.comparable_threat_models():
             raise InputError(

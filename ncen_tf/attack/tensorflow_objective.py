@@ -72,7 +72,7 @@ class TensorFlowObjective:
 
         def counted_logits(images: tf.Tensor) -> tf.Tensor:
             queries, gradients = self._passes
-            count = tf.shape(images, out_type=tf.int64)[0]
+            count = tf.shape(images, out_type=tf.int64)[0] * target.calls
             queries.assign_add(count)
 
             @tf.custom_gradient

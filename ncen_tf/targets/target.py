@@ -36,6 +36,7 @@ class Target(abc.ABC):
         gives_logits: False where only probabilities are known; logits are then their logarithms.
         has_gradient: Whether :meth:`linearize` works.
         batch_statistics: Whether an image's logits depend on its batch, as in training.
+        calls: Passes of the model for an answer.
         providers: Execution providers that onnxruntime reports; empty elsewhere.
         recorded: The clean accuracy that the export recorded of this file, if any.
         preprocessing: How images enter the model; ``None`` where they enter as they are.
@@ -50,6 +51,7 @@ class Target(abc.ABC):
     gives_logits: bool = True
     has_gradient: bool = True
     batch_statistics: bool = False
+    calls: int = 1
     providers: tuple[str, ...] = ()
     recorded: RecordedAccuracy | None = None
     preprocessing: Preprocessing | None = None

@@ -102,16 +102,29 @@ def test_what_the_export_recorded_is_expected() -> None:
             check_clean_accuracy(target, images, wrong, 50)
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("Linf", 8 / 255), ("Linf", 0.1), ("L2", 0.5)])
-def test_models_of_integers_are_attacked_with_whole_pixels(norm: Norm, eps: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("norm", "eps", "integers"),
+    [("Linf", 8 / 255, True), ("Linf", 0.1, True), ("L2", 0.5, True), ("Linf", 0.1, False)],
+)
+def test_models_of_integers_or_on_request_all_are_attacked_with_whole_pixels(
+    norm: Norm, eps: float, integers: bool, tmp_path: Path
+) -> None:
     images, labels = examples(30)
     data = Split(np.rint(images * 255).astype(np.uint8), labels, "colors", tuple("abcdef"))
     attack = RandomStartPgd(eps=eps, steps=5, step_size=eps / 3, norm=norm)
     suite = Suite(name="one", attacks=(attack,))
     report = ncen_tf.evaluate(
-        NearestColor(WRONG, integers=True), data, suite=suite, out=tmp_path, save_adversarials=True
+        NearestColor(WRONG, integers=True)
+        if integers
+        else NearestColor(ModelInterface(input_range=(0, 255))),
+        data,
+        suite=suite,
+        out=tmp_path,
+        save_adversarials=True,
+        round_to_8bit=not integers,
     )
     assert report.clean_accuracy.value == 1
+    assert report.protocol == ("one" if integers else "one, 8-bit images")
     (file,) = (tmp_path / "adversarials").iterdir()
     with np.load(file) as saved:
         clean, adversarial = saved["images"], saved["adversarials"]

@@ -127,7 +127,6 @@ def test_rounded_inputs_are_caught() -> None:
     assert {
         "zero_gradients",
         "black_box_beats_white_box",
-        "noise_is_as_strong",
         "accuracy_survives_large_eps",
         "loss_does_not_ascend",
     } <= failed(rounded)
@@ -250,6 +249,8 @@ def test_two_of_a_hundred_are_luck_and_three_are_not(left: int) -> None:
     assert passed("noise_is_as_strong", noise=first(more))
     assert passed("noise_is_as_strong", noise=first(left + 1)) == (left <= 2)
     assert passed("noise_is_as_strong", noise=first(98), iterative=first(98))
+    assert passed("noise_is_as_strong", iterative=first(100), black_box=first(left))
+    assert not passed("noise_is_as_strong", noise=first(97), iterative=first(100))
     assert never_rises({0.1: left / 100, 0.2: more / 100})
     assert not never_rises({0.1: left / 100, 0.2: most / 100})
 
