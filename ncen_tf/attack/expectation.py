@@ -51,7 +51,8 @@ class MeanTarget(Target):
 
         def pull_back(cotangent: Array) -> Array:
             by_member = np.stack(answers, axis=2).reshape(-1, self.calls, self.classes).astype(np.float64)
-            slopes = through_log_mean_probabilities(by_member, cotangent.astype(np.float64).reshape(-1, self.classes))
+            upstream = cotangent.reshape(-1, self.classes).astype(np.float64)
+            slopes = through_log_mean_probabilities(by_member, upstream)
             by_call = slopes.reshape(*cotangent.shape[:2], self.calls, self.classes).astype(np.float32)
             return np.sum([pull(by_call[:, :, call]) for call, pull in enumerate(pull_backs)], axis=0)
 
