@@ -13,7 +13,7 @@ from ncen_tf.attack.runner import run_attack
 from ncen_tf.attack.scoring import check_examples, predict
 from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split
+from ncen_tf.data.sources import test_images
 from ncen_tf.report.curve import CurveAttack, RobustnessCurve, build_curve, finite_median
 from ncen_tf.report.results import AttackResult, describe_target
 from ncen_tf.targets.combination import Combine
@@ -26,7 +26,7 @@ _NAMED = ("attack", "norm", "eps")
 
 def robustness_curve(
     model: str | Path | Target | Callable[..., Any] | Sequence[Any],
-    data: Split,
+    data: Any,
     *,
     norm: Norm = "Linf",
     examples: int | None = None,
@@ -47,7 +47,8 @@ def robustness_curve(
 
     Args:
         model: As for ``ncen_tf.evaluate``; it must have a gradient.
-        data: Test images and labels.
+        data: Test images and labels: a ``Split``, a ``Dataset``, a pair of arrays, or another
+            source of ``ncen_tf.load_data``.
         norm: ``Linf``, ``L2``, ``L1`` or ``L0``.
         examples: Number of images, as many of each class as ``Split.sample`` can take; all by default.
         sample_seed: Of a random choice of the images; by default the first of each class are taken.
@@ -69,6 +70,7 @@ def robustness_curve(
         >>> curve.norm, curve.examples, curve.robust_accuracy(1.0).value
         ('Linf', 10, 0.0)
     """
+    data = test_images(data)
     data = data.sample(examples, sample_seed) if examples else data
     target = open_target(
         model,

@@ -26,6 +26,7 @@ from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
+from ncen_tf.data.sources import test_images
 from ncen_tf.report.class_sheet import save_class_sheet
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
@@ -40,10 +41,10 @@ logger = logging.getLogger(__name__)
 
 def evaluate(
     target: str | Path | Target | Callable[..., Any] | Sequence[Any],
-    data: Split,
+    data: Any,
     *,
     suite: str | Path | Suite = "paper",
-    eps: float | None = None,
+    eps: float | str | None = None,
     norm: Norm | None = None,
     examples: int | None = None,
     sample_seed: int | None = None,
@@ -74,11 +75,12 @@ def evaluate(
             folder; a Keras model images [N, H, W, C] in [0, 1] -> logits or probabilities; an array function
             of the same kind, for attacks without gradients; or what ``ncen_tf.open_target`` returned.
             A list of them is attacked as one ensemble.
-        data: Test images and labels.
+        data: Test images and labels: a ``Split``, a ``Dataset``, a pair of arrays, or another
+            source of ``ncen_tf.load_data``.
         suite: Name of a suite (``paper``, ``released``, ``strict``, ``screen``, ``blackbox``, ``quick``),
             path of a ``.toml`` file, or a suite. It decides everything that follows and is ``None``.
-        eps: Bound of every attack of a named suite, for images in [0, 1]; by default the usual one of images
-            of this size, which is logged.
+        eps: Bound of every attack of a named suite, for images in [0, 1], as a number or a fraction such as
+            ``"8/255"``; by default the usual one of images of this size, which is logged.
         norm: Run only the suite's attacks in this norm, ``Linf`` or ``L2``.
         examples: Number of images, as many of each class as ``Split.sample`` can take; 0 for all.
         sample_seed: Of a random choice of the images; by default the first of each class are taken.
@@ -131,6 +133,7 @@ def evaluate(
         raise InputError("`save_adversarials` needs a folder: set `out`.")
     if gate is not None and not isinstance(gate, Gate):
         gate = Gate.read(gate)
+    data = test_images(data)
     chosen = _load_suite(suite, data.images.shape[1:], eps, norm)
     choices: dict[str, Any] = {
         "objective": objective,
@@ -294,7 +297,7 @@ def evaluate_saved(
 
 
 def _load_suite(
-    suite: str | Path | Suite, image_shape: ImageShape, eps: float | None, norm: Norm | None
+    suite: str | Path | Suite, image_shape: ImageShape, eps: float | str | None, norm: Norm | None
 ) -> Suite:
     """Load a suite unless it is one, and log the bounds that were not chosen."""
     if isinstance(suite, Suite):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, InstanceOf
 
@@ -101,6 +101,8 @@ class Suite(Settings):
                 f"Suite {self.name!r} is measured with `{name}`={getattr(self, name)}: leave it out, or "
                 "choose another suite."
             )
+        if norm not in (None, *get_args(Norm)):
+            raise InputError(f"`norm` must be one of {', '.join(get_args(Norm))}, got {norm!r}.")
         attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
         if members == 1 and self.name in SUITES:
             attacks = tuple(a for a in attacks if not isinstance(a, (MeanLogitTransfer, MemberTransfer)))
@@ -228,7 +230,7 @@ SUITES: dict[str, Callable[[Radii], tuple[Attack, ...]]] = {
 
 
 def load_suite(
-    name: str | Path, image_shape: ImageShape, *, eps: float | None = None, norm: Norm | None = None
+    name: str | Path, image_shape: ImageShape, *, eps: float | str | None = None, norm: Norm | None = None
 ) -> Suite:
     """Load a named suite with perturbation bounds, or a suite from a TOML file, which states its own.
 
@@ -238,7 +240,7 @@ def load_suite(
     Args:
         name: A key of ``SUITES``, or the path of a file that ends in ``.toml``.
         image_shape: (height, width, channels).
-        eps: Bound of every attack, for images in [0, 1].
+        eps: Bound of every attack, for images in [0, 1]: a number or a fraction such as ``"8/255"``.
         norm: Keep only the attacks in this norm. Needed beside ``eps`` by suites with several norms.
 
     Raises:
@@ -259,6 +261,11 @@ def load_suite(
         return read_suite(Path(name)).with_choices(norm=norm)
     if name not in SUITES:
         raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
+    if isinstance(eps, str):
+        try:
+            eps = parse_number(eps)
+        except ValueError as error:
+            raise InputError(f"`eps` must be a number or a fraction, got {eps!r}.") from error
     norms = {attack.norm for attack in SUITES[name](radii_for(image_shape))}
     if eps is not None and norm is None and len(norms) > 1:
         raise InputError(

@@ -45,8 +45,9 @@ class Split:
     """Labelled images.
 
     Args:
-        images: uint8 [N, H, W, C], or floats in [0, 1], which are kept as float32; C is 1 or 3.
-        labels: Integer class numbers [N].
+        images: uint8 [N, H, W, C], or floats in [0, 1], which are kept as float32; C is 1 or 3. [N, H, W] is
+            taken for grey images.
+        labels: Integer class numbers [N] or [N, 1].
         name: Name of the dataset, for reports.
         class_names: Name of each class; by default the class numbers.
 
@@ -70,6 +71,8 @@ class Split:
 
     def __post_init__(self) -> None:
         images, labels = _check_images(np.asarray(self.images)), np.asarray(self.labels)
+        if labels.shape[1:] == (1,):
+            labels = labels[:, 0]
         if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
             raise InputError(
                 f"`labels` must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}."
@@ -131,6 +134,8 @@ class Split:
 
 def _check_images(images: npt.NDArray[Any]) -> Images:
     """Refuse what are no images, and make floats float32."""
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or images.dtype.kind not in "uf":
         raise InputError(
             f"`images` must be uint8 or floats [N, H, W, C] with 1 or 3 channels, got {images.dtype} "

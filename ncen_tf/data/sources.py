@@ -12,7 +12,7 @@ import numpy as np
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.archives import npz_parts, read_npz
-from ncen_tf.data.dataset import CLASS_NAMES, Split, unknown_source
+from ncen_tf.data.dataset import CLASS_NAMES, Dataset, Split, unknown_source
 from ncen_tf.data.folders import list_images, read_labelled
 from ncen_tf.data.sizing import Sizing
 
@@ -69,6 +69,23 @@ def open_source(
     return _open_folder(path, sizing)
 
 
+def test_images(data: Any) -> Split:
+    """Return the test images of what a user calls data.
+
+    Args:
+        data: A split, a dataset, or a source of :func:`ncen_tf.load_data`. All images of a source without
+            test images are test images.
+
+    Raises:
+        InputError: The source is unknown or cannot be read.
+    """
+    if isinstance(data, Split):
+        return data
+    if isinstance(data, Dataset):
+        return data.test
+    return open_source(data, Sizing(), None, None, ()).test(None)
+
+
 def _open_sample(sizing: Sizing) -> Source:
     def read(part: str, limit: int | None) -> Split:
         file = resources.files("ncen_tf.data") / "fashion_mnist_sample" / "images.npz"
@@ -83,9 +100,13 @@ def _open_sample(sizing: Sizing) -> Source:
 def _open_arrays(source: Any, sizing: Sizing) -> Source:
     if hasattr(source, "as_numpy_iterator"):
         return Source("tf.data", lambda limit: _sized(_read_tf_data(source), sizing, limit))
-    pairs = list(source) if isinstance(source[0], tuple | list) else [source]
+    pairs = list(source) if isinstance(source, tuple | list) else []
+    if not (pairs and isinstance(pairs[0], tuple | list)):
+        pairs = [pairs]
     if len(pairs) > 2 or any(len(pair) != 2 for pair in pairs):
-        raise InputError("`source` must be images and labels, or two such pairs to train and to test on.")
+        raise InputError(
+            "Arrays of images must be a pair of images and labels, or two such pairs to train and to test on."
+        )
 
     def read(pair: tuple[Any, Any], limit: int | None) -> Split:
         return _sized(Split(*pair), sizing, limit)

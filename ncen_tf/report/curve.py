@@ -86,7 +86,8 @@ class RobustnessCurve(Settings):
         return "\n".join(
             [
                 f"curve in {self.norm}, {self.examples} examples of {self.dataset}, seed {self.seed}",
-                f"target {self.target.description}, sha256 {self.target.sha256[:12]}",
+                f"target {self.target.description}"
+                + (f", sha256 {self.target.sha256[:12]}" if self.target.sha256 else ""),
                 f"median distance of the images that are right when clean: {median}",
                 tabulate(rows, ("eps", "robust accuracy", "95 % interval"), "plain", disable_numparse=True),
             ]

@@ -40,7 +40,8 @@ def describe(report: Report) -> list[str]:
     return [
         f"protocol {report.protocol}, objective {report.objective}, "
         f"{report.examples} examples of {report.dataset}, seed {report.seed}",
-        f"target {target.description}{providers}, members {target.members}, sha256 {target.sha256[:12]}",
+        f"target {target.description}{providers}, members {target.members}"
+        + (f", sha256 {target.sha256[:12]}" if target.sha256 else ""),
         *(line for signature in target.signatures for line in str(signature).splitlines()),
         f"clean accuracy {percent(report.clean_accuracy)} {interval(report.clean_accuracy)}",
     ]

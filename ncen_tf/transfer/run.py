@@ -26,6 +26,7 @@ from ncen_tf.attack.scoring import check_examples, predict
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
+from ncen_tf.data.sources import test_images
 from ncen_tf.export.manifest import MANIFEST
 from ncen_tf.report.metrics import clean_accuracy
 from ncen_tf.targets.opening import open_target
@@ -42,7 +43,7 @@ MI_FGSM_STEP = 0.01
 
 def measure_transfer(
     targets: Sequence[Path | str],
-    data: Split,
+    data: Any,
     out: Path | str,
     *,
     attacks: Sequence[str] = ("PGD", "MI-FGSM"),
@@ -63,7 +64,8 @@ def measure_transfer(
         targets: Run directories, ``.keras`` files, SavedModels, ``.onnx`` files or exports, whose members are
             compared. Of an export with member files those are taken, because ``ensemble.onnx`` computes all
             members for the sake of one.
-        data: The images that are attacked.
+        data: Images that are attacked, and labels: a ``Split``, a ``Dataset``, a pair of arrays, or
+            another source of ``ncen_tf.load_data``.
         out: Folder for adversarial images.
         attacks: Names of attacks; upper or lower case, ``_`` or ``-``.
         eps: Linf bound; images are in [0, 1].
@@ -90,6 +92,7 @@ def measure_transfer(
     """
     built = build_attacks(attacks, eps, steps, step_size)
     members = open_members([Path(target) for target in targets], tuple(providers), allow_unverified)
+    data = test_images(data)
     folder, labels = Path(out) / "adversarials", data.labels
     clean, adversarial = predict_all(members, data, built, folder, batch_size=batch_size, seed=seed)
     return Transfer(

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 import ncen_tf
 from ncen_tf.attack.iterative import MomentumIterative, RandomStartPgd
@@ -57,6 +58,17 @@ def test_a_target_a_function_and_a_keras_model_agree(linear: LinearTarget, data:
     counts = [[row.robust_accuracy.count for row in report.attacks] for report in by_gradients]
     assert counts[0] == counts[1]
     assert counts[0][0] < reports[0].clean_accuracy.count
+
+
+def test_data_may_be_arrays_a_dataset_or_a_source(linear: LinearTarget, data: Split, tmp_path: Path) -> None:
+    np.savez(tmp_path / "mine.npz", images=data.images, labels=data.labels)
+    pair = (data.images, data.labels)
+    loaded = ncen_tf.load_data(pair, test_fraction=1.0)
+    sources = [data, pair, loaded, tmp_path / "mine.npz", tf.data.Dataset.from_tensor_slices(pair).batch(7)]
+    reports = [ncen_tf.evaluate(linear, source, suite=QUERIES, examples=10) for source in sources]
+    assert [report.dataset for report in reports] == ["mine", "arrays", "arrays", "mine", "tf.data"]
+    rest = [report.model_dump_json(include={"clean_accuracy", "worst_case"}) for report in reports]
+    assert rest.count(rest[0]) == 5
 
 
 def test_softmax_at_the_end_is_taken_for_probabilities(linear: LinearTarget, data: Split) -> None:

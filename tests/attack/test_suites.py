@@ -222,3 +222,12 @@ def test_suites_and_gates_load_without_tensorflow() -> None:
     )
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+
+
+def test_a_bound_may_be_a_fraction_and_a_norm_must_be_known() -> None:
+    from_text, from_number = (load_suite("quick", (32, 32, 3), eps=eps) for eps in ("8/255", 8 / 255))
+    assert from_text.attacks == from_number.attacks
+    with pytest.raises(InputError, match="`eps` must be a number or a fraction, got 'large'"):
+        load_suite("quick", (32, 32, 3), eps="large")
+    with pytest.raises(InputError, match="`norm` must be one of Linf, L2, L1, L0, got 'linf'"):
+        load_suite("strict", (32, 32, 3), norm="linf")  # type: ignore[arg-type]

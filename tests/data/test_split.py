@@ -25,13 +25,20 @@ def test_bytes_and_floats_are_the_same_images(dtype: str) -> None:
     np.testing.assert_allclose(split.float_images(), pixels / 255, atol=1e-3 if dtype == "float16" else 1e-7)
 
 
+def test_arrays_as_keras_datasets_has_them_are_taken() -> None:
+    pixels, labels = np.arange(32, dtype=np.uint8).reshape(2, 4, 4), np.array([[1], [0]])
+    split = Split(pixels, labels)
+    np.testing.assert_array_equal(split.images, pixels[:, :, :, np.newaxis])
+    assert split.labels.tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("images", "says"),
     [
         (np.zeros((2, 4, 4, 3), np.int64), r"uint8 or floats \[N, H, W, C\] .* got int64 \[2, 4, 4, 3\]"),
         (np.zeros((2, 4, 4, 3), np.uint16), "uint8 or floats in .* got uint16"),
         (np.zeros((2, 3, 4, 4), np.uint8), r"1 or 3 channels, got uint8 \[2, 3, 4, 4\]"),
-        (np.zeros((2, 4, 4), np.uint8), r"got uint8 \[2, 4, 4\]"),
+        (np.zeros((2, 16), np.uint8), r"got uint8 \[2, 16\]"),
         (np.full((2, 4, 4, 1), 255.0), r"in \[0, 1\], got 255 to 255: divide"),
         (np.full((2, 4, 4, 1), np.nan), r"in \[0, 1\], got nan"),
         (np.full((2, 4, 4, 1), -1.0), r"map \[-1, 1\] by"),
