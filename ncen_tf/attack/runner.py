@@ -299,7 +299,7 @@ def _measure(
     l2, linf = np.linalg.norm(change, axis=1), np.abs(change).max(axis=1)
     predictions = scores.argmax(axis=1).astype(np.int32)
     broken = (clean_margins > 0) & (predictions != labels)
-    shown = np.sort(np.lexsort((clean_margins, ~broken))[:SHOWN])
+    shown = np.sort(np.lexsort((clean_margins, ~broken))[: min(SHOWN, int(broken.sum()))])
     return AttackResult(
         settings=settings,
         attacked=np.ones(len(images), bool),

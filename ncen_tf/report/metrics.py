@@ -199,10 +199,11 @@ def _shown(
     class_names: Sequence[str],
     effort: npt.NDArray[np.floating] | None,
 ) -> ShownImages:
-    """Order the shown images: broken ones first, then by what it takes to break them, if that is known."""
-    shown = attack.shown_index
-    broken = (clean == labels) & (attack.predictions != labels)
-    order = np.lexsort((np.zeros(len(shown)) if effort is None else effort[shown], ~broken[shown]))
-    shown = shown[order]
+    """Take the shown images that the attack broke, by what it takes to break them, if that is known."""
+    index = attack.shown_index
+    order = np.flatnonzero((clean[index] == labels[index]) & (attack.predictions[index] != labels[index]))
+    if effort is not None:
+        order = order[np.argsort(effort[index[order]], kind="stable")]
+    shown = index[order]
     names = [class_names_of(classes[shown], class_names) for classes in (labels, clean, attack.predictions)]
     return ShownImages(images[shown], attack.shown[order], list(zip(*names, strict=True)))

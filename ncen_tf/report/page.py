@@ -83,12 +83,11 @@ largest change; images are in [0, 1].</small></p>
 {% endfor %}
 </div>
 {% endif %}
-{% for name, scale, images in examples %}
+{% for name, broken, scale, images in examples %}
 <details{% if loop.first %} open{% endif %}><summary>Most easily broken images: {{ name }}</summary>
-<p>The broken images of the lowest clean margins, ordered by distance where the report has a curve;
-others follow where fewer broke. Each column: the clean image, the adversarial image, and their
-difference (grey: no change; black, white:
-{{ "%.2g" % scale }}).</p>
+<p>{{ images|length }} of the {{ broken }} images that the attack broke, those of the lowest clean margins,
+ordered by distance where the report has a curve. Each column: the clean image, the adversarial image, and
+their difference (grey: no change; black, white: {{ "%.2g" % scale }}).</p>
 <div class="examples">
 {% for image in images %}
 <figure>
@@ -136,7 +135,7 @@ def render_page(report: Report) -> str:
     """Render worst case and verdict first, then plots, classes, images, costs, checks and environment."""
     norms = dict.fromkeys([*(each.norm for each in report.curves), *(row.norm for row in report.attacks)])
     examples = [
-        (f"{row.attack}, {row.norm} eps {row.eps:g}", *_examples(shown))
+        (f"{row.attack}, {row.norm} eps {row.eps:g}", row.broken, *_examples(shown))
         for row, shown in zip(report.attacks, report._images, strict=bool(report._images))
         if len(shown.adversarial)
     ]

@@ -56,8 +56,9 @@ def accuracy_plot(report: Report, norm: Norm) -> str:
     for name, row in [("worst case", each) for each in report.worst_case] if report.cumulative else measured:
         if row.norm == norm:
             points.setdefault(name, [(0.0, report.clean_accuracy)]).append((row.eps, row.robust_accuracy))
+    bounds = {eps for line in points.values() for eps, _ in line}  # The curve's own may be a selection.
     curves = [
-        [(point.eps, point.robust_accuracy) for point in curve.points]
+        [(eps, curve.robust_accuracy(eps)) for eps in sorted(bounds | {point.eps for point in curve.points})]
         for curve in report.curves
         if curve.norm == norm
     ]

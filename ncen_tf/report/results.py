@@ -103,7 +103,7 @@ class AttackResult:
     linf: npt.NDArray[np.float32]
     """[N], largest change of a pixel."""
     shown: npt.NDArray[np.float32]
-    """[at most 8, H, W, C], adversarial images: broken ones of the lowest clean margins, then others."""
+    """[at most 8, H, W, C], adversarial images: of the broken ones, those of the lowest clean margins."""
     queries_per_image: float
     """Forward passes for each image that was attacked."""
     gradients_per_image: float

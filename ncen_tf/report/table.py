@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 if TYPE_CHECKING:
+    from ncen_tf.report.curve import CurveAttack
     from ncen_tf.report.results import AttackRow, Proportion, Report, WorstCase
 
 _ACCURACIES = ("robust accuracy", "95 % interval", "AAE", "95 % interval")
@@ -22,6 +24,7 @@ _CUMULATIVE = (
     "gradients, queries: backward and forward passes of the attack, over all images that it was run on.",
 )
 _WORST_CASE = "worst case: each example under the strongest of the attacks above."
+_CURVE = "every eps: attacks of the curves, which look for the smallest change."
 
 
 def format_report(report: Report) -> str:
@@ -56,19 +59,28 @@ def columns(report: Report) -> tuple[str, ...]:
 
 
 def rows(report: Report) -> list[tuple[str, ...]]:
-    """Return the cells of the attacks, then of the worst cases over more than one attack."""
+    """Return the cells of the attacks, of the worst cases over more than one, and of the curves' attacks."""
     counts, costs = (2, 3) if report.cumulative else (0, 1)
     worst = [
         ("worst case", *_threat(row), *[""] * counts, *_accuracies(row), *[""] * costs)
         for row in report.worst_case
         if len(row.attacks) > 1
     ]
-    return [_attack_cells(row, report.cumulative) for row in report.attacks] + worst
+    of_curves = [
+        _cells(report.cumulative, row, (curve.norm, "every"), row.found, [""] * len(_ACCURACIES))
+        for curve in report.curves
+        for row in curve.attacks
+    ]
+    of_suite = [
+        _cells(report.cumulative, row, _threat(row), row.broken, _accuracies(row)) for row in report.attacks
+    ]
+    return of_suite + worst + of_curves
 
 
 def notes(report: Report) -> tuple[str, ...]:
     """Explain the columns, a line each."""
-    return (*_NOTES, *(_CUMULATIVE if report.cumulative else _INDEPENDENT), _WORST_CASE)
+    curve = (_CURVE,) if report.curves else ()
+    return (*_NOTES, *(_CUMULATIVE if report.cumulative else _INDEPENDENT), _WORST_CASE, *curve)
 
 
 def verdict_lines(report: Report) -> list[str]:
@@ -96,12 +108,17 @@ def interval(proportion: Proportion) -> str:
     return f"[{100 * low:.2f}, {100 * high:.2f}]" if proportion.total else "n/a"
 
 
-def _attack_cells(row: AttackRow, cumulative: bool) -> tuple[str, ...]:
+def _cells(
+    cumulative: bool,
+    row: AttackRow | CurveAttack,
+    threat: tuple[str, str],
+    broken: int,
+    shares: Iterable[str],
+) -> tuple[str, ...]:
     if not cumulative:
-        return (row.attack, *_threat(row), *_accuracies(row), f"{row.gradients_per_image:.0f}")
-    counts = (f"{row.attacked}", f"{row.broken}")
+        return (row.attack, *threat, *shares, f"{row.gradients / max(1, row.attacked):.0f}")
     cost = (f"{row.gradients}", f"{row.queries}", f"{row.seconds:.0f}")
-    return (row.attack, *_threat(row), *counts, *_accuracies(row), *cost)
+    return (row.attack, *threat, f"{row.attacked}", f"{broken}", *shares, *cost)
 
 
 def _threat(row: AttackRow | WorstCase) -> tuple[str, str]:
