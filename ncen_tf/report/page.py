@@ -83,11 +83,12 @@ largest change; images are in [0, 1].</small></p>
 {% endfor %}
 </div>
 {% endif %}
-{% for name, broken, scale, images in examples %}
-<details{% if loop.first %} open{% endif %}><summary>Most easily broken images: {{ name }}</summary>
-<p>{{ images|length }} of the {{ broken }} images that the attack broke, those of the lowest clean margins,
-ordered by distance where the report has a curve. Each column: the clean image, the adversarial image, and
-their difference (grey: no change; black, white: {{ "%.2g" % scale }}).</p>
+{% for name, broken, ordered, scale, images in examples %}
+<details{% if broken == most %} open{% endif %}><summary>Most easily broken images: {{ name }}</summary>
+<p>{% if images|length < broken %}Of the {{ broken }} images that the attack broke, those of the lowest clean
+margins{% else %}All that the attack broke{% endif %}{% if ordered %}, by distance{% endif %}.
+Each column: the clean image, the adversarial image, and their difference (grey: no change; black, white:
+{{ "%.2g" % scale }}).</p>
 <div class="examples">
 {% for image in images %}
 <figure>
@@ -134,8 +135,9 @@ their difference (grey: no change; black, white: {{ "%.2g" % scale }}).</p>
 def render_page(report: Report) -> str:
     """Render worst case and verdict first, then plots, classes, images, costs, checks and environment."""
     norms = dict.fromkeys([*(each.norm for each in report.curves), *(row.norm for row in report.attacks)])
+    with_curve = {curve.norm for curve in report.curves}
     examples = [
-        (f"{row.attack}, {row.norm} eps {row.eps:g}", row.broken, *_examples(shown))
+        (f"{row.attack}, {row.norm} eps {row.eps:g}", row.broken, row.norm in with_curve, *_examples(shown))
         for row, shown in zip(report.attacks, report._images, strict=bool(report._images))
         if len(shown.adversarial)
     ]
@@ -161,6 +163,7 @@ def render_page(report: Report) -> str:
         checks=checks,
         plots=[(norm, accuracy_plot(report, norm)) for norm in norms],
         examples=examples,
+        most=max((broken for _, broken, *_ in examples), default=0),
         environment=(environment | report.environment).items(),
     )
 
