@@ -49,7 +49,8 @@ def main(flags: TransferFlags) -> None:
     if bool(flags.target) == bool(flags.targets):
         raise InputError("Name one model with `target`, or several with `targets`, to take members from.")
     paths = [flags.target] if flags.target else [Path(path) for path in flags.targets]
-    out = flags.out or default_out(flags.target)
+    default = program.report_folder(flags.target, "transfer") if flags.target else Path("reports/transfer")
+    out = flags.out or default
     transfer = ncen_tf.measure_transfer(
         paths,
         flags.load_test(flags.num_examples or None),
@@ -66,11 +67,6 @@ def main(flags: TransferFlags) -> None:
     transfer.save(out)
     print(transfer)
     print(f"\nTransfer: {out / 'transfer.json'}, {out / 'transfer.png'}")
-
-
-def default_out(target: Path | None) -> Path:
-    """Return reports/TARGET-transfer, or reports/transfer for several targets."""
-    return program.report_folder(target, "transfer") if target else Path("reports") / "transfer"
 
 
 def run() -> None:

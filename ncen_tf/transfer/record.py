@@ -1,23 +1,24 @@
-"""What a transfer run measured: counts, JSON, and tables for the terminal."""
+"""What a transfer run measured: counts, JSON, tables for the terminal, and a heat map."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import model_validator
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
+from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.report.metrics import aae, clean_accuracy, proportion
 from ncen_tf.report.results import Norm, Proportion
 from ncen_tf.report.table import interval, percent
-from ncen_tf.transfer.heat_map import write_heat_map
 
 Labels = npt.NDArray[np.int32]
 Matrix = tuple[tuple[Proportion, ...], ...]
 
+_CELL_INCHES = 0.75
 _TITLES = {"aae": "AAE", "accuracy": "accuracy", "transfer_rate": "transfer rate"}
 _NOTES = (
     "AAE: classified correctly under attack, of the examples that the column's member classifies correctly",
@@ -79,16 +80,6 @@ class Transfer(Settings):
     attacks: tuple[TransferRow, ...]
     environment: dict[str, Any]
 
-    @model_validator(mode="after")
-    def _require_square(self) -> Self:
-        size = len(self.members)
-        for row in self.attacks:
-            for name in _TITLES:
-                matrix: Matrix = getattr(row, name)
-                if len(matrix) != size or any(len(cells) != size for cells in matrix):
-                    raise ValueError(f"`{name}` of {row.attack} must be a table of {size} x {size} cells.")
-        return self
-
     def __str__(self) -> str:
         lines = [f"{self.examples} examples of {self.dataset}, seed {self.seed}"]
         for number, member in enumerate(self.members):
@@ -111,7 +102,32 @@ class Transfer(Settings):
         """Write ``transfer.json`` and the heat map ``transfer.png`` into a folder, made if it is missing."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.write(Path(folder) / "transfer.json")
-        write_heat_map(Path(folder) / "transfer.png", self)
+        with replacing(Path(folder) / "transfer.png") as temporary:
+            draw_heat_map(self).savefig(temporary, dpi=150)
+
+
+def draw_heat_map(transfer: Transfer) -> Figure:
+    """Draw the AAE of every cell (Luo et al., Fig. 3), a panel for each attack.
+
+    Colours go from 0 to 100 %, so that maps of several ensembles compare.
+    """
+    members, count = range(len(transfer.members)), len(transfer.attacks)
+    side = _CELL_INCHES * len(members)
+    figure = Figure(figsize=(count * max(side + 0.8, 3.4) + 1, side + 1.8), layout="constrained")
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axes, row in zip(panels, transfer.attacks, strict=True):
+        values = 100 * np.array([[cell.value for cell in cells] for cells in row.aae], float)
+        axes.imshow(values, vmin=0, vmax=100, cmap="viridis")
+        for (i, j), value in np.ndenumerate(values):
+            color = "black" if value > 60 else "white"
+            axes.text(j, i, f"{value:.1f}", ha="center", va="center", color=color, fontsize=9)
+        difference = f"off-diagonal - diagonal: {100 * row.summary.difference:+.1f}"
+        axes.set_title(f"{row.attack} {row.norm} {row.eps:g}\n{difference}", fontsize=9)
+        axes.set(xticks=members, yticks=members, xlabel="shown to member")
+    panels[0].set_ylabel("made on member")
+    figure.colorbar(panels[0].images[0], ax=list(panels)).set_label("AAE, %")
+    figure.suptitle(f"{transfer.examples} examples of {transfer.dataset}", fontsize=9)
+    return figure
 
 
 def count_transfer(
@@ -126,27 +142,25 @@ def count_transfer(
         adversarial: int [k, k, N]; [i, j] are member j's predictions on the images made on member i.
     """
     right = clean == labels
-    matrices: dict[str, list[tuple[Proportion, ...]]] = {name: [] for name in _TITLES}
+    matrices: dict[str, Any] = {name: [] for name in _TITLES}
     for source, predictions in enumerate(adversarial):
         broken = right[source] & (predictions[source] != labels)
-        cells: dict[str, list[Proportion]] = {name: [] for name in _TITLES}
-        for shown_to, predicted in enumerate(predictions):
-            eligible = broken & right[shown_to]
-            both = eligible & (predicted != labels)
-            cells["aae"].append(aae(labels, clean[shown_to], [predicted]))
-            cells["accuracy"].append(clean_accuracy(labels, predicted))
-            cells["transfer_rate"].append(proportion(int(both.sum()), int(eligible.sum())))
-        for name, row in cells.items():
-            matrices[name].append(tuple(row))
+        # Images that the attack breaks on the source, of those that both classify correctly when clean.
+        eligible = broken & right
+        both = (eligible & (predictions != labels)).sum(axis=1)
+        rates = zip(both.tolist(), eligible.sum(axis=1).tolist(), strict=True)
+        matrices["transfer_rate"].append(tuple(proportion(*rate) for rate in rates))
+        matrices["accuracy"].append(tuple(clean_accuracy(labels, shown) for shown in predictions))
+        pairs = zip(clean, predictions, strict=True)
+        matrices["aae"].append(tuple(aae(labels, before, [shown]) for before, shown in pairs))
     values = np.array([[cell.value for cell in row] for row in matrices["aae"]], float)
     own = np.eye(len(values), dtype=bool)
     diagonal, off_diagonal = float(values[own].mean()), float(values[~own].mean())
+    named = {key: settings[key] for key in ("attack", "norm", "eps")}
     return TransferRow(
-        **{key: settings[key] for key in ("attack", "norm", "eps")},
-        settings={key: value for key, value in settings.items() if key not in ("attack", "norm", "eps")},
-        aae=tuple(matrices["aae"]),
-        accuracy=tuple(matrices["accuracy"]),
-        transfer_rate=tuple(matrices["transfer_rate"]),
+        **named,
+        settings={key: value for key, value in settings.items() if key not in named},
+        **{name: tuple(rows) for name, rows in matrices.items()},
         summary=TransferSummary(
             mean_diagonal=diagonal, mean_off_diagonal=off_diagonal, difference=off_diagonal - diagonal
         ),

@@ -120,11 +120,7 @@ def measure_transfer(
 def build_attacks(
     names: Sequence[str], eps: float, steps: int, step_size: float | None = None
 ) -> tuple[Attack, ...]:
-    """Make attacks with one bound and one number of steps; see :func:`measure_transfer`.
-
-    Raises:
-        InputError: No name, an unknown one, or a setting that an attack refuses.
-    """
+    """Make attacks with one bound and one number of steps; see :func:`measure_transfer`."""
     if not names:
         raise InputError(f"`attacks` must list some of {', '.join(ATTACKS)}; none was given.")
     paper = {"PGD": eps, "MI-FGSM": MI_FGSM_STEP}
@@ -137,8 +133,8 @@ def build_attacks(
         kind = find_attack(name)
         step = paper.get(name) if step_size is None else step_size
         wanted: dict[str, Any] = {"eps": eps, "steps": steps, "step_size": step}
-        known_fields = {field.name for field in dataclasses.fields(kind)}
-        attacks[name] = kind(**{k: v for k, v in wanted.items() if k in known_fields and v is not None})
+        fields = {field.name for field in dataclasses.fields(kind)}
+        attacks[name] = kind(**{k: v for k, v in wanted.items() if k in fields and v is not None})
     return tuple(attacks.values())
 
 
@@ -156,12 +152,12 @@ def open_members(
             f"{members[0].description} is a single member, and transfer needs two: name several models with "
             "`targets`."
         )
-    first = members[0]
-    for member in members[1:]:
-        if (tuple(member.image_shape), member.classes) != (tuple(first.image_shape), first.classes):
+    interfaces = [f"takes {tuple(one.image_shape)} and knows {one.classes} classes" for one in members]
+    for member, interface in zip(members, interfaces, strict=True):
+        if interface != interfaces[0]:
             raise InputError(
                 "Members must take images of one shape and know the same number of classes: "
-                f"{_interface(first)}; {_interface(member)}."
+                f"{members[0].description} {interfaces[0]}; {member.description} {interface}."
             )
     return members
 
@@ -177,20 +173,11 @@ def predict_all(
 ) -> tuple[Labels, list[Labels]]:
     """Attack each member on its own cross-entropy and show the images to every member.
 
-    Args:
-        members: Targets with one member each.
-        data: The images that are attacked.
-        attacks: What makes the adversarial images.
-        folder: Folder of adversarial images, made if it is missing.
-        batch_size: Images at once.
-        seed: Seed of random starts.
+    Adversarial images are kept in ``folder``, and read there if they are kept already.
 
     Returns:
         Predictions on clean images [k, N], and for each attack [k, k, N]: [i, j] are member j's predictions
         on the images made on member i.
-
-    Raises:
-        InputError: Images, labels or logits cannot be used, or a member is never right.
     """
     images, labels = data.float_images(), data.labels
     for member in members:
@@ -239,7 +226,3 @@ def _member_files(path: Path) -> list[Path]:
     if not (path / MANIFEST).is_file():
         return []
     return sorted((path / "members").glob("member_*.onnx"), key=lambda file: (len(file.name), file.name))
-
-
-def _interface(member: Target) -> str:
-    return f"{member.description} takes {tuple(member.image_shape)} and knows {member.classes} classes"

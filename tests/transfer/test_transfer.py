@@ -1,7 +1,6 @@
 """Transfer matrices against attacks and counts written out in NumPy, on linear members."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,9 @@ from ncen_tf.data.dataset import Split
 from ncen_tf.data.loading import load_data
 from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
-from ncen_tf.transfer.heat_map import draw_heat_map
-from ncen_tf.transfer.record import MemberInfo, Transfer, TransferRow, count_transfer
+from ncen_tf.transfer.record import Transfer, TransferRow, count_transfer, draw_heat_map
 from ncen_tf.transfer.run import build_attacks, measure_transfer, open_members, predict_all
+from tests.conftest import Program
 from tests.transfer import linear_members
 from tests.transfer.linear_members import Array, logits, worst_corner, write_member
 
@@ -119,31 +118,6 @@ def test_record_table_and_map_hold_the_same_cells(linear: Linear, tmp_path: Path
             values = [100 * (cell.value or 0.0) for cell in cells]
             assert [texts[j, i] for j in range(3)] == [f"{value:.1f}" for value in values]  # x is the column
             assert ["made", "on", str(i), *(word for v in values for word in (f"{v:.2f}", "%"))] in table
-
-
-def test_damaged_records_are_refused(linear: Linear, tmp_path: Path) -> None:
-    row = linear.measure(build_attacks(["mi_fgsm"], EPS, 4)[0], tmp_path / "images")
-    member = MemberInfo(description="x", sha256="0", providers=(), clean_accuracy=row.aae[0][0])
-    transfer = Transfer(
-        dataset="x", examples=60, seed=0, batch_size=7, members=(member,) * 3, attacks=(row,), environment={}
-    )
-    content = json.loads(transfer.model_dump_json())
-    file = tmp_path / "transfer.json"
-
-    def refused(says: str, **changes: Any) -> None:
-        file.write_text(json.dumps(content | {"attacks": [content["attacks"][0] | changes]}))
-        with pytest.raises(InputError, match=says):
-            Transfer.read(file)
-
-    aae = content["attacks"][0]["aae"]
-    refused("must be a table of 3 x 3", aae=aae[:2])
-    refused("must be a table of 3 x 3", aae=[aae[0], aae[1], aae[2][:2]])
-    refused(
-        r"`attacks\.0\.summary\.difference` is missing", summary={"mean_diagonal": 1, "mean_off_diagonal": 1}
-    )
-    file.write_text(json.dumps(content | {"format": 1}))
-    with pytest.raises(InputError, match="`format` must be 2"):
-        Transfer.read(file)
 
 
 def test_members_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
@@ -255,3 +229,34 @@ def test_logits_and_gradients_are_the_members_own(kind: str, tiny_run: Path, tin
         expected = pull_back(cotangent)
         _, gradient = Objective(member, "ensemble").loss_and_gradient(images, labels)
         assert np.linalg.norm(gradient - expected) < 1e-4 * np.linalg.norm(expected)
+
+
+QUICK = ("--dataset=fashion_mnist_sample", "--num_examples=20", "--steps=2")
+
+
+def test_record_map_and_table(tiny_export: Path, tmp_path: Path, run_program: Program) -> None:
+    out = tmp_path / "out"
+    done = run_program("transfer", f"--target={tiny_export}", *QUICK, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    assert "made on 1" in done.stdout
+    assert "mean AAE off the diagonal" in done.stdout
+    transfer = Transfer.read(out / "transfer.json")
+    assert [(row.attack, row.eps) for row in transfer.attacks] == [("PGD", 0.05), ("MI-FGSM", 0.05)]
+    assert transfer.attacks[0].settings == {"steps": 2, "step_size": 0.05}
+    assert [m.description[-13:] for m in transfer.members] == ["member_0.onnx", "member_1.onnx"]
+    assert (out / "transfer.png").read_bytes().startswith(b"\x89PNG")
+    files = ",".join(str(file) for file in sorted((tiny_export / "members").iterdir()))
+    again = run_program("transfer", f"--targets={files}", *QUICK, f"--out={out}")
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("made by an earlier run") == 4
+    assert Transfer.read(out / "transfer.json") == transfer
+
+
+def test_bad_input_is_refused(tiny_export: Path, refuse: Callable[..., None]) -> None:
+    target = f"--target={tiny_export}"
+    member = tiny_export / "members" / "member_0.onnx"
+    refuse("transfer", *QUICK, says="--target")
+    refuse("transfer", target, f"--targets={member}", *QUICK, says="--target")
+    refuse("transfer", target, *QUICK, "--attacks=pgd,pdg", says="--attacks must list some of")
+    refuse("transfer", target, *QUICK, "--num_examples=-1", says="--num_examples")
+    refuse("transfer", f"--target={member}", *QUICK, says="several models with --targets")
