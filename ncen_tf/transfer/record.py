@@ -158,9 +158,8 @@ def count_transfer(
     diagonal, off_diagonal = float(values[own].mean()), float(values[~own].mean())
     named = {key: settings[key] for key in ("attack", "norm", "eps")}
     return TransferRow(
-        **named,
+        **named | {name: tuple(rows) for name, rows in matrices.items()},
         settings={key: value for key, value in settings.items() if key not in named},
-        **{name: tuple(rows) for name, rows in matrices.items()},
         summary=TransferSummary(
             mean_diagonal=diagonal, mean_off_diagonal=off_diagonal, difference=off_diagonal - diagonal
         ),
