@@ -1,8 +1,12 @@
-"""The versions and hardware that stand beside every measured number."""
+"""The process that this is: versions and hardware, which stand beside every measured number, and signals."""
 
+import contextlib
 import os
 import platform
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -29,3 +33,29 @@ def describe_environment() -> dict[str, Any]:
         "cores": available_cores(),
         "gpus": [tf.config.experimental.get_device_details(g).get("device_name") for g in gpus if tf],
     }
+
+
+@contextlib.contextmanager
+def signal_handlers(handler: Callable[..., None] | None = None) -> Iterator[Callable[[], None]]:
+    """Let a function handle Ctrl-C and SIGTERM, and put back the handlers of before at the end.
+
+    Without a function they are left to the block to change. Only the main thread can have handlers.
+
+    Yields:
+        A function that puts the handlers back at once.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    is_main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in numbers} if is_main else {}
+
+    def restore() -> None:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+    if handler is not None:
+        for number in before:
+            signal.signal(number, handler)
+    try:
+        yield restore
+    finally:
+        restore()

@@ -6,14 +6,16 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 from pydantic import Field
 
 import ncen_tf
 from ncen_tf.attack.suites import load_suite
+from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import Settings
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, Manifest
 from ncen_tf.report.results import Report
@@ -21,12 +23,8 @@ from ncen_tf.sweep.grid import AttackSettings, GridCell
 from ncen_tf.sweep.records import RECORD, CellRecord
 from ncen_tf.train.run_directory import RunDirectory, RunSummary
 
-
-class Location(TypedDict):
-    """Where datasets are: arguments of :func:`ncen_tf.load_data`."""
-
-    data_dir: str | Path | None
-    archive_dir: str | Path | None
+Location = dict[str, Any]
+"""Where datasets are: ``data_dir`` and ``archive_dir`` of :func:`ncen_tf.load_data`."""
 
 
 class CellState(Settings):
@@ -49,11 +47,11 @@ class CellDirectory:
         self.record = path / RECORD
         self.run = path / "run"
         self.export = path / "export"
-        self._state_file = path / "cell.json"
+        self.state_file = path / "cell.json"
 
     def state(self) -> CellState | None:
         """Read what the folder was last used for; ``None`` of a folder that is not a cell's."""
-        return CellState.read(self._state_file) if self._state_file.is_file() else None
+        return CellState.read(self.state_file) if self.state_file.is_file() else None
 
     def progress(self, cell: GridCell) -> str:
         """Return ``finished``, ``started`` or ``new``."""
@@ -63,11 +61,7 @@ class CellDirectory:
         return "finished" if self.record.is_file() and state.cell.includes(cell) else "started"
 
     def begin(self, cell: GridCell) -> dict[str, float]:
-        """Note what is to be done, and delete the results of other settings.
-
-        Returns:
-            Seconds that the steps have taken in earlier attempts.
-        """
+        """Note what is to be done, delete the results of other settings, and return the seconds so far."""
         self.path.mkdir(parents=True, exist_ok=True)
         self.record.unlink(missing_ok=True)
         before = self.state() or CellState(cell=cell)
@@ -78,7 +72,7 @@ class CellDirectory:
             if attack not in before.cell.attacks:
                 shutil.rmtree(self.report(attack), ignore_errors=True)
                 seconds.pop(attack.report_name, None)
-        self.write_state(CellState(cell=cell, seconds=seconds))
+        CellState(cell=cell, seconds=seconds).write(self.state_file)
         return seconds
 
     def delete_export(self, seconds: dict[str, float]) -> None:
@@ -92,37 +86,37 @@ class CellDirectory:
         """Return the folder of an attack's report."""
         return self.path / "reports" / attack.report_name
 
-    def write_state(self, state: CellState) -> None:
-        """Write what the folder is used for."""
-        state.write(self._state_file)
 
+def run_logged(cell: GridCell, folder: Path, location: Location) -> str | None:
+    """Run a cell in this process, whose output goes to the cell's log from now on.
 
-def log_to(file: Path) -> None:
-    """Send the output of this process, which is that of its libraries too, to the end of a file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as log:
+    Returns:
+        Why the cell failed, or ``None``.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; the training is saved.
+    """
+    directory = CellDirectory(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with directory.log.open("ab") as log:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
     logging.basicConfig(format="%(message)s")
     logging.getLogger("ncen_tf").setLevel(logging.INFO)
+    try:
+        run_cell(cell, directory, location)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return str(error)
+    except Exception as error:  # Whatever one cell meets, the others go on.
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
-def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> CellRecord:
-    """Train, export and attack; what is done already is kept.
-
-    Args:
-        cell: What to do.
-        directory: Where to do it.
-        location: Where datasets are.
-
-    Returns:
-        The cell's record, which is also written.
-
-    Raises:
-        InputError: A step cannot be done.
-        KeyboardInterrupt: Ctrl-C; the training is saved.
-    """
+def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> None:
+    """Train, export, attack and write the record; what is done already is kept."""
     seconds = directory.begin(cell)
 
     @contextlib.contextmanager
@@ -133,7 +127,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
             yield
         finally:
             seconds[name] = round(before + time.monotonic() - started, 1)
-            directory.write_state(CellState(cell=cell, seconds=seconds))
+            CellState(cell=cell, seconds=seconds).write(directory.state_file)
 
     config = cell.config
     if not RunDirectory(directory.run).is_complete:
@@ -155,7 +149,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
     for attack in cell.attacks:
         with step(attack.report_name):
             reports[attack.report_name] = _report(cell, attack, directory, location)
-    record = CellRecord(
+    CellRecord(
         name=directory.path.name,
         config=run.config,
         run=RunSummary.read(RunDirectory(directory.run).summary_file),
@@ -163,9 +157,7 @@ def run_cell(cell: GridCell, directory: CellDirectory, location: Location) -> Ce
         onnx_sha256=manifest.files[ONNX_FILE].sha256,
         reports=reports,
         seconds=seconds,
-    )
-    record.write(directory.record)
-    return record
+    ).write(directory.record)
 
 
 def _report(cell: GridCell, attack: AttackSettings, directory: CellDirectory, location: Location) -> Report:

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import itertools
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,9 +11,10 @@ from pathlib import Path
 import filelock
 from tqdm import tqdm
 
+from ncen_tf.base.environment import signal_handlers
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.ray_cluster import connected
-from ncen_tf.sweep.cell import CellDirectory, Location
+from ncen_tf.sweep.cell import CellDirectory
 from ncen_tf.sweep.grid import SEPARATOR, read_grid
 from ncen_tf.sweep.local_processes import divide_machine, run_in_processes
 from ncen_tf.sweep.records import CellRecord, format_records
@@ -54,7 +54,7 @@ class Sweep:
         self.failures: dict[str, str] = {}
         """Reasons why cells failed, by the name of their folder."""
         self._stop = threading.Event()
-        self._location: Location = {"data_dir": data_dir, "archive_dir": archive_dir}
+        self._location = {"data_dir": data_dir, "archive_dir": archive_dir}
         self._folders = self._find_folders()
 
     def describe(self) -> str:
@@ -98,7 +98,7 @@ class Sweep:
         except filelock.Timeout:
             raise InputError(f"{self.out} is in use by another sweep.") from None
         # Ray sets signal handlers when it connects.
-        with lock, connected(ray) if ray else contextlib.nullcontext(), self._interrupted_by_signals():
+        with lock, connected(ray) if ray else contextlib.nullcontext(), signal_handlers(self.interrupt):
             if ray:
                 from ncen_tf.sweep.ray_cells import run_on_ray  # Ray is optional
 
@@ -109,7 +109,7 @@ class Sweep:
         files = [CellDirectory(folder).record for folder in self._folders]
         return [CellRecord.read(file) for file in files if file.is_file()]
 
-    def interrupt(self) -> None:
+    def interrupt(self, *_: object) -> None:
         """Start no further cell, and interrupt the running ones as Ctrl-C does."""
         self._stop.set()
 
@@ -154,17 +154,3 @@ class Sweep:
                     self.failures[folder.name] = reason
                     bar.write(f"FAILED {folder.name}: {reason}")
                 bar.update()
-
-    @contextlib.contextmanager
-    def _interrupted_by_signals(self) -> Iterator[None]:
-        """Let Ctrl-C and SIGTERM interrupt the sweep, if this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        previous = {number: signal.signal(number, lambda *_: self.interrupt()) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -1,9 +1,10 @@
 """Grids of training runs as TOML files; the help of ``ncen_tf.sweep`` describes the format."""
 
+import contextlib
 import itertools
 import re
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,13 +112,16 @@ def read_grid(file: str | Path) -> list[GridCell]:
     content = read_toml(file)
     train, attack = (_tables(file, name, content.pop(name, [])) for name in ("train", "attack"))
     export = content.pop("export", {})
+    if not isinstance(export, dict):
+        raise InputError(f"{file}: `export` must be a table [export].")
     if not content and not train:
         raise InputError(f"{file} has no cell: write settings of ncen_tf.train into a table [train].")
     # What is left belongs to all [train] tables.
     given = [values for table in train or [{}] for values in _product(file, content | table)]
     names = _cell_names(given)
     configs = [_config(f"{file}, cell {name}", values) for name, values in zip(names, given, strict=True)]
-    exported = _parse(f"{file}, [export]", ExportSettings, export)
+    with _naming(f"{file}, [export]"):
+        exported = ExportSettings(**export)
     attacks = _attacks(file, attack, {config.dataset for config in configs})
     cells: list[GridCell] = []
     for name, config in zip(names, configs, strict=True):
@@ -152,55 +156,50 @@ def _cell_names(given: list[dict[str, Any]]) -> list[str]:
     varying = [name for name in names if any(values.get(name) != given[0].get(name) for values in given)]
     if not varying:
         varying = [name for name in ("dataset", "regularizer", "seed") if name in names]
-    parts = [[_part(name, values[name]) for name in varying if name in values] for values in given]
+    parts = [
+        [_as_file_name(f"{name}={_text(values[name])}") for name in varying if name in values]
+        for values in given
+    ]
     return [SEPARATOR.join(of_cell) or "default" for of_cell in parts]
 
 
-def _part(name: str, value: Any) -> str:
-    text = str(value).lower() if isinstance(value, bool) else str(value)
-    return _as_file_name(f"{name}={text}")
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _as_file_name(text: str) -> str:
     return re.sub(r"[^\w.+=-]", "_", text.replace(",", "+"))
 
 
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """Say in errors where in the grid something is."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
 def _config(where: str, values: dict[str, Any]) -> TrainConfig:
     """Make the settings of a cell; a value such as ``resnet8,resnet8`` becomes a list."""
     split = {n: v.split(",") if n in _LISTS and isinstance(v, str) else v for n, v in values.items()}
-    try:
+    with _naming(where):
         return TrainConfig.from_flags(split)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _parse(where: str, kind: type[Any], table: Any) -> Any:
-    if not isinstance(table, dict):
-        raise InputError(f"{where} must be a table.")
-    try:
-        return kind(**table)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) -> tuple[AttackSettings, ...]:
     """Check the attacks on all datasets of the grid."""
     attacks: dict[str, AttackSettings] = {}
     for number, table in enumerate(tables, start=1):
-        where = f"{file}, [[attack]] table {number}"
-        attack: AttackSettings = _parse(where, AttackSettings, table)
-        try:
+        with _naming(f"{file}, [[attack]] table {number}"):
+            attack = AttackSettings(**table)
             for dataset in datasets:
-                load_suite(attack.suite, IMAGE_SHAPES.get(dataset, (32, 32, 3))).with_choices(
-                    **attack.choices
-                )
+                suite = load_suite(attack.suite, IMAGE_SHAPES.get(dataset, (32, 32, 3)))
+                suite.with_choices(**attack.choices)
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from error
-        if attack.report_name in attacks:
-            raise InputError(
-                f"{where}: there is a report {attack.report_name!r} already; give another `name`."
-            )
+            if attack.report_name in attacks:
+                name = attack.report_name
+                raise InputError(f"there is a report {name!r} already; give another `name`.")
         attacks[attack.report_name] = attack.model_copy(update={"suite_sha256": digest})
     return tuple(attacks.values())
 

@@ -9,16 +9,14 @@ import typing
 from collections.abc import Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import TypeVar
-
-from pydantic import Field
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.settings import Settings
-from ncen_tf.sweep.cell import CellDirectory, Location, log_to, run_cell
+from ncen_tf.sweep.cell import CellDirectory, Location, run_logged
 from ncen_tf.sweep.grid import GridCell
 
 T = TypeVar("T")
+Process: TypeAlias = multiprocessing.process.BaseProcess
 
 FAILED = 2
 INTERRUPTED = 130
@@ -26,12 +24,12 @@ SECONDS_BETWEEN_LOOKS = 0.2
 """How often a sweep looks whether it is to stop."""
 
 
-class Share(Settings):
+class Share(NamedTuple):
     """Part of the machine that one process may use."""
 
-    cores: tuple[int, ...] | None = None
+    cores: list[int] | None
     """Logical cores, or ``None`` for all."""
-    environment: dict[str, str] = Field(default={})
+    environment: dict[str, str]
     """Environment variables, such as the GPUs."""
 
 
@@ -49,14 +47,16 @@ def run_in_processes(
     Yields:
         The folder of each cell that has ended, and why it failed, or ``None``.
     """
+    context = multiprocessing.get_context("spawn")
     waiting, free = list(cells), list(shares)
-    running: dict[int, tuple[multiprocessing.process.BaseProcess, Path, Share]] = {}
+    running: dict[int, tuple[Process, Path, Share]] = {}
     is_interrupted = False
     while running or (waiting and not stop.is_set()):
         while waiting and free and not stop.is_set():
             cell, folder = waiting.pop(0)
             share = free.pop(0)
-            process = _start(cell, folder, share, location)
+            process: Process = context.Process(target=_run, args=(cell, folder, share, location))
+            process.start()
             running[process.sentinel] = process, folder, share
         if stop.is_set() and not is_interrupted:
             is_interrupted = True
@@ -72,41 +72,20 @@ def run_in_processes(
                 yield folder, _reason(process.exitcode, CellDirectory(folder).log)
 
 
-def _start(
-    cell: GridCell, folder: Path, share: Share, location: Location
-) -> multiprocessing.process.BaseProcess:
-    """Start a cell's process with Ctrl-C blocked: it unblocks it when it has left the terminal's group."""
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_run, args=(cell, folder, share, location))
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return process
-
-
 def _run(cell: GridCell, folder: Path, share: Share, location: Location) -> None:
-    """Run a cell in this process, whose output goes to the cell's log.
+    """Run a cell in this process, which ends with exit code 0, 2 (it failed) or 130 (interrupted and saved).
 
-    The process ends with exit code 0, with 2 after an error in the input, or with 130 when it was
-    interrupted and has saved. It stops as after Ctrl-C when the process that started it has ended.
+    It stops as after Ctrl-C when the process that started it has ended.
     """
-    directory = CellDirectory(folder)
-    log_to(directory.log)
     # In a process group of its own, a terminal's Ctrl-C reaches this process only through the sweep, once.
     os.setpgrp()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_stop_with_parent, daemon=True).start()
     if share.cores is not None:
         os.sched_setaffinity(0, share.cores)
     os.environ.update(share.environment)
     try:
-        run_cell(cell, directory, location)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(FAILED)
+        sys.exit(FAILED if run_logged(cell, folder, location) else 0)
     except KeyboardInterrupt:
         print("Interrupted; the same sweep continues here.", file=sys.stderr)
         sys.exit(INTERRUPTED)
@@ -143,15 +122,15 @@ def divide_machine(processes: int) -> list[Share]:
             f"`processes` must be between 1 and {len(cores)}, the number of cores, got {processes}."
         )
     if processes == 1:
-        return [Share()]
+        return [Share(None, {})]
     gpus = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     shares = []
     for index in range(processes):
         environment = {"TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         if len(gpus) >= processes:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(_part(gpus, index, processes))
-        own = tuple(_part(cores, index, processes)) if hasattr(os, "sched_setaffinity") else None
-        shares.append(Share(cores=own, environment=environment))
+        own = _part(cores, index, processes) if hasattr(os, "sched_setaffinity") else None
+        shares.append(Share(own, environment))
     return shares
 
 

@@ -1,10 +1,8 @@
 """Cells of a sweep as tasks on a Ray cluster."""
 
 import os
-import sys
 import tempfile
 import threading
-import traceback
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,10 +11,9 @@ from typing import NamedTuple
 import filelock
 import ray
 
-from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
 from ncen_tf.base.ray_cluster import environment, read_files, require_room, write_files
-from ncen_tf.sweep.cell import CellDirectory, Location, log_to, run_cell
+from ncen_tf.sweep.cell import CellDirectory, Location, run_logged
 from ncen_tf.sweep.grid import GridCell
 from ncen_tf.sweep.local_processes import SECONDS_BETWEEN_LOOKS
 
@@ -40,13 +37,8 @@ class _Storage(NamedTuple):
             return False
 
 
-class _Ended(NamedTuple):
-    """How a cell has ended on a worker."""
-
-    reason: str | None
-    """Why it failed, or ``None``."""
-    files: dict[str, bytes]
-    """Files of its folder, if the worker does not see the sweep's."""
+Ended = tuple[str | None, dict[str, bytes]]
+"""Why a cell has failed or ``None``, and the files of its folder, if the worker does not see the sweep's."""
 
 
 def run_on_ray(
@@ -100,19 +92,19 @@ def run_on_ray(
             ray.wait(list(pending), num_returns=len(pending), timeout=SECONDS_TO_SAVE)
 
 
-def _receive(reference: "ray.ObjectRef[_Ended]", folder: Path) -> tuple[Path, str | None]:
+def _receive(reference: "ray.ObjectRef[Ended]", folder: Path) -> tuple[Path, str | None]:
     """Take what a worker sends: the files of a cell, its record last."""
     try:
-        ended = ray.get(reference)
+        reason, files = ray.get(reference)
     except ray.exceptions.RayError as error:
         return folder, f"its worker ended {RETRIES + 1} times: {' '.join(str(error).split())[-300:]}"
     record = CellDirectory(folder).record
-    content = ended.files.pop(record.name, None)
-    write_files(folder, ended.files)
+    content = files.pop(record.name, None)
+    write_files(folder, files)
     if content is not None:
         with replacing(record) as temporary:
             temporary.write_bytes(content)
-    return folder, ended.reason
+    return folder, reason
 
 
 def _run_here(
@@ -122,35 +114,19 @@ def _run_here(
     suites: dict[str, bytes],
     location: Location,
     storage: _Storage,
-) -> _Ended:
+) -> Ended:
     """Run a cell in this process, a worker's, which ends afterwards."""
     if storage.is_here():
         os.chdir(storage.folder)
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / ".lock", timeout=SECONDS_TO_SAVE):  # a lost worker may be ending
-            return _Ended(_attempt(cell, folder, location), {})
+            return run_logged(cell, folder, location), {}
     with tempfile.TemporaryDirectory(prefix="ncen_tf-cell-") as copy:
         os.chdir(copy)
         write_files(Path(), suites)
         here = Path(folder.name)
         write_files(here, files)
-        reason = _attempt(cell, here, location)
-        return _Ended(reason, _files(here))
-
-
-def _attempt(cell: GridCell, folder: Path, location: Location) -> str | None:
-    """Run a cell, and return why it failed, or ``None``."""
-    directory = CellDirectory(folder)
-    log_to(directory.log)
-    try:
-        run_cell(cell, directory, location)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return str(error)
-    except Exception as error:  # Whatever one cell meets, the others go on.
-        traceback.print_exc()
-        return f"{type(error).__name__}: {error}"
-    return None
+        return run_logged(cell, here, location), _files(here)
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -73,7 +73,7 @@ def test_results_of_other_settings_are_deleted_and_the_rest_is_kept(
     earlier = directory.state()
     assert earlier is not None
     seconds = {"train": 5.0, "export": 4.0, "quick": 3.0, "released": 2.0}
-    directory.write_state(CellState(cell=earlier.cell, seconds=seconds))
+    CellState(cell=earlier.cell, seconds=seconds).write(directory.state_file)
     assert list(progress(write_grid, tmp_path, text).values()) == [state]
     (cell,) = Sweep(write_grid(TINY + text), tmp_path).cells
     if state == "started":
