@@ -118,13 +118,8 @@ class Split:
             )
         quotas = _equal_shares(np.bincount(self.labels, minlength=len(self.class_names)), examples)
         if quotas.min() != quotas.max():
-            logger.info(
-                "Drew %d of %d images: %d to %d of each class",
-                examples,
-                len(self),
-                quotas.min(),
-                quotas.max(),
-            )
+            of_classes = f"{quotas.min()} to {quotas.max()} of each class"
+            logger.info("Drew %d of %d images: %s", examples, len(self), of_classes)
         rows = np.arange(len(self)) if seed is None else np.random.default_rng(seed).permutation(len(self))
         rows = rows[np.argsort(self.labels[rows], kind="stable")]
         labels = self.labels[rows]
@@ -166,12 +161,9 @@ def _equal_shares(sizes: npt.NDArray[np.intp], examples: int) -> npt.NDArray[np.
 class Dataset:
     """A dataset in memory.
 
-    Attributes:
-        name: Name of the dataset.
-        class_names: Name of each class.
-        image_shape: (height, width, channels).
+    Args:
         train: Training images.
-        test: Test images.
+        test: Test images, of the same shape and classes.
         source: Kind of source that the images were read from.
 
     Examples:
@@ -181,9 +173,22 @@ class Dataset:
         ('fashion_mnist_sample', (28, 28, 1), 6000, 'embedded in the package')
     """
 
-    name: str
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
     train: Split
     test: Split
     source: str
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.test.name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.test.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        height, width, channels = self.test.images.shape[1:]
+        return height, width, channels

@@ -1,20 +1,28 @@
-"""Labelled image files: a folder of class folders, or a CSV of names and labels."""
+"""Labelled image files: a folder of class folders or a CSV of names and labels, decoded to one array."""
 
 import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
-from ncen_tf.data.image_files import SUFFIXES, read_images
-from ncen_tf.data.sizing import Sizing
+from ncen_tf.data.sizing import Sizing, require_memory
 
 logger = logging.getLogger(__name__)
 
 LABELS = "labels.csv"
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _NAME_COLUMNS, _LABEL_COLUMNS = ("name", "filename", "file", "path", "image"), ("label", "class")
+_MOST_PIXELS = 100_000_000
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "I;16L", "LA", "La")
+_NAMED = 5
+"""Number of files that cannot be read which are named in the warning."""
 
 Labelled = list[tuple[Path, str]]
 
@@ -45,27 +53,17 @@ def list_images(source: Path) -> tuple[Labelled, tuple[str, ...]]:
     return [labelled[index] for index in order], tuple(found)
 
 
-def read_labelled(
-    labelled: Labelled, classes: tuple[str, ...], sizing: Sizing, name: str, limit: int | None = None
-) -> Split:
-    """Read listed images.
-
-    Args:
-        labelled: Files and names of their classes.
-        classes: Names of the classes, in the order of their numbers.
-        sizing: The size that images are brought to.
-        name: Name of the dataset.
-        limit: Number of files to read; ``None`` for all.
+def read_labelled(labelled: Labelled, classes: tuple[str, ...], sizing: Sizing, name: str) -> Split:
+    """Read listed images, whose classes have the numbers of ``classes``, as :func:`read_images` does.
 
     Raises:
-        InputError: No file can be read, sizes differ, the memory is too small, or a class is not in
-            ``classes``.
+        InputError: The images cannot be read, or a class is not in ``classes``.
     """
     numbers = {name: number for number, name in enumerate(classes)}
     unknown = next((label for _, label in labelled if label not in numbers), None)
     if unknown is not None:
         raise InputError(f"{name} has test images of {unknown!r} and no training images.")
-    images, read = read_images([file for file, _ in labelled[:limit]], sizing)
+    images, read = read_images([file for file, _ in labelled], sizing)
     labels = np.array([numbers[labelled[index][1]] for index in read], np.int32)
     return Split(images, labels, name, classes)
 
@@ -120,3 +118,80 @@ def _read_csv(table: Path) -> Labelled:
         if not row[name] or not row[label]:
             raise InputError(f"{table}, line {number}: a name or a label is missing.")
     return [(table.parent / row[name], row[label].strip()) for row in rows]
+
+
+def read_images(files: Sequence[Path], sizing: Sizing) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.intp]]:
+    """Decode image files to one array; those that cannot be read or are animated are named in a warning.
+
+    Images are grey (one channel) if all files are, otherwise colour: grey files then fill three channels.
+    16-bit files are scaled to 8 bits, CMYK is converted without a colour profile, transparent pixels
+    are laid over white, palettes are resolved, and an EXIF orientation is applied.
+
+    Args:
+        files: Paths of the files.
+        sizing: The size that images are brought to; without one, all files must have the same.
+
+    Returns:
+        uint8 [N, H, W, C], and the indices of the N files that were read.
+
+    Raises:
+        InputError: No file can be read, sizes differ without a size, or there is too little memory.
+    """
+    images, read, skipped = [], [], []
+    for index, file in enumerate(files):
+        try:
+            image = decode(file)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            skipped.append(f"{file} ({' '.join(str(error).split())[:100]})")
+            continue
+        images.append(sizing.fit(image))
+        if len(images) == 1:
+            size = images[0].height, images[0].width, len(image.getbands())
+            require_memory(len(files), size)
+        read.append(index)
+    if skipped:
+        more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+        logger.warning("%d files are left out: %s%s", len(skipped), "; ".join(skipped[:_NAMED]), more)
+    if not images:
+        raise InputError(f"None of {len(files)} image files can be read, the first is {skipped[0]}.")
+    sizes = {image.size: files[index] for image, index in zip(images, read, strict=True)}
+    if len(sizes) > 1:
+        (one, first), (other, second) = list(sizes.items())[:2]
+        raise InputError(
+            f"Images have different sizes ({first} has {one[1]} x {one[0]} pixels, {second} has {other[1]} x "
+            f"{other[0]}): set `image_size`."
+        )
+    mode = "L" if all(image.mode == "L" for image in images) else "RGB"
+    pixels = np.stack([np.asarray(image.convert(mode)) for image in images])
+    return (pixels[..., np.newaxis] if mode == "L" else pixels), np.array(read)
+
+
+def decode(file: Path) -> Image.Image:
+    """Decode a file to 8-bit grey (mode L) or RGB.
+
+    Raises:
+        OSError, ValueError, SyntaxError: The file is damaged, animated, or too large.
+    """
+    with Image.open(file) as image:
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        if getattr(image, "n_frames", 1) > 1:
+            raise ValueError(f"animated, {getattr(image, 'n_frames', 1)} frames")
+        image.load()
+        return _as_8_bits(ImageOps.exif_transpose(image))
+
+
+def _as_8_bits(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        values: npt.NDArray[Any] = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("pixels of more than 16 bits")
+        return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("pixels are floats of unknown range")
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert(mode)

@@ -82,7 +82,7 @@ def load_data(
         split,
     )
     named = read_classes(Path(classes)) if classes else None
-    origin, test = opened.origin, opened.test(None)
+    origin, test = opened.origin, opened.test()
     if opened.train is None:
         fraction = TEST_FRACTION if test_fraction is None else test_fraction
         train, test = hold_out(_with_classes(test, named or test.class_names), fraction)
@@ -90,7 +90,7 @@ def load_data(
     else:
         if test_fraction is not None:
             raise InputError(f"{test.name} has test images of its own: leave `test_fraction` out.")
-        train = opened.train(None)
+        train = opened.train()
         class_names = named or max(train.class_names, test.class_names, key=len)
         train, test = (_with_classes(part, class_names) for part in (train, test))
         if train.images.shape[1:] != test.images.shape[1:]:
@@ -102,27 +102,18 @@ def load_data(
         train = train.sample(train_examples)
     if test_examples is not None:
         test = test.sample(test_examples)
-    logger.info(
-        "%s: %d + %d images of %d classes, %s",
-        test.name,
-        len(train),
-        len(test),
-        len(test.class_names),
-        origin,
-    )
-    height, width, channels = test.images.shape[1:]
-    return Dataset(test.name, test.class_names, (height, width, channels), train, test, origin)
+    counts = len(train), len(test), len(test.class_names)
+    logger.info("%s: %d + %d images of %d classes, %s", test.name, *counts, origin)
+    return Dataset(train, test, origin)
 
 
 def hold_out(split: Split, test_fraction: float) -> tuple[Split, Split]:
     """Divide images into training and test images, at random with a fixed seed, class by class.
 
-    Args:
-        split: The images.
-        test_fraction: Share of each class that is tested, in (0, 1]; at least one image of each class.
+    At least one image of each class is for testing.
 
     Raises:
-        InputError: ``test_fraction`` is out of range, or below 1 and no image is left to train on.
+        InputError: ``test_fraction`` is not in (0, 1], or below 1 and no image is left to train on.
     """
     if not 0 < test_fraction <= 1:
         raise InputError(f"`test_fraction` must be above 0 and at most 1, got {test_fraction}.")
@@ -213,6 +204,6 @@ class DataFlags(SourceSettings):
         """Read the test images; all images of a source without them, unless ``test_fraction`` is given."""
         if self.test_fraction is not None:
             return self.load(test_examples=examples).test
-        test = open_source(self.dataset, self, self.data_dir, self.archive_dir, self.split).test(None)
+        test = open_source(self.dataset, self, self.data_dir, self.archive_dir, self.split).test()
         test = _with_classes(test, read_classes(self.classes) if self.classes else test.class_names)
         return test if examples is None else test.sample(examples)

@@ -1,5 +1,6 @@
-"""Images brought to one size: what is kept of them, and how pixels are interpolated."""
+"""Images brought to one size: what is kept of them, how pixels are interpolated, what memory they take."""
 
+from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -11,6 +12,8 @@ from ncen_tf.base.settings import Settings
 from ncen_tf.data.dataset import Images
 
 Resize = Literal["antialias", "bicubic", "bilinear"]
+
+_MEMINFO = Path("/proc/meminfo")
 
 
 class Sizing(Settings):
@@ -73,3 +76,26 @@ class Sizing(Settings):
             for channel in range(images.shape[3]):
                 into[..., channel] = self.fit(Image.fromarray(image[..., channel]))
         return fitted if images.dtype == np.uint8 else fitted.clip(0, 1)
+
+
+def require_memory(count: int, image_shape: tuple[int, ...], item_size: int = 1) -> None:
+    """Refuse images that do not fit in the free memory, where Linux tells how much that is.
+
+    Args:
+        count: Number of images.
+        image_shape: (height, width, channels).
+        item_size: Bytes of a value.
+
+    Raises:
+        InputError: There is too little memory.
+    """
+    lines = _MEMINFO.read_text().splitlines() if _MEMINFO.is_file() else []
+    free = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    height, width, channels = image_shape
+    # Images are gathered one by one, and then copied to one array.
+    needed = 2 * count * height * width * channels * item_size
+    if free and needed > free[0]:
+        raise InputError(
+            f"{count:,} images of {height} x {width} x {channels} take {needed / 1e9:.1f} GB while they are "
+            f"read, and {free[0] / 1e9:.1f} GB are free: set a smaller `image_size`, or take fewer images."
+        )

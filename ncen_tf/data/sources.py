@@ -2,38 +2,33 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.archives import npz_parts, read_npz
 from ncen_tf.data.dataset import CLASS_NAMES, Dataset, Split, unknown_source
 from ncen_tf.data.folders import list_images, read_labelled
 from ncen_tf.data.sizing import Sizing
+from ncen_tf.untrusted.zip import check_zip
 
 _TFDS_NAME = re.compile(r"\w+([/:][\w.-]+)*")
+_NPZ_WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"))
+_NPZ_PARTS = (("x_{}", "y_{}"), ("{}_images", "{}_labels"), ("images_{}", "labels_{}"), ("X_{}", "y_{}"))
 
-Read = Callable[[int | None], Split]
-"""Read the first images, or all of them."""
+Read = Callable[[], Split]
 
 
-@dataclass(frozen=True)
-class Source:
-    """Labelled images that can be read.
-
-    Attributes:
-        origin: Kind of source, for records.
-        test: Reads the test images, or all images of a source that has no training images.
-        train: Reads the training images.
-    """
+class Source(NamedTuple):
+    """Labelled images that can be read."""
 
     origin: str
+    """Kind of source, for records."""
     test: Read
+    """Reads the test images, or all images of a source that has no training images."""
     train: Read | None = None
 
 
@@ -53,10 +48,10 @@ def open_source(
     in_folder = (path / "dataset_info.json").is_file()
     if name in CLASS_NAMES or in_folder or (not path.exists() and _TFDS_NAME.fullmatch(name)):
         # tensorflow-datasets takes a second to import, and only its datasets need it.
-        from ncen_tf.data import prepared, tfds_sets
+        from ncen_tf.data import tfds_sets
 
         is_official = name in CLASS_NAMES and not split
-        origin = prepared.ensure_prepared(name, data_dir, archive_dir) if is_official else prepared.PREPARED
+        origin = tfds_sets.ensure_prepared(name, data_dir, archive_dir) if is_official else tfds_sets.PREPARED
         found = tfds_sets.PreparedSet(path if in_folder else name, data_dir)
         *train, test = [partial(found.read, part, sizing) for part in found.splits(split)]
         return Source(origin, test, train[0] if train else None)
@@ -64,9 +59,7 @@ def open_source(
         raise InputError(f"`split` is for datasets of tensorflow-datasets, and {name} is none.")
     if not path.exists():
         raise InputError(unknown_source(name))
-    if path.suffix == ".npz":
-        return _open_npz(path, sizing)
-    return _open_folder(path, sizing)
+    return (_open_npz if path.suffix == ".npz" else _open_folder)(path, sizing)
 
 
 def test_images(data: Any) -> Split:
@@ -83,23 +76,22 @@ def test_images(data: Any) -> Split:
         return data
     if isinstance(data, Dataset):
         return data.test
-    return open_source(data, Sizing(), None, None, ()).test(None)
+    return open_source(data, Sizing(), None, None, ()).test()
 
 
 def _open_sample(sizing: Sizing) -> Source:
-    def read(part: str, limit: int | None) -> Split:
+    def read(part: str) -> Split:
         file = resources.files("ncen_tf.data") / "fashion_mnist_sample" / "images.npz"
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             images, labels = stored[f"{part}_images"][..., np.newaxis], stored[f"{part}_labels"]
-        name = "fashion_mnist_sample"
-        return _sized(Split(images, labels, name, CLASS_NAMES[name]), sizing, limit)
+        return _sized(sizing, images, labels, "fashion_mnist_sample", CLASS_NAMES["fashion_mnist_sample"])
 
     return Source("embedded in the package", partial(read, "test"), partial(read, "train"))
 
 
 def _open_arrays(source: Any, sizing: Sizing) -> Source:
     if hasattr(source, "as_numpy_iterator"):
-        return Source("tf.data", lambda limit: _sized(_read_tf_data(source), sizing, limit))
+        return Source("tf.data", lambda: _read_tf_data(source, sizing))
     pairs = list(source) if isinstance(source, tuple | list) else []
     if not (pairs and isinstance(pairs[0], tuple | list)):
         pairs = [pairs]
@@ -107,15 +99,11 @@ def _open_arrays(source: Any, sizing: Sizing) -> Source:
         raise InputError(
             "Arrays of images must be a pair of images and labels, or two such pairs to train and to test on."
         )
-
-    def read(pair: tuple[Any, Any], limit: int | None) -> Split:
-        return _sized(Split(*pair), sizing, limit)
-
-    readers = [partial(read, pair) for pair in pairs]
-    return Source("arrays", readers[-1], readers[0] if len(readers) == 2 else None)
+    *train, test = [partial(_sized, sizing, *pair) for pair in pairs]
+    return Source("arrays", test, train[0] if train else None)
 
 
-def _read_tf_data(dataset: Any) -> Split:
+def _read_tf_data(dataset: Any, sizing: Sizing) -> Split:
     """Read pairs of an image and a label, or batches of them, of a ``tf.data.Dataset``."""
     if not isinstance(dataset.element_spec, tuple) or len(dataset.element_spec) != 2:
         raise InputError("`source`: a tf.data.Dataset must give pairs of images and labels.")
@@ -127,44 +115,73 @@ def _read_tf_data(dataset: Any) -> Split:
         images.append(image if batch else image[np.newaxis])
         labels.append(label if batch else np.asarray(label)[np.newaxis])
     shapes = sorted({image.shape[1:] for image in images})
-    if len(shapes) != 1:
-        raise InputError(
-            f"`source`: the tf.data.Dataset has images of shapes {shapes[0]} and {shapes[1]}."
-            if shapes
-            else "`source`: the tf.data.Dataset is empty."
-        )
+    if not shapes:
+        raise InputError("`source`: the tf.data.Dataset is empty.")
+    if len(shapes) > 1:
+        raise InputError(f"`source`: the tf.data.Dataset has images of shapes {shapes[0]} and {shapes[1]}.")
     names = tuple(getattr(dataset, "class_names", ()))
-    return Split(np.concatenate(images), np.concatenate(labels), "tf.data", names)
+    return _sized(sizing, np.concatenate(images), np.concatenate(labels), "tf.data", names)
 
 
 def _open_npz(file: Path, sizing: Sizing) -> Source:
-    parts = npz_parts(file)
-    readers = {part: partial(_read_npz, file, names, sizing) for part, names in parts.items()}
-    origin = f"read from {file}"
-    tests = [readers[part] for part in ("test", "val") if part in readers]
-    if "train" in readers and tests:
-        return Source(origin, tests[0], readers["train"])
-    return Source(origin, next(iter(readers.values())))
+    """Find the arrays of images and labels in a file: those to train and to test on, or all of them."""
+    stored: list[str] = _load_npz(file, lambda arrays: list(arrays.files))
+    known = {
+        part: [(images.format(part), labels.format(part)) for images, labels in _NPZ_PARTS]
+        for part in ("train", "test", "val")
+    }
+    found = {
+        part: partial(_read_npz, file, sizing, *pair)
+        for part, pairs in (known | {"all": [*_NPZ_WHOLE]}).items()
+        for pair in reversed(pairs)
+        if {*pair} <= {*stored}
+    }
+    if not found:
+        raise InputError(
+            f"{file} has no arrays images and labels, or x_train, y_train, x_test and y_test; it has "
+            f"{', '.join(stored) or 'none'}."
+        )
+    origin, test = f"read from {file}", found.get("test", found.get("val"))
+    if "train" in found and test:
+        return Source(origin, test, found["train"])
+    return Source(origin, next(iter(found.values())))
 
 
-def _read_npz(file: Path, names: tuple[str, str], sizing: Sizing, limit: int | None) -> Split:
-    return _sized(read_npz(file, *names), sizing, limit)
+def _read_npz(file: Path, sizing: Sizing, images: str, labels: str) -> Split:
+    """Read images, labels and, if there, ``class_names``."""
+
+    def read(stored: Any) -> tuple[Any, Any, list[str]]:
+        names = [str(name) for name in stored["class_names"]] if "class_names" in stored.files else []
+        return stored[images], stored[labels], names
+
+    pixels, numbers, names = _load_npz(file, read)
+    return _sized(sizing, pixels, numbers, file.stem, tuple(names))
+
+
+def _load_npz(file: Path, read: Callable[[Any], Any]) -> Any:
+    """Read from an archive, in which nothing is unpickled."""
+    check_zip(file)
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return read(stored)
+    except Exception as error:  # zipfile, zlib and NumPy have no common class of errors.
+        reason = "it holds pickled objects" if "pickle" in str(error) else str(error)
+        raise InputError(f"{file} cannot be read: {reason}.") from error
 
 
 def _open_folder(path: Path, sizing: Sizing) -> Source:
     tests = [path / name for name in ("test", "val") if (path / name).is_dir()]
     name, origin = path.resolve().stem, f"read from {path}"
-    if path.is_dir() and (path / "train").is_dir() and tests:
+    if (path / "train").is_dir() and tests:
         labelled, classes = list_images(path / "train")
         tested, _ = list_images(tests[0])
-        return Source(
-            origin,
-            partial(read_labelled, tested, classes, sizing, name),
-            partial(read_labelled, labelled, classes, sizing, name),
-        )
+        test, train = (partial(read_labelled, part, classes, sizing, name) for part in (tested, labelled))
+        return Source(origin, test, train)
     return Source(origin, partial(read_labelled, *list_images(path), sizing, name))
 
 
-def _sized(split: Split, sizing: Sizing, limit: int | None) -> Split:
-    images = sizing.fit_arrays(split.images[:limit])
-    return Split(images, split.labels[:limit], split.name, split.class_names)
+def _sized(
+    sizing: Sizing, images: Any, labels: Any, name: str = "arrays", class_names: tuple[str, ...] = ()
+) -> Split:
+    split = Split(images, labels, name, class_names)
+    return Split(sizing.fit_arrays(split.images), split.labels, split.name, split.class_names)

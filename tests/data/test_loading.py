@@ -12,7 +12,7 @@ import pytest
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import load_data
-from ncen_tf.data.prepared import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
+from ncen_tf.data.tfds_sets import ARCHIVE_NAMES, DEBIAN_FASHION_MNIST, with_original_gzip_header
 from tests.conftest import ROOT
 
 needs_archives = pytest.mark.skipif(

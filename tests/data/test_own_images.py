@@ -10,7 +10,7 @@ from PIL import Image
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import load_data
-from ncen_tf.data.memory import require_memory
+from ncen_tf.data.sizing import require_memory
 
 
 def write(file: Path, pixels: np.ndarray | None = None) -> Path:
