@@ -1,7 +1,6 @@
 """Export a trained ensemble: python -m ncen_tf.export --run=runs/NAME --out=exports/NAME"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -10,9 +9,6 @@ from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.loading import TEST_FRACTION, DataFlags
-
-if TYPE_CHECKING:
-    from ncen_tf.export.manifest import Manifest
 
 
 class ExportFlags(DataFlags):
@@ -53,16 +49,10 @@ def export(flags: ExportFlags, run_path: Path) -> None:
         test_examples=run.config.test_examples,
     )
     out = flags.out or Path("exports") / run_path.resolve().name
-    manifest = ncen_tf.export_ensemble(
-        run,
-        out,
-        data=data,
-        formats=flags.formats,
-        opset=flags.opset,
-        members=flags.members,
-        precisions=flags.precisions,
-        overwrite=flags.overwrite,
-    )
+    chosen = {
+        name: getattr(flags, name) for name in ("formats", "opset", "members", "precisions", "overwrite")
+    }
+    manifest = ncen_tf.export_ensemble(run, out, data=data, **chosen)
     for name, entry in manifest.files.items():
         print(f"{entry.size:>10,} bytes  {out / name}")
     measured = manifest.accuracy
@@ -70,9 +60,8 @@ def export(flags: ExportFlags, run_path: Path) -> None:
     _print_answers(manifest, "Keras")
     target = out / ("ensemble.onnx" if "onnx" in flags.formats else "saved_model")
     source = flags.dataset or run.config.dataset
-    held_out = (
-        f" --test_fraction={run.config.test_fraction or TEST_FRACTION}" if "held out" in data.source else ""
-    )
+    fraction = run.config.test_fraction or TEST_FRACTION
+    held_out = f" --test_fraction={fraction}" if "held out" in data.source else ""
     print(f"Next: python -m ncen_tf.attack --target={target} --dataset={source}{held_out} --suite=paper")
 
 
@@ -91,7 +80,7 @@ def verify(flags: ExportFlags, folder: Path) -> None:
     _print_answers(manifest, next(iter(manifest.parity)))
 
 
-def _recorded_data(flags: ExportFlags, manifest: "Manifest") -> Dataset:
+def _recorded_data(flags: ExportFlags, manifest: "ncen_tf.Manifest") -> Dataset:
     """Read the images that an export was measured with, by the settings that its manifest records."""
     config, needed = manifest.training, manifest.accuracy.test_examples
     arguments = config.source_arguments() if config else {"source": manifest.dataset}
@@ -101,7 +90,7 @@ def _recorded_data(flags: ExportFlags, manifest: "Manifest") -> Dataset:
     return data
 
 
-def _print_answers(manifest: "Manifest", reference: str) -> None:
+def _print_answers(manifest: "ncen_tf.Manifest", reference: str) -> None:
     for name, parity in manifest.parity.items():
         print(
             f"{name}: probabilities within {parity.max_difference:.1e} of {reference} "

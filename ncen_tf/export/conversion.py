@@ -70,15 +70,10 @@ def _with_float32_policies(config: Any) -> Any:
 
 
 def serving_function(members: Sequence[keras.Model], image_shape: Sequence[int]) -> Any:
-    """Make the function that every exported file computes.
+    """Make the ``tf.function`` that every exported file computes, of float32 members.
 
-    Args:
-        members: float32 models images -> logits.
-        image_shape: (height, width, channels).
-
-    Returns:
-        A ``tf.function``: image float32 [N, H, W, C] in [0, 1] -> probabilities [N, classes] and
-        member_logits [N, k, classes].
+    It maps image float32 [N, H, W, C] in [0, 1] to probabilities [N, classes] and member_logits
+    [N, k, classes].
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, *image_shape), tf.float32, name=IMAGE)])
@@ -105,16 +100,13 @@ def convert_to_onnx(
     metadata: Mapping[str, object],
     opset: int = 17,
 ) -> onnx.ModelProto:
-    """Convert members to one ONNX model; BatchNorm is folded into the convolutions before it.
+    """Convert the :func:`serving_function` to ONNX, N dynamic; BatchNorm is folded into convolutions.
 
     Args:
         members: float32 models images -> logits.
         image_shape: (height, width, channels).
         metadata: Entries of ``metadata_props``; values that are not strings are written as JSON.
         opset: ONNX opset, 11 to 18.
-
-    Returns:
-        A model image [N, H, W, C] -> probabilities [N, classes], member_logits [N, k, classes], N dynamic.
 
     Raises:
         InputError: A layer has an operation that ONNX cannot express; the operation is named.
@@ -150,11 +142,7 @@ def _convert_erfc(graph: Any, node: Any, name: str, _: list[Any]) -> None:
 
 
 def check_onnx(model: onnx.ModelProto) -> None:
-    """Check a converted model in full, infer its shapes strictly, and open a session on it.
-
-    Raises:
-        InputError: The model is not valid, or has an operation that onnxruntime does not know.
-    """
+    """Check a converted model in full, infer its shapes strictly, and open a session on it."""
     try:
         onnx.checker.check_model(model, full_check=True)
         onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
@@ -167,18 +155,10 @@ def check_onnx(model: onnx.ModelProto) -> None:
 
 
 def reduce_precision(file: Path, precision: str, calibration: Split | None = None) -> Path:
-    """Write a reduced-precision file beside a float32 ONNX file, with onnxruntime's own tools.
+    """Write a file of ``float16`` or ``int8`` precision beside a float32 ONNX file, ``NAME.PRECISION.onnx``.
 
     float16 keeps float32 inputs and outputs. int8 quantizes convolutions and matrix products, weights per
     channel, activations by their range on the first 512 calibration images.
-
-    Args:
-        file: ``NAME.onnx``.
-        precision: ``float16`` or ``int8``.
-        calibration: Training images, for int8.
-
-    Returns:
-        ``NAME.PRECISION.onnx``.
     """
     target = file.with_suffix(f".{precision}.onnx")
     if precision == "float16":

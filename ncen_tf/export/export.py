@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import tensorflow as tf
+from pydantic_core import to_jsonable_python
 
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.errors import InputError
@@ -37,9 +38,7 @@ from ncen_tf.export.manifest import (
     ReducedPrecision,
     describe_files,
 )
-
-if TYPE_CHECKING:
-    from ncen_tf.train.training import TrainedRun
+from ncen_tf.train.training import TrainedRun
 
 FORMATS, PRECISIONS, OPSETS = ("onnx", "saved_model"), ("float16", "int8"), range(11, 19)
 """What can be exported; the opsets are those that tf2onnx writes and the gradient builder differentiates."""
@@ -53,7 +52,7 @@ BATCH_SIZES, BATCHED_IMAGES = (1, 7, 256), 256
 
 
 def export_ensemble(
-    model: "Ensemble | TrainedRun",
+    model: Ensemble | TrainedRun,
     folder: Path | str,
     *,
     data: Split | Dataset,
@@ -98,7 +97,8 @@ def export_ensemble(
     if calibration is None and isinstance(data, Dataset):
         calibration = data.train
     _check_arguments(folder, formats, opset, precisions, calibration, overwrite)
-    ensemble = model if isinstance(model, Ensemble) else getattr(model, "ensemble", None)
+    run = model if isinstance(model, TrainedRun) else None
+    ensemble = run.ensemble if run else model
     if not isinstance(ensemble, Ensemble):
         raise InputError(f"`model` must be an Ensemble or a training run, got a {type(model).__name__}.")
     image_shape, expected = split.images.shape[1:], ensemble.members[0].input_shape[1:]
@@ -106,17 +106,16 @@ def export_ensemble(
         raise InputError(f"`data` has images of shape {image_shape}; the ensemble takes {expected}.")
     float32 = [in_float32(member) for member in ensemble.members]
     reference = predict_all(ensemble_predictor(float32, image_shape), split)
-    about = {
+    about: dict[str, Any] = {
         "dataset": split.name,
         "class_names": _class_names(split, reference.shape[1]),
         "input": ImageInput(shape=("N", *image_shape)),
-        **_origin(model),
+        "members": run.config.members if run else tuple(member.name for member in ensemble.members),
+        "training": run.config if run else None,
+        "epochs_trained": run.epochs_trained if run else None,
         "weights_sha256": _weights_sha256(float32),
     }
-    metadata = {
-        key: value.model_dump(mode="json") if hasattr(value, "model_dump") else value
-        for key, value in about.items()
-    }
+    metadata = to_jsonable_python(about)
     try:
         with replacing_directory(folder) as new:
             if "saved_model" in formats:
@@ -128,14 +127,10 @@ def export_ensemble(
                 for index, member in enumerate(float32):
                     converted = convert_to_onnx([member], image_shape, metadata | {"member": index}, opset)
                     onnx.save(converted, new / MEMBERS / f"member_{index}.onnx")
-            parity = {
-                name: measure_parity(name, predict, reference, split)
-                for name, predict in whole_ensembles(new).items()
-            }
-            reduced = {
-                file.name: measure_agreement(predict_all(file_predictor(file), split), reference, split)
-                for file in (reduce_precision(new / ONNX_FILE, name, calibration) for name in precisions)
-            }
+            predictors = whole_ensembles(new)
+            parity = {name: measure_parity(name, p, reference, split) for name, p in predictors.items()}
+            files = [reduce_precision(new / ONNX_FILE, name, calibration) for name in precisions]
+            reduced = {file.name: measure_agreement(file, reference, split) for file in files}
             manifest = Manifest(
                 **about,
                 opset=opset,
@@ -194,12 +189,12 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
         raise InputError(f"{folder} has neither {ONNX_FILE} nor {SAVED_MODEL}.")
     first = next(iter(predictors))
     reference = predict_all(predictors[first], split)
-    parity = {name: measure_parity(name, predict, reference, split) for name, predict in predictors.items()}
+    parity = {name: measure_parity(name, p, reference, split) for name, p in predictors.items()}
     if predictions_sha256(reference) != manifest.accuracy.predictions_sha256:
         raise InputError(f"{folder / first} does not predict the classes that the manifest records.")
     reduced = {}
     for name, recorded in manifest.reduced_precision.items():
-        reduced[name] = measure_agreement(predict_all(file_predictor(folder / name), split), reference, split)
+        reduced[name] = measure_agreement(folder / name, reference, split)
         for figure, value in reduced[name].model_dump().items():
             if abs(value - getattr(recorded, figure)) > REDUCED_DRIFT:
                 raise InputError(
@@ -253,8 +248,9 @@ def measure_parity(name: str, predict: Predict, reference: Array, split: Split) 
     return parity
 
 
-def measure_agreement(probabilities: Array, reference: Array, split: Split) -> ReducedPrecision:
-    """Compute the accuracy of a file of reduced precision, and its agreement with the ensemble."""
+def measure_agreement(file: Path, reference: Array, split: Split) -> ReducedPrecision:
+    """Measure the accuracy of a file of reduced precision, and its agreement with the ensemble."""
+    probabilities = predict_all(file_predictor(file), split)
     same = float((probabilities.argmax(1) == reference.argmax(1)).mean())
     return ReducedPrecision(clean_accuracy=accuracy(probabilities, split), agreement_with_float32=same)
 
@@ -265,7 +261,7 @@ def accuracy(probabilities: Array, split: Split) -> float:
 
 
 def predictions_sha256(probabilities: Array) -> str:
-    """Hash the predicted classes, so that a file's predictions can be checked without storing them."""
+    """Hash the predicted classes."""
     return hashlib.sha256(probabilities.argmax(1).astype(np.uint16).tobytes()).hexdigest()
 
 
@@ -305,14 +301,6 @@ def _class_names(split: Split, classes: int) -> tuple[str, ...]:
     if len(names) < classes and names == numbers[: len(names)]:
         return numbers  # A split without class names numbers the classes that its images have.
     raise InputError(f"`data` has {len(names)} classes, and the ensemble gives {classes} logits.")
-
-
-def _origin(model: "Ensemble | TrainedRun") -> dict[str, Any]:
-    if isinstance(model, Ensemble):
-        names = tuple(member.name for member in model.members)
-        return {"members": names, "training": None, "epochs_trained": None}
-    config = model.config
-    return {"members": config.members, "training": config, "epochs_trained": model.epochs_trained}
 
 
 def _weights_sha256(members: Sequence[keras.Model]) -> str:
