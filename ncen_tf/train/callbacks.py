@@ -3,15 +3,13 @@
 import contextlib
 import logging
 import math
-import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
@@ -30,7 +28,6 @@ from ncen_tf.ensembles.penalties import (
     stack_logits,
 )
 from ncen_tf.train.run_directory import (
-    Arrays,
     checkpoint_file,
     checkpoint_steps,
     newest_intact,
@@ -39,9 +36,6 @@ from ncen_tf.train.run_directory import (
 from ncen_tf.train.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
-
-STEPS_BETWEEN_READINGS = 10
-"""Reading metrics waits for the device, so it is not done after every step."""
 
 PROBED_EXAMPLES = 500
 PROBE_STEPS = 10
@@ -91,10 +85,7 @@ class Checkpoint(keras.callbacks.Callback):
         return max(checkpoint_steps(self.folder), default=0)
 
     def restore(self, model: keras.Model) -> bool:
-        """Restore the newest intact checkpoint and remove damaged newer ones.
-
-        Args:
-            model: The compiled model, its optimizer built.
+        """Restore a compiled model from the newest intact checkpoint and remove damaged newer ones.
 
         Returns:
             Whether there was one.
@@ -107,18 +98,6 @@ class Checkpoint(keras.callbacks.Callback):
         if found is None:
             return False
         number, arrays = found
-        self.assign(model, arrays)
-        for later in checkpoint_steps(self.folder):
-            if later > number:
-                checkpoint_file(self.folder, later).unlink(missing_ok=True)
-        return True
-
-    def assign(self, model: keras.Model, arrays: Arrays) -> None:
-        """Give a model the state in a checkpoint's arrays.
-
-        Raises:
-            InputError: The arrays are of another model.
-        """
         variables = self._state(model)
         fitting = {name for name, v in variables.items() if name in arrays and arrays[name].shape == v.shape}
         if fitting != variables.keys() or not {"epoch", "step"} <= arrays.keys():
@@ -126,11 +105,10 @@ class Checkpoint(keras.callbacks.Callback):
         for name, variable in variables.items():
             variable.assign(arrays[name])
         self.epoch, self.step = int(arrays["epoch"]), int(arrays["step"])
-
-    def arrays(self, model: keras.Model) -> Arrays:
-        """Return the state of a model, and the position, as named arrays."""
-        state = {name: np.asarray(tf.convert_to_tensor(v)) for name, v in self._state(model).items()}
-        return state | {"epoch": np.array(self.epoch), "step": np.array(self.step)}
+        for later in checkpoint_steps(self.folder):
+            if later > number:
+                checkpoint_file(self.folder, later).unlink(missing_ok=True)
+        return True
 
     def _state(self, model: keras.Model) -> dict[str, Any]:
         groups: dict[str, list[Any]] = {
@@ -150,7 +128,9 @@ class Checkpoint(keras.callbacks.Callback):
             DivergedError: Weights or optimizer state are not finite.
             OSError: The file cannot be written.
         """
-        arrays = self.arrays(self.model)
+        state = self._state(self.model)
+        arrays = {name: np.asarray(tf.convert_to_tensor(v)) for name, v in state.items()}
+        arrays |= {"epoch": np.array(self.epoch), "step": np.array(self.step)}
         wrong = sorted({name.partition("/")[0] for name, a in arrays.items() if not np.isfinite(a).all()})
         if wrong:
             raise _diverged(self.model, wrong, self.epoch, self.step)
@@ -223,11 +203,8 @@ def _diverged(model: keras.Model, wrong: list[str], epoch: int, step: int) -> Di
     )
 
 
-class GradientDiagnostics(keras.callbacks.Callback):
-    """Measure clean accuracy, and how the members' input gradients relate, after every epoch.
-
-    Adds ``test_clean_accuracy``, ``test_pairwise_cosine`` and the other single numbers of
-    :class:`~ncen_tf.train.run_directory.TestMetrics` to the logs; :attr:`latest` holds all of them.
+class _Measurement(keras.callbacks.Callback):
+    """Measure the model after every epoch and add the single numbers to the logs, as ``test_NAME``.
 
     Args:
         test: Images to measure on.
@@ -240,21 +217,38 @@ class GradientDiagnostics(keras.callbacks.Callback):
         self._test = test
         self._totals: Any = None
         self.latest: dict[str, Any] = {}
-        """Fields of TestMetrics by name."""
+        """What was measured after the latest epoch: fields of TestMetrics by name."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         with self._average.in_place() if self._average else contextlib.nullcontext():
             self.latest = self.measure()
-        _add_to(logs, self.latest)
+        if logs is not None:
+            logs |= {f"test_{name}": value for name, value in self.latest.items() if isinstance(value, float)}
 
-    def measure(self, batch_size: int = 256) -> dict[str, Any]:
+    def measure(self) -> dict[str, Any]:
         """Measure the model now."""
+        raise NotImplementedError
+
+    def _means(self, make_totals: Callable[[keras.Model], Any], batch_size: int) -> dict[str, Any]:
+        """Add up what a function computes of each batch, and divide it by the number of images."""
         if self._totals is None:
-            self._totals = _totals_function(self.model)
+            self._totals = make_totals(self.model)
         batches = evaluation_batches(self._test, batch_size)
         measured = [self._totals(images, labels) for images, labels in batches]
         sums = {name: np.sum([totals[name] for totals in measured], axis=0) for name in measured[0]}
-        means = {name: total / len(self._test) for name, total in sums.items()}
+        return {name: total / len(self._test) for name, total in sums.items()}
+
+
+class GradientDiagnostics(_Measurement):
+    """Measure clean accuracy, and how the members' input gradients relate, after every epoch.
+
+    Adds ``test_clean_accuracy``, ``test_pairwise_cosine`` and the other single numbers of
+    :class:`~ncen_tf.train.run_directory.TestMetrics` to the logs; :attr:`latest` holds all of them.
+    """
+
+    def measure(self, batch_size: int = 256) -> dict[str, Any]:
+        """Measure the model now."""
+        means = self._means(_totals_function, batch_size)
         means["norm_spread"] = np.sqrt(means.pop("squared_deviation"))
         return {name: mean.tolist() for name, mean in means.items()}
 
@@ -282,7 +276,7 @@ def _totals_function(ensemble: keras.Model) -> Any:
     return totals
 
 
-class RobustnessProbe(keras.callbacks.Callback):
+class RobustnessProbe(_Measurement):
     """Measure after every epoch whether adversarial training works, and warn if it has collapsed.
 
     Members trained on one or two attack steps can learn to mislead so short an attack ("catastrophic
@@ -292,23 +286,13 @@ class RobustnessProbe(keras.callbacks.Callback):
     training raises the divergence of TRADES.
 
     Adds ``test_training_attack_accuracy`` and ``test_pgd_accuracy`` to the logs, robust accuracies in [0, 1].
-
-    Args:
-        test: Images to attack.
-        average: Moving average of the weights, to be measured in place of the weights.
     """
 
     def __init__(self, test: Split, average: WeightAverage | None = None) -> None:
-        super().__init__()
-        self._average = average
-        self._test = test[:PROBED_EXAMPLES]
-        self._right: Any = None
-        self.latest: dict[str, float] = {}
+        super().__init__(test[:PROBED_EXAMPLES], average)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        with self._average.in_place() if self._average else contextlib.nullcontext():
-            self.latest = self.measure()
-        _add_to(logs, self.latest)
+        super().on_epoch_end(epoch, logs)
         trained, longer = self.latest["training_attack_accuracy"], self.latest["pgd_accuracy"]
         if trained > longer + TOLERATED_GAP:
             logger.warning(
@@ -321,10 +305,7 @@ class RobustnessProbe(keras.callbacks.Callback):
 
     def measure(self) -> dict[str, float]:
         """Measure the model now."""
-        if self._right is None:
-            self._right = _right_function(self.model)
-        counts = [self._right(images, labels) for images, labels in evaluation_batches(self._test, 100)]
-        return {name: float(np.sum([c[name] for c in counts]) / len(self._test)) for name in counts[0]}
+        return {name: float(mean) for name, mean in self._means(_right_function, 100).items()}
 
 
 def _right_function(ensemble: keras.Model) -> Any:
@@ -345,56 +326,3 @@ def _right_function(ensemble: keras.Model) -> Any:
         return counts
 
     return right
-
-
-def _add_to(logs: Logs | None, measured: Mapping[str, Any]) -> None:
-    if logs is not None:
-        logs |= {f"test_{name}": value for name, value in measured.items() if isinstance(value, float)}
-
-
-class ProgressLine(keras.callbacks.Callback):
-    """Show a progress bar over all epochs and a line after each of them.
-
-    Args:
-        done: Number of steps that are done when training begins.
-    """
-
-    def __init__(self, done: int = 0) -> None:
-        super().__init__()
-        self._done = done
-        self._bar: tqdm[None] = tqdm(disable=True)
-
-    def on_train_begin(self, logs: Logs | None = None) -> None:
-        interval = 0.1 if sys.stderr.isatty() else 30  # a log file gets a line every half minute
-        epochs, steps = self.params["epochs"], self.params["steps"]
-        self._bar = tqdm(
-            total=steps and epochs * steps,
-            initial=self._done,
-            unit="step",
-            mininterval=interval,
-            maxinterval=interval,
-            dynamic_ncols=True,
-        )
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._epoch = f"{epoch + 1}/{self.params['epochs']}"
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        self._bar.update()
-        if logs and (batch + 1) % STEPS_BETWEEN_READINGS == 0:
-            self._bar.set_postfix(self._readings(logs), refresh=False)
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        self._bar.write("  ".join(f"{name} {value}" for name, value in self._readings(logs or {}).items()))
-
-    def on_train_end(self, logs: Logs | None = None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Remove the bar from the terminal."""
-        self._bar.close()
-
-    def _readings(self, logs: Mapping[str, Any]) -> dict[str, str]:
-        rate = as_number(self.model.optimizer.learning_rate)
-        values = {name: f"{value:.4f}" for name, value in logs.items()}
-        return {"epoch": self._epoch, "lr": f"{rate:g}"} | values

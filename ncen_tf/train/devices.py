@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from ncen_tf.base.environment import available_cores
+from ncen_tf.base.environment import available_cores, signal_handlers
 from ncen_tf.base.errors import InputError, LostWorkerError
 from ncen_tf.train.config import TrainConfig
 
@@ -109,17 +109,13 @@ def connect_workers() -> tf.distribute.Strategy:
         )
         raise InputError(f"`strategy` multi_worker needs the environment variable TF_CONFIG: {example}.")
     logger.info("Waiting for the other workers of TF_CONFIG")
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # TensorFlow's wait does not let Python handle Ctrl-C
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
-    except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
-        raise InputError(f"The workers of TF_CONFIG cannot be connected: {error}.") from error
-    finally:
+    with signal_handlers():  # TensorFlow catches SIGTERM and does nothing with it
         if threading.current_thread() is threading.main_thread():
-            for number, handler in handlers.items():  # TensorFlow catches SIGTERM and does nothing with it
-                signal.signal(number, handler)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # its wait does not let Python handle Ctrl-C
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError, AttributeError, tf.errors.OpError) as error:
+            raise InputError(f"The workers of TF_CONFIG cannot be connected: {error}.") from error
 
 
 def has_several_workers(strategy: tf.distribute.Strategy) -> bool:
@@ -137,10 +133,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def gather(strategy: tf.distribute.Strategy, numbers: Sequence[int] | npt.NDArray[np.int64]) -> list[int]:
-    """Collect the integers that the workers call this with, all at the same point.
-
-    Only the first replica of a worker contributes.
-    """
+    """Collect the integers that the workers call this with, all at the same point."""
     collected = _gathering(strategy)(tf.constant(numbers, tf.int64, [len(numbers)]))
     result: list[int] = strategy.experimental_local_results(collected)[0].numpy().tolist()
     return result
@@ -153,11 +146,6 @@ def broadcast(strategy: tf.distribute.Strategy, data: bytes) -> bytes:
     packed = np.frombuffer(data + bytes(-len(data) % 8), np.int64)
     size = max(gather(strategy, [len(data)]))
     return np.array(gather(strategy, packed), np.int64).tobytes()[:size]
-
-
-def any_worker(strategy: tf.distribute.Strategy, here: bool) -> bool:
-    """Say whether any worker calls this with True; all of them have to call it at the same point."""
-    return any(gather(strategy, [int(here)]))
 
 
 def refuse_different(strategy: tf.distribute.Strategy, what: str) -> None:

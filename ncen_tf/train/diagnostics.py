@@ -51,15 +51,7 @@ def diagnose_runs(paths: Sequence[Path | str], plot: Path | str) -> str:
 
 
 def write_diagnostics(file: Path, histories: Histories) -> None:
-    """Write the plot of :func:`draw_diagnostics` as a PNG file."""
-    figure = draw_diagnostics(histories)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(file) as temporary:
-        figure.savefig(temporary, format="png")
-
-
-def draw_diagnostics(histories: Histories) -> Figure:
-    """Draw a panel for each of :data:`PANELS` over the epochs.
+    """Draw a panel for each of :data:`PANELS` over the epochs as a PNG file.
 
     Quantities of members have a line for each member of a single run; of several runs, the mean and the range
     over the members.
@@ -83,10 +75,11 @@ def draw_diagnostics(histories: Histories) -> Figure:
     figure.axes[0].legend(fontsize=8)
     if len(histories) == 1:
         figure.axes[2].legend(fontsize=8)
-    figure.suptitle(
-        "Measured on test images, BatchNorm in inference mode, gradients of CE on logits", fontsize=10
-    )
-    return figure
+    title = "Measured on test images, BatchNorm in inference mode, gradients of CE on logits"
+    figure.suptitle(title, fontsize=10)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _draw(axes: Axes, epochs: list[int], values: np.ndarray, color: str, name: str, *, alone: bool) -> None:

@@ -1,54 +1,51 @@
 """The loop over epochs and steps of a run, which ``fit`` cannot replace."""
 
-import contextlib
 import logging
 import math
-import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
+from tqdm import tqdm
 
+from ncen_tf.base.environment import signal_handlers
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import training_batches
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.train.callbacks import (
-    STEPS_BETWEEN_READINGS,
     Checkpoint,
     DivergedError,
     GradientDiagnostics,
     Logs,
-    ProgressLine,
     RobustnessProbe,
     StopOnNaN,
     as_number,
 )
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.train.devices import any_worker, has_several_workers
+from ncen_tf.train.devices import gather, has_several_workers
 from ncen_tf.train.run_directory import EpochRecord, RunDirectory, TestMetrics
 from ncen_tf.train.weight_average import WeightAverage
 
 logger = logging.getLogger(__name__)
+
+STEPS_BETWEEN_READINGS = 10
+"""Reading metrics waits for the device, so it is not done after every step."""
 
 Step = Callable[[tf.Tensor, tf.Tensor], None]
 Rates: TypeAlias = float | keras.optimizers.schedules.LearningRateSchedule
 
 
 def learning_rates(config: TrainConfig, steps: int) -> Rates:
-    """Make the learning rate of a run, by optimizer step.
+    """Make the learning rate of a run with ``steps`` optimizer steps in an epoch.
 
-    ``steps`` divides it by 10 every ``decay_every`` epochs (Luo et al., section IV-A); ``cosine`` is half a
-    cosine (Loshchilov and Hutter, 2017, Eq. 5, without restarts). Neither falls below ``min_learning_rate``;
-    an initial rate below that stays as it is.
-
-    Args:
-        config: Settings of the run.
-        steps: Number of steps in an epoch.
+    The schedule ``steps`` divides it by 10 every ``decay_every`` epochs (Luo et al., section IV-A);
+    ``cosine`` is half a cosine (Loshchilov and Hutter, 2017, Eq. 5, without restarts). Neither falls below
+    ``min_learning_rate``; an initial rate below that stays as it is.
     """
     initial, floor = config.learning_rate, min(config.learning_rate, config.min_learning_rate)
     if initial == floor:
@@ -107,7 +104,7 @@ def fit_run(
     checkpoint = Checkpoint(run.checkpoints, config.checkpoint_every, average)
     if checkpoint.restore(ensemble):
         logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
-    line = ProgressLine(checkpoint.epoch * steps + checkpoint.step) if progress else None
+    line = _ProgressLine(checkpoint.epoch * steps + checkpoint.step) if progress else None
     diagnostics = GradientDiagnostics(data.test, average)
     probe = RobustnessProbe(data.test, average) if ensemble.adversarial_training else None
     log = _RunLog(run, checkpoint.epoch, learning_rates(config, steps), diagnostics, probe)
@@ -116,13 +113,20 @@ def fit_run(
         [callback for callback in chosen if callback], model=ensemble, epochs=config.epochs, steps=steps
     )
     step_function = make_step(ensemble, strategy)
-    with _deferred_interrupt() as interrupt:
+    interrupt = threading.Event()
+
+    def note_interrupt(*_: object) -> None:
+        interrupt.set()
+        restore_handlers()
+        print("\nStopping: the run is saved after this step. Once more stops at once.", file=sys.stderr)
+
+    with signal_handlers(note_interrupt) as restore_handlers:
 
         def stop_if_asked(step: int) -> None:
             asked = interrupt.is_set()
             if has_several_workers(strategy):  # They stop after the same step, and asking takes time.
                 at_reading = step % STEPS_BETWEEN_READINGS == 0 or step == steps
-                asked = at_reading and any_worker(strategy, asked)
+                asked = at_reading and any(gather(strategy, [int(asked)]))
             if asked:
                 if step:
                     checkpoint.save()
@@ -160,11 +164,50 @@ def fit_run(
             ) from error
         finally:
             if line:
-                line.close()
+                line.on_train_end()
 
 
 def _metrics(ensemble: Ensemble) -> Logs:
     return {metric.name: float(metric.result()) for metric in ensemble.metrics}
+
+
+class _ProgressLine(keras.callbacks.Callback):
+    """Show a progress bar over all epochs and a line after each of them.
+
+    Args:
+        done: Number of steps that are done when training begins.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        super().__init__()
+        self._done = done
+        self._bar: tqdm[None] = tqdm(disable=True)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        interval = 0.1 if sys.stderr.isatty() else 30  # a log file gets a line every half minute
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        intervals = {"mininterval": interval, "maxinterval": interval}
+        total = steps and epochs * steps
+        self._bar = tqdm(total=total, initial=self._done, unit="step", dynamic_ncols=True, **intervals)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = f"{epoch + 1}/{self.params['epochs']}"
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._bar.update()
+        if logs and (batch + 1) % STEPS_BETWEEN_READINGS == 0:
+            self._bar.set_postfix(self._readings(logs), refresh=False)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._bar.write("  ".join(f"{name} {value}" for name, value in self._readings(logs or {}).items()))
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._bar.close()
+
+    def _readings(self, logs: Mapping[str, Any]) -> dict[str, str]:
+        rate = as_number(self.model.optimizer.learning_rate)
+        values = {name: f"{value:.4f}" for name, value in logs.items()}
+        return {"epoch": self._epoch, "lr": f"{rate:g}"} | values
 
 
 class _RunLog(keras.callbacks.Callback):
@@ -213,30 +256,3 @@ class _RunLog(keras.callbacks.Callback):
                             tf.summary.scalar(f"{part}/{name}/member_{member}", one)
                     elif value is not None:
                         tf.summary.scalar(f"{part}/{name}", value)
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Note the first Ctrl-C or SIGTERM in an event, and say so; a second one interrupts at once.
-
-    Outside of the main thread, signals are left alone.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def note(number: int, frame: object) -> None:
-        asked.set()
-        restore()
-        print("\nStopping: the run is saved after this step. Once more stops at once.", file=sys.stderr)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        restore()

@@ -3,10 +3,8 @@
 import contextlib
 import logging
 import os
-import signal
 import tempfile
 import threading
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.tensorflow import TensorflowTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ncen_tf.base.environment import signal_handlers
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
-from ncen_tf.base.ray_cluster import environment, require_room
+from ncen_tf.base.ray_cluster import environment, require_room, write_files
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.run_directory import RunDirectory
@@ -94,9 +93,9 @@ def run_workers(
     Args:
         function: Called with ``settings`` in a process of each worker.
         settings: What the workers need, sent to each of them.
-        workers: Number of workers, >= 1.
-        cpus: Number of CPUs of each worker, > 0.
-        gpus: Number of GPUs of each worker, >= 0.
+        workers: Number of workers.
+        cpus: Number of CPUs of each worker.
+        gpus: Number of GPUs of each worker.
 
     Raises:
         InputError: The cluster has no room for a worker, or workers were lost too often.
@@ -106,7 +105,8 @@ def run_workers(
     total = ray.cluster_resources()
     if total.get("CPU", 0) < workers * cpus or total.get("GPU", 0) < workers * gpus:
         logger.warning("The cluster has no room for all %d workers yet: waiting for nodes", workers)
-    with tempfile.TemporaryDirectory(prefix="ncen_tf-ray-") as storage, _interrupted_by_exit():
+    # Ray ends a training by its own handlers, and an exit.
+    with tempfile.TemporaryDirectory(prefix="ncen_tf-ray-") as storage, signal_handlers():
         trainer = TensorflowTrainer(
             function,
             train_loop_config=settings,
@@ -124,21 +124,8 @@ def run_workers(
         except ray.train.TrainingFailedError as error:
             reason = " ".join(str(error).split())[-300:]
             raise InputError(f"The workers on Ray were lost {RESTARTS + 1} times: {reason}") from error
-
-
-@contextlib.contextmanager
-def _interrupted_by_exit() -> Iterator[None]:
-    """Turn the exit by which Ray ends a training after Ctrl-C into KeyboardInterrupt."""
-    before: dict[int, Callable[[int, types.FrameType | None], Any] | int | None] = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt("The same command goes on from the newest checkpoint.") from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        except SystemExit:
+            raise KeyboardInterrupt("The same command goes on from the newest checkpoint.") from None
 
 
 class _RunFiles:
@@ -199,9 +186,7 @@ def _train_here(settings: dict[str, Any]) -> None:
 @contextlib.contextmanager
 def _copied(folder: Path, files: Any) -> Iterator[None]:
     """Start with the files of the run, and send those that change to the machine of the command."""
-    for name, content in ray.get(files.read.remote()).items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
+    write_files(folder, ray.get(files.read.remote()))
     done = threading.Event()
     sent: dict[Path, int] = {}
 
