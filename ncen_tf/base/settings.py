@@ -81,6 +81,11 @@ class Settings(pydantic.BaseModel):
             temporary.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
+def field(flag: str, default: Any, description: str, **bounds: float) -> Any:
+    """Declare a field whose flag has another name, with bounds such as ``gt=0``."""
+    return Field(default=default, description=description, json_schema_extra={"flag": flag}, **bounds)  # type: ignore[call-overload]
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(Field, pydantic.Field))
 def settings(cls: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen, validated dataclass, whose fields may be given by position.

@@ -10,12 +10,7 @@ import pydantic
 from pydantic import Field
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.settings import LARGEST, settings
-
-
-def _field(flag: str, default: Any, description: str, **bounds: float) -> Any:
-    """Declare a field whose flag has another name."""
-    return Field(default=default, description=description, json_schema_extra={"flag": flag}, **bounds)  # type: ignore[call-overload]
+from ncen_tf.base.settings import LARGEST, field, settings
 
 
 @settings
@@ -51,21 +46,21 @@ class AdversarialTraining:
     """
 
     form: Literal["pgd", "trades"] = Field(default="pgd", description="Form of adversarial training")
-    eps: float = _field("at_eps", 0.1, "Linf bound of the training attack, for images in [0, 1]", gt=0, le=1)
-    steps: int = _field("at_steps", 10, "Number of gradient steps of the training attack", ge=1)
-    step_size: float | None = _field(
+    eps: float = field("at_eps", 0.1, "Linf bound of the training attack, for images in [0, 1]", gt=0, le=1)
+    steps: int = field("at_steps", 10, "Number of gradient steps of the training attack", ge=1)
+    step_size: float | None = field(
         "at_step_size",
         None,
         "Size of each step (default: 1.25 eps for one step, 2.5 eps / steps for more)",
         gt=0,
         le=LARGEST,
     )
-    random_start: bool = _field("at_random_start", True, "Start of the attack at a random point within eps")
-    loss: Literal["ensemble", "members"] = _field(
+    random_start: bool = field("at_random_start", True, "Start of the attack at a random point within eps")
+    loss: Literal["ensemble", "members"] = field(
         "at_loss", "ensemble", "One adversarial image for the whole ensemble, or one for each member"
     )
-    fraction: float = _field("at_fraction", 1.0, "Fraction of each batch that is attacked", gt=0, le=1)
-    beta: float = _field("trades_beta", 6.0, "Weight of the divergence in TRADES", gt=0, le=LARGEST)
+    fraction: float = field("at_fraction", 1.0, "Fraction of each batch that is attacked", gt=0, le=1)
+    beta: float = field("trades_beta", 6.0, "Weight of the divergence in TRADES", gt=0, le=LARGEST)
 
     @pydantic.model_validator(mode="after")
     def _check_start(self) -> Self:

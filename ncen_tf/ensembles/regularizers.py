@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from ncen_tf.base.settings import LARGEST, settings
+from ncen_tf.base.settings import LARGEST, field, settings
 
 Coefficient = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 
@@ -69,10 +69,8 @@ class NCE(GradientRegularizer):
 
     lambda_cos: Coefficient = Field(default=0.02, description="Weight of the direction term of NCE")
     lambda_norm: Coefficient = Field(default=0.02, description="Weight of the magnitude term of NCE")
-    form: Literal["paper", "released"] = Field(
-        default="paper",
-        description="Formulas of the paper, or of the authors' released code",
-        json_schema_extra={"flag": "nce_form"},
+    form: Literal["paper", "released"] = field(
+        "nce_form", "paper", "Formulas of the paper, or of the authors' released code"
     )
     name: Literal["nce"] = "nce"
 
@@ -94,9 +92,7 @@ class GAL(GradientRegularizer):
         0.5
     """
 
-    coefficient: Coefficient = Field(
-        default=0.5, description="Weight of GAL", json_schema_extra={"flag": "gal_coefficient"}
-    )
+    coefficient: Coefficient = field("gal_coefficient", 0.5, "Weight of GAL")
     name: Literal["gal"] = "gal"
 
     term_names = ("coherence",)
@@ -144,12 +140,8 @@ class ADP(PredictionRegularizer):
         ('entropy', 'log_diversity')
     """
 
-    alpha: Coefficient = Field(
-        default=2.0, description="Weight of the entropy of ADP", json_schema_extra={"flag": "adp_alpha"}
-    )
-    beta: Coefficient = Field(
-        default=0.5, description="Weight of the diversity of ADP", json_schema_extra={"flag": "adp_beta"}
-    )
+    alpha: Coefficient = field("adp_alpha", 2.0, "Weight of the entropy of ADP")
+    beta: Coefficient = field("adp_beta", 0.5, "Weight of the diversity of ADP")
     name: Literal["adp"] = "adp"
 
     term_names = ("entropy", "log_diversity")
@@ -172,9 +164,7 @@ class NCL(PredictionRegularizer):
         ('correlation',)
     """
 
-    coefficient: Coefficient = Field(
-        default=0.5, description="Weight of NCL", json_schema_extra={"flag": "ncl_coefficient"}
-    )
+    coefficient: Coefficient = field("ncl_coefficient", 0.5, "Weight of NCL")
     name: Literal["ncl"] = "ncl"
 
     term_names = ("correlation",)
@@ -203,19 +193,8 @@ class TRS(GradientRegularizer):
 
     lambda_sim: Coefficient = Field(default=3.0, description="Weight of the gradients' similarity in TRS")
     lambda_smooth: Coefficient = Field(default=3.0, description="Weight of the gradients' length in TRS")
-    eps: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="Linf bound of TRS's search, for images in [0, 1]",
-        json_schema_extra={"flag": "trs_eps"},
-    )
-    steps: int = Field(
-        default=6,
-        ge=1,
-        description="Number of steps of TRS's search",
-        json_schema_extra={"flag": "trs_steps"},
-    )
+    eps: float = field("trs_eps", 0.1, "Linf bound of TRS's search, for images in [0, 1]", gt=0, le=1)
+    steps: int = field("trs_steps", 6, "Number of steps of TRS's search", ge=1)
     name: Literal["trs"] = "trs"
 
     term_names = ("similarity", "steepness")
@@ -244,25 +223,10 @@ class DVERGE(Regularizer):
         10
     """
 
-    eps: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="Linf bound of DVERGE's images, for images in [0, 1]",
-        json_schema_extra={"flag": "dverge_eps"},
-    )
-    steps: int = Field(
-        default=10,
-        ge=1,
-        description="Number of steps that DVERGE's images take",
-        json_schema_extra={"flag": "dverge_steps"},
-    )
-    step_size: float | None = Field(
-        default=None,
-        gt=0,
-        le=LARGEST,
-        description="Size of each of DVERGE's steps (default: eps / steps)",
-        json_schema_extra={"flag": "dverge_step_size"},
+    eps: float = field("dverge_eps", 0.1, "Linf bound of DVERGE's images, for images in [0, 1]", gt=0, le=1)
+    steps: int = field("dverge_steps", 10, "Number of steps that DVERGE's images take", ge=1)
+    step_size: float | None = field(
+        "dverge_step_size", None, "Size of each of DVERGE's steps (default: eps / steps)", gt=0, le=LARGEST
     )
     name: Literal["dverge"] = "dverge"
 
