@@ -4,7 +4,6 @@ import gzip
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -105,22 +104,3 @@ def test_without_any_source_the_three_ways_are_named(tmp_path: Path, monkeypatch
         load_data("cifar10", data_dir=tmp_path, archive_dir=tmp_path)
     for way in ("`data_dir`", "`archive_dir`", "cifar-10-binary.tar.gz", "network"):
         assert way in str(caught.value)
-
-
-def test_the_program_ends_with_code_2_where_no_source_works(
-    tmp_path: Path, refuse: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
-    refuse(
-        "train",
-        "--dataset=cifar10",
-        f"--data_dir={tmp_path}",
-        f"--run_dir={tmp_path / 'run'}",
-        says="cifar10 is not available",
-    )
-
-
-def test_unknown_datasets_are_refused() -> None:
-    with pytest.raises(InputError, match="fashion_mnist, fashion_mnist_sample, cifar10"):
-        load_data("imagenet")

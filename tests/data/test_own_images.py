@@ -113,7 +113,7 @@ def test_images_are_brought_to_one_size(folder: Path) -> None:
 
 def test_other_inputs_are_refused(tmp_path: Path) -> None:
     for source, says in (
-        (tmp_path / "none", "is none and does not exist"),
+        (tmp_path / "none", "fashion_mnist_sample, cifar10.* is none and does not exist"),
         (tmp_path, "has no class folders with images"),
     ):
         with pytest.raises(InputError, match=says):

@@ -42,10 +42,7 @@ def test_a_crop_keeps_the_centre() -> None:
 def test_impossible_sizes_are_refused() -> None:
     for settings, says in (
         ({"image_size": (3, 3, 3)}, "one or two numbers above 0"),
-        ({"image_size": (0,)}, "one or two numbers above 0"),
         ({"resize": "bicubic"}, "need an `image_size`"),
-        ({"image_size": (3,), "resize": "nearest"}, "`resize` must be 'antialias'"),
-        ({"image_size": (3,), "crop_fraction": 0.0}, "greater than 0"),
     ):
         with pytest.raises(InputError, match=says):
             Sizing(**settings)
