@@ -114,20 +114,17 @@ def _define_flags(settings: type[Settings]) -> None:
     for flag in flags_of(settings):
         text = _help_text(flag, getattr(settings, "defaults_of_datasets", {}))
         where: dict[str, Any] = {"module_name": sys.argv[0]}
+        simple = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
+        define: Any = simple.get(flag.type, flags.DEFINE_string)
         if typing.get_origin(flag.type) is typing.Literal:
             flags.DEFINE_enum(flag.name, None, [str(v) for v in typing.get_args(flag.type)], text, **where)
         elif typing.get_origin(flag.type) is tuple:
             flags.DEFINE_list(flag.name, None, text, **where)
-        elif flag.type is bool:
-            flags.DEFINE_bool(flag.name, None, text, **where)
-        elif flag.type is int:
-            flags.DEFINE_integer(flag.name, None, text, **where)
         elif flag.type is float:
-            flags.DEFINE(
-                _NumberParser(), flag.name, None, text, serializer=flags.ArgumentSerializer(), **where
-            )
+            serializer: Any = flags.ArgumentSerializer()
+            flags.DEFINE(_NumberParser(), flag.name, None, text, serializer=serializer, **where)
         else:
-            flags.DEFINE_string(flag.name, None, text, **where)
+            define(flag.name, None, text, **where)
 
 
 def _help_text(flag: FlagField, defaults_of_datasets: dict[str, dict[str, Any]]) -> str:

@@ -41,7 +41,7 @@ def replacing_directory(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    replaced = path.with_name(f".{os.getpid()}.{path.name}.old")
+    replaced = path.with_name(f"{temporary.name}.old")
     temporary.mkdir()
     try:
         yield temporary

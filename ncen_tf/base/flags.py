@@ -43,11 +43,8 @@ def flags_of(settings: type[Any]) -> list[FlagField]:
 def flatten(settings: Any) -> dict[str, Any]:
     """Make a flat dictionary of flag names and values; of a choice, only the fields of the chosen class."""
     flat: dict[str, Any] = {}
-    for field_name, field in settings.__pydantic_fields__.items():
-        name, value = _flag_name(field_name, field), getattr(settings, field_name)
-        if name is None:
-            continue
-        kinds, _ = _kinds(field.annotation)
+    for name, field_name, _, kinds, _ in _fields(type(settings)):
+        value = getattr(settings, field_name)
         if not _is_settings(kinds[0]):
             flat[name] = value
         elif value is None:
@@ -89,11 +86,7 @@ def parse_number(text: str | float) -> float:
 
 def _nest(settings: type[Any], flat: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for field_name, field in settings.__pydantic_fields__.items():
-        name = _flag_name(field_name, field)
-        if name is None:
-            continue
-        kinds, _ = _kinds(field.annotation)
+    for name, field_name, field, kinds, _ in _fields(settings):
         if _is_settings(kinds[0]):
             choices = _choices(kinds)
             default = field.get_default(call_default_factory=True)
@@ -116,11 +109,9 @@ def _nest(settings: type[Any], flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _walk(settings: type[Any], path: tuple[str, ...]) -> Iterator[FlagField]:
     chooser = _chooser(settings) if path else None
-    for field_name, field in settings.__pydantic_fields__.items():
-        name = _flag_name(field_name, field)
-        if name is None or field_name == chooser:
+    for name, field_name, field, kinds, optional in _fields(settings):
+        if field_name == chooser:
             continue
-        kinds, optional = _kinds(field.annotation)
         here = (*path, field_name)
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         help_text = field.description or ""
@@ -142,9 +133,12 @@ def _walk(settings: type[Any], path: tuple[str, ...]) -> Iterator[FlagField]:
             yield FlagField(name, here, kinds[0], default, help_text, " and ".join(bounds))
 
 
-def _flag_name(field_name: str, field: Any) -> str | None:
-    name: str | None = (field.json_schema_extra or {}).get("flag", field_name)
-    return name
+def _fields(settings: type[Any]) -> Iterator[tuple[str, str, Any, list[Any], bool]]:
+    """Yield flag, name, declaration and :func:`_kinds` of the fields that are flags."""
+    for field_name, field in settings.__pydantic_fields__.items():
+        name = (field.json_schema_extra or {}).get("flag", field_name)
+        if name is not None:
+            yield name, field_name, field, *_kinds(field.annotation)
 
 
 def _is_settings(kind: Any) -> bool:

@@ -59,14 +59,10 @@ def connected(address: str) -> Iterator[None]:
 
 
 def require_room(cpus: float, gpus: float) -> None:
-    """Refuse workers that no node of the cluster has room for: they would wait for ever.
-
-    Args:
-        cpus: Number of CPUs of each worker, > 0.
-        gpus: Number of GPUs of each worker, >= 0.
+    """Refuse workers of so many CPUs and GPUs that no node of the cluster has room for one.
 
     Raises:
-        InputError: No node has so many CPUs and GPUs.
+        InputError: There is no such node: the workers would wait for ever.
     """
     import ray  # takes a second, and is optional
 

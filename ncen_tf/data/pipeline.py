@@ -54,11 +54,8 @@ def training_batches(
         batch = random_crop(batch, crop_key, crop_padding)
         if flip:
             batch = random_flip(batch, flip_key)
-        batch = tf.where(
-            (drawn >= count)[:, tf.newaxis, tf.newaxis, tf.newaxis],
-            add_truncated_noise(batch, noise_key, noise_eps),
-            batch,
-        )
+        noisy = add_truncated_noise(batch, noise_key, noise_eps)
+        batch = tf.where((drawn >= count)[:, tf.newaxis, tf.newaxis, tf.newaxis], noisy, batch)
         return batch, tf.gather(labels, drawn % count)
 
     steps = tf.data.Dataset.range(skip_steps, steps_per_epoch(count, batch_size))
@@ -96,7 +93,5 @@ def add_truncated_noise(images: tf.Tensor, key: tf.Tensor, noise_eps: float) -> 
 def evaluation_batches(split: Split, batch_size: int = 256) -> tf.data.Dataset:
     """Make batches in the order of the split: images float32 [B, H, W, C] in [0, 1], labels int32 [B]."""
     batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).batch(batch_size)
-    return batches.map(
-        lambda images, labels: (_as_floats(images), labels),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    ).prefetch(tf.data.AUTOTUNE)
+    floats = batches.map(lambda images, labels: (_as_floats(images), labels), tf.data.AUTOTUNE)
+    return floats.prefetch(tf.data.AUTOTUNE)

@@ -59,12 +59,7 @@ def ascend(
     The members run in inference mode, so that the batch statistics of intermediate images do not reach the
     moving statistics.
 
-    Args:
-        settings: Attack; ``form``, ``fraction`` and ``beta`` are not used.
-        members: Models images -> logits [N, classes].
-        images: Float [N, H, W, C] in [0, 1].
-        losses: Losses to maximise.
-        key: Key of the random start, as for ``tf.random.stateless_uniform``.
+    Of ``settings``, the attack is taken; ``form``, ``fraction`` and ``beta`` are not used.
 
     Returns:
         k tensors [N, H, W, C] in [0, 1], within ``eps`` of ``images``; all the same for

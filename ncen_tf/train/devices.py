@@ -84,9 +84,7 @@ def split_device(virtual_devices: int) -> None:
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """Make a strategy over this machine's logical devices: its GPUs, or the CPU's where it has none.
 
-    Args:
-        name: ``one_device``; ``mirrored`` for MirroredStrategy; ``auto`` for MirroredStrategy when there
-            is more than one device.
+    ``mirrored`` is MirroredStrategy, and so is ``auto`` when there is more than one device.
     """
     gpus = tf.config.list_logical_devices("GPU")
     devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
