@@ -30,10 +30,7 @@ Labelled = list[tuple[Path, str]]
 def list_images(source: Path) -> tuple[Labelled, tuple[str, ...]]:
     """List the images in a folder of class folders, in a folder with ``labels.csv``, or listed in a CSV.
 
-    The order is shuffled with a fixed seed, so that the first files are a sample.
-
-    Args:
-        source: The folder, or the CSV, whose names are relative to its folder.
+    The order is shuffled with a fixed seed. Names in a CSV are relative to its folder.
 
     Returns:
         Files with the names of their classes; and the names of all classes, in alphabetical order. Names that
@@ -126,10 +123,6 @@ def read_images(files: Sequence[Path], sizing: Sizing) -> tuple[npt.NDArray[np.u
     Images are grey (one channel) if all files are, otherwise colour: grey files then fill three channels.
     16-bit files are scaled to 8 bits, CMYK is converted without a colour profile, transparent pixels
     are laid over white, palettes are resolved, and an EXIF orientation is applied.
-
-    Args:
-        files: Paths of the files.
-        sizing: The size that images are brought to; without one, all files must have the same.
 
     Returns:
         uint8 [N, H, W, C], and the indices of the N files that were read.

@@ -146,15 +146,9 @@ def _keys(name: str, info: Any) -> tuple[str, str]:
 
 
 def ensure_prepared(name: str, data_dir: Path | None, archive_dir: Path | None) -> str:
-    """Prepare FashionMNIST or CIFAR-10 where they are not.
+    """Prepare FashionMNIST or CIFAR-10 where they are not, and return the kind of source.
 
-    Args:
-        name: ``fashion_mnist`` or ``cifar10``.
-        data_dir: Folder of tensorflow-datasets; its default folder if ``None``.
-        archive_dir: Folder with the original archives; ``None`` looks where Debian installs them.
-
-    Returns:
-        The kind of source that it was prepared from.
+    Without an ``archive_dir``, the original archives are looked for where Debian installs them.
 
     Raises:
         InputError: No source has the dataset, or an archive is not the original.

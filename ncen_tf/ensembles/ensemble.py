@@ -9,10 +9,14 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.adversarial import AdversarialTraining
-from ncen_tf.ensembles.adversary import adversarial_images, member_divergence
+from ncen_tf.ensembles.adversary import (
+    adversarial_images,
+    distilled_images,
+    member_divergence,
+    trs_penalty,
+)
 from ncen_tf.ensembles.architectures import build_member
 from ncen_tf.ensembles.batch_norm import replica_has_images
-from ncen_tf.ensembles.dverge import distilled_images
 from ncen_tf.ensembles.inputs import (
     Batch,
     checked_images,
@@ -39,7 +43,6 @@ from ncen_tf.ensembles.regularizers import (
     Regularizer,
 )
 from ncen_tf.ensembles.structures import parse_architecture
-from ncen_tf.ensembles.trs import trs_penalty
 
 
 @keras.saving.register_keras_serializable("ncen_tf")

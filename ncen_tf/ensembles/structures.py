@@ -15,10 +15,6 @@ def structure_architecture(structure: str, members: int) -> tuple[str, ...]:
 
     Ensemble1-3 are ``members`` times ResNet20, 26 or 32; Ensemble4 mixes the three depths.
 
-    Args:
-        structure: ``Ensemble1`` .. ``Ensemble4``.
-        members: 3, 4 or 5.
-
     Returns:
         Member names, shallow ones first, such as ``("resnet20", "resnet26", "resnet32")``.
 

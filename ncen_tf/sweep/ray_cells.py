@@ -56,13 +56,10 @@ def run_on_ray(
 
     Args:
         cells: What to do, and in which folders.
-        cpus: Number of CPUs of each cell, > 0.
-        gpus: Number of GPUs of each cell, >= 0.
+        cpus: Number of CPUs of each cell.
+        gpus: Number of GPUs of each cell.
         location: Where datasets are, on every machine.
-        stop: When it is set, no further cell starts, and the running ones are interrupted as by Ctrl-C.
-
-    Yields:
-        The folder of each cell that has ended, and why it failed, or ``None``.
+        stop: As of :func:`~ncen_tf.sweep.local_processes.run_in_processes`, which yields the same, too.
 
     Raises:
         InputError: The cluster has no room for a cell.

@@ -88,14 +88,7 @@ def run_workers(
 ) -> None:
     """Call a function on several workers at a time, all of them again whenever one is lost.
 
-    Each worker has a ``TF_CONFIG`` that names all of them.
-
-    Args:
-        function: Called with ``settings`` in a process of each worker.
-        settings: What the workers need, sent to each of them.
-        workers: Number of workers.
-        cpus: Number of CPUs of each worker.
-        gpus: Number of GPUs of each worker.
+    It is called with ``settings`` in a process of each worker, with a ``TF_CONFIG`` that names all of them.
 
     Raises:
         InputError: The cluster has no room for a worker, or workers were lost too often.

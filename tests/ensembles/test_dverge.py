@@ -10,8 +10,8 @@ import tensorflow as tf
 
 import ncen_tf
 from ncen_tf import DVERGE, AdversarialTraining, Ensemble
+from ncen_tf.ensembles.adversary import distill, distilled_images, feature_extractors
 from ncen_tf.ensembles.batch_norm import BatchNorm
-from ncen_tf.ensembles.dverge import distill, distilled_images, feature_extractors
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.train.run_directory import RunDirectory, checkpoint_file, checkpoint_steps
 from tests.ensembles.conftest import examples, small_member

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from ncen_tf import TRS, AdversarialTraining, Ensemble
+from ncen_tf.ensembles.adversary import steepest_images
 from ncen_tf.ensembles.penalties import input_gradients
-from ncen_tf.ensembles.trs import steepest_images
 from tests.ensembles.conftest import examples, small_member
 
 
