@@ -6,7 +6,6 @@ from .attack.suites import Suite as Suite, load_suite as load_suite
 from .base.errors import InputError as InputError
 from .data.dataset import Dataset as Dataset, Split as Split
 from .data.loading import load_data as load_data
-from .ensembles.adversarial import AdversarialTraining as AdversarialTraining
 from .ensembles.ensemble import Ensemble as Ensemble, build_ensemble as build_ensemble
 from .ensembles.regularizers import (
     ADP as ADP,
@@ -16,6 +15,7 @@ from .ensembles.regularizers import (
     NCE as NCE,
     NCL as NCL,
     TRS as TRS,
+    AdversarialTraining as AdversarialTraining,
 )
 from .export.export import export_ensemble as export_ensemble, verify_export as verify_export
 from .export.loading import load_ensemble as load_ensemble

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.penalties import (
     CrossEntropyOn,
     Penalty,
@@ -23,7 +22,7 @@ from ncen_tf.ensembles.penalties import (
     pairwise_cosines,
     stack_logits,
 )
-from ncen_tf.ensembles.regularizers import DVERGE, TRS
+from ncen_tf.ensembles.regularizers import DVERGE, TRS, AdversarialTraining
 
 AttackedLoss = Literal["ensemble", "members"]
 Losses = Callable[[tf.Tensor], tf.Tensor]

@@ -8,14 +8,12 @@ import keras
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import (
     adversarial_images,
     distilled_images,
     member_divergence,
     trs_penalty,
 )
-from ncen_tf.ensembles.architectures import build_member
 from ncen_tf.ensembles.batch_norm import replica_has_images
 from ncen_tf.ensembles.inputs import (
     Batch,
@@ -25,7 +23,7 @@ from ncen_tf.ensembles.inputs import (
     weighted,
     with_input_errors,
 )
-from ncen_tf.ensembles.members import all_layers, check_members, warn_of_second_derivatives
+from ncen_tf.ensembles.members import all_layers, build_member, check_members, warn_of_second_derivatives
 from ncen_tf.ensembles.penalties import (
     CrossEntropyOn,
     gradient_penalty,
@@ -38,6 +36,7 @@ from ncen_tf.ensembles.penalties import (
 from ncen_tf.ensembles.regularizers import (
     DVERGE,
     TRS,
+    AdversarialTraining,
     GradientRegularizer,
     PredictionRegularizer,
     Regularizer,

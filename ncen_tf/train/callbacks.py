@@ -14,7 +14,6 @@ import tensorflow as tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.data.pipeline import evaluation_batches
-from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import ascend, cross_entropy_to_raise
 from ncen_tf.ensembles.penalties import (
     cosines_to_mean,
@@ -27,6 +26,7 @@ from ncen_tf.ensembles.penalties import (
     pairwise_cosines,
     stack_logits,
 )
+from ncen_tf.ensembles.regularizers import AdversarialTraining
 from ncen_tf.train.run_directory import (
     checkpoint_file,
     checkpoint_steps,

@@ -9,8 +9,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of, flatten, unflatten
 from ncen_tf.base.settings import LARGEST
 from ncen_tf.data.loading import SourceSettings
-from ncen_tf.ensembles.adversarial import AdversarialTraining
-from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS
+from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS, AdversarialTraining
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from ncen_tf.ensembles.architectures import build_member
+from ncen_tf.ensembles.members import build_member
 from ncen_tf.train.config import TrainConfig
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.adversarial import AdversarialTraining
 from ncen_tf.ensembles.adversary import (
     AttackedLoss,
     adversarial_images,
@@ -20,7 +19,7 @@ from ncen_tf.ensembles.adversary import (
 )
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import gradient_penalty
-from ncen_tf.ensembles.regularizers import NCE
+from ncen_tf.ensembles.regularizers import NCE, AdversarialTraining
 
 Array = npt.NDArray[np.float64]
 SHAPE, CLASSES, COUNT = (4, 4, 1), 5, 6

@@ -7,8 +7,7 @@ import pytest
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of
-from ncen_tf.ensembles.adversarial import AdversarialTraining
-from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS
+from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS, AdversarialTraining
 from ncen_tf.train.config import TrainConfig
 
 CONFIG = TrainConfig.for_dataset(
