@@ -1,6 +1,5 @@
 """The attack of training against ascent written in NumPy on linear members, and the steps trained on it."""
 
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -191,19 +190,6 @@ def test_step_descends_on_the_loss_at_the_adversarial_images(
     assert logs["loss"] == pytest.approx(float(total), abs=1e-5)
     for variable, before, slope in zip(ensemble.trainable_variables, start, slopes, strict=True):
         np.testing.assert_allclose(variable.numpy(), before - 0.5 * slope, atol=1e-5)
-
-
-def test_compiled_ensemble_is_saved_with_its_adversarial_training(
-    members: list[keras.Model], tmp_path: Path
-) -> None:
-    settings = AdversarialTraining(
-        "trades", eps=0.1, steps=2, step_size=0.05, loss="members", fraction=0.5, beta=2.0
-    )
-    ensemble = Ensemble(members)
-    ensemble.compile("adam", adversarial_training=settings, seed=5)
-    ensemble.save(tmp_path / "e.keras")
-    loaded = keras.saving.load_model(tmp_path / "e.keras", safe_mode=True)
-    assert (loaded.adversarial_training, loaded.seed) == (settings, 5)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,9 @@ def test_ensemble_behaves_as_a_keras_model(
     ensemble = build()
     keras.config.set_dtype_policy("float32")
     images, labels = examples(8)
-    ensemble.compile("adam", ncen_tf.NCE(0.1, 0.1), metrics=["sparse_categorical_crossentropy"])
+    attack = ncen_tf.AdversarialTraining(eps=0.05, steps=1, loss="members", fraction=0.5)
+    metrics = ["sparse_categorical_crossentropy"]
+    ensemble.compile("adam", ncen_tf.NCE(0.1, 0.1), adversarial_training=attack, metrics=metrics)
 
     # fit: from arrays of floats and of bytes, and from tf.data
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
@@ -70,7 +72,7 @@ def test_ensemble_behaves_as_a_keras_model(
     ensemble.save(tmp_path / "e.keras")
     loaded = keras.saving.load_model(tmp_path / "e.keras", safe_mode=True)
     np.testing.assert_array_equal(loaded.predict(images, batch_size=4, verbose=0), probabilities)
-    assert loaded.regularizer == ensemble.regularizer
+    assert (loaded.regularizer, loaded.adversarial_training) == (ensemble.regularizer, attack)
     assert loaded.evaluate(images, labels, batch_size=4, verbose=0, return_dict=True) == pytest.approx(
         measured
     )

@@ -217,8 +217,6 @@ def test_labels_are_class_numbers() -> None:
     ("settings", "says"),
     [
         ({"loss": "mse"}, "`loss` cannot be chosen"),
-        ({"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}, "`loss` cannot be chosen"),
-        ({"regularizer": "mse"}, "`regularizer` must be of type Regularizer"),
         ({"regularizer": keras.regularizers.L2(0.1)}, "`regularizer` must be of type Regularizer"),
         ({"adversarial_training": "pgd"}, "`adversarial_training` must be of type AdversarialTraining"),
         ({"ce_on": "softmax"}, "`ce_on` must be 'logits' or 'probabilities'"),
@@ -332,12 +330,10 @@ def test_layers_with_wrong_second_derivatives_are_warned_of() -> None:
 # Files
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_saved_ensemble_loads_in_a_fresh_process(compiled: bool, tmp_path: Path) -> None:
+def test_a_saved_ensemble_loads_in_a_fresh_process(tmp_path: Path) -> None:
     ensemble = Ensemble([small_member(), small_member()])
-    if compiled:
-        ensemble.compile("adam", NCE(0.1, -0.2, "released"), ce_on="probabilities", seed=5)
-        ensemble.fit(IMAGES, LABELS, verbose=0)
+    ensemble.compile("adam", NCE(0.1, -0.2, "released"), ce_on="probabilities", seed=5)
+    ensemble.fit(IMAGES, LABELS, verbose=0)
     ensemble.save(tmp_path / "e.keras")
     np.savez(tmp_path / "e.npz", images=IMAGES, probabilities=ensemble.predict(IMAGES, verbose=0))
     script = (
@@ -346,13 +342,10 @@ def test_a_saved_ensemble_loads_in_a_fresh_process(compiled: bool, tmp_path: Pat
         f"e = keras.saving.load_model({str(tmp_path / 'e.keras')!r}, safe_mode=True)\n"
         f"data = np.load({str(tmp_path / 'e.npz')!r})\n"
         "assert np.abs(e.predict(data['images'], verbose=0) - data['probabilities']).max() < 1e-6\n"
+        "assert e.regularizer == ncen_tf.NCE(0.1, -0.2, 'released'), e.regularizer\n"
+        "assert (e.ce_on, e.seed) == ('probabilities', 5)\n"
+        "e.fit(data['images'], np.zeros(32), verbose=0)\n"
     )
-    if compiled:
-        script += (
-            "assert e.regularizer == ncen_tf.NCE(0.1, -0.2, 'released'), e.regularizer\n"
-            "assert (e.ce_on, e.seed) == ('probabilities', 5)\n"
-            "e.fit(data['images'], np.zeros(32), verbose=0)\n"
-        )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=200, cwd=ROOT)
 
 

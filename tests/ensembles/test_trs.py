@@ -63,6 +63,5 @@ def test_it_trains_with_adversarial_images_of_each_member_and_is_saved(tmp_path:
     history = ensemble.fit(images, labels, epochs=6, batch_size=16, verbose=0).history
     assert history["steepness"][-1] > 0
     assert history["loss"][-1] < history["loss"][0]
-    file = tmp_path / "ensemble.keras"
-    ensemble.save(file)
-    assert keras.saving.load_model(file).regularizer == ensemble.regularizer
+    ensemble.save(tmp_path / "ensemble.keras")
+    assert keras.saving.load_model(tmp_path / "ensemble.keras").regularizer == ensemble.regularizer

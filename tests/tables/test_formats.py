@@ -128,18 +128,9 @@ def test_latex_is_balanced_and_rectangular(tables: list[ResultTable]) -> None:
         assert not set("%#±") & set(bare)
 
 
-@pytest.mark.parametrize(
-    ("text", "written"),
-    [
-        ("lambda_norm -0.02", r"lambda\_norm $-$0.02"),
-        ("0.5 ± 0.1", r"0.5 $\pm$ 0.1"),
-        ("MI-FGSM", "MI-FGSM"),
-        ("-0.5", "$-$0.5"),
-        ("a\\b {c}", r"a\textbackslash{}b \{c\}"),
-    ],
-)
-def test_latex_escapes(text: str, written: str) -> None:
-    assert _escape_latex(text) == written
+def test_latex_escapes() -> None:
+    assert _escape_latex("MI-FGSM -0.5 ± 0.1") == r"MI-FGSM $-$0.5 $\pm$ 0.1"
+    assert _escape_latex("a_1\\b {c}") == r"a\_1\textbackslash{}b \{c\}"
 
 
 def test_csv_holds_what_the_tables_show(folder: Path, tables: list[ResultTable]) -> None:

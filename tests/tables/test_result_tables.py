@@ -216,16 +216,12 @@ def paper_lines() -> list[list[str]]:
 @pytest.mark.parametrize(
     ("cell", "value"),
     [
-        (("fashion_mnist", "Ensemble1", 3, "none", "ACE", None), 0.9337),
         (("cifar10", "Ensemble1", 3, "nce", "ACE", None), 0.8436),
         (("fashion_mnist", "Ensemble1", 3, "nce", "PGD", 0.1), 0.7694),
         (("cifar10", "Ensemble1", 3, "gal", "PGD", 0.02), 0.2117),
-        (("fashion_mnist", "Ensemble4", 3, "nce", "ACE", None), 0.8428),
         (("cifar10", "Ensemble2", 4, "gpmr", "BIM", 0.02), 0.3884),
-        (("fashion_mnist", "Ensemble4", 4, "gal", "MI-FGSM", 0.3), 0.5034),
         (("fashion_mnist", "Ensemble2", 5, "gal", "FGSM", 0.3), 0.7448),
         (("cifar10", "Ensemble4", 5, "none", "BIM", 0.02), 0.4279),
-        (("cifar10", "Ensemble1", 3, "none", "FGSM", 0.09), None),
         (("cifar10", "Ensemble4", 3, "nce", "BIM", 0.02), None),
     ],
 )
@@ -296,8 +292,8 @@ def test_labels_leave_to_the_caption_what_all_columns_share() -> None:
 
 
 def test_columns_are_in_the_papers_order() -> None:
-    methods: list[tuple[str, tuple[Any, ...]]] = [(r, ()) for r in ("nce", "adp", "none", "gpmr", "gal")]
-    methods.append(("nce", (("lambda_norm", "-0.02"),)))
+    departing = ("nce", (("lambda_norm", "-0.02"),))
+    methods: list[Any] = [departing, *((name, ()) for name in ("nce", "adp", "none", "gpmr", "gal"))]
     frame = pd.DataFrame(methods, columns=["regularizer", "settings"])
     labels = [method_label(method) for method in methods_of(frame)]
     assert labels == ["BL", "GAL", "GPMR", "ADP", "NCEn", "NCEn, lambda_norm -0.02"]
@@ -456,11 +452,9 @@ def test_clean_accuracies_on_other_numbers_of_images_are_tables_of_their_own(
         record(rng, f"s{n}", [report(rng), report(rng, "strict", attacks=STRICT)], seed=n, test_examples=n)
         for n in (100, 1_000)
     ]
-    comparisons = tables_of(tmp_path, *records)["Protocols side by side"]
+    comparisons = tables_of(tmp_path / "two", *records)["Protocols side by side"]
     assert {c.header[2]: c.blocks[0][0][2] for c in comparisons} == {
         f"clean, {one.run.data.test_examples:,} images": f"{one.run.clean_accuracy:.4f}" for one in records
     }
-
-
-def test_one_protocol_is_no_comparison(tmp_path: Path, rng: Rng) -> None:
-    assert "Protocols side by side" not in tables_of(tmp_path, record(rng, "a", [report(rng)]))
+    one_protocol = record(rng, "a", [report(rng)])
+    assert "Protocols side by side" not in tables_of(tmp_path / "one", one_protocol)
