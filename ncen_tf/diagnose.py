@@ -30,10 +30,5 @@ def main(flags: Flags) -> None:
     print(f"\nPlot: {out}")
 
 
-def run() -> None:
-    """Run the program."""
-    program.run(Flags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(Flags, main)

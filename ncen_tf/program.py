@@ -4,10 +4,10 @@ A program is a :class:`~ncen_tf.base.settings.Settings` class, whose fields are 
 takes an object of it. Only the ``__main__`` modules use this module.
 """
 
-import importlib
 import logging
 import os
 import re
+import runpy
 import sys
 import typing
 from collections.abc import Callable
@@ -99,10 +99,7 @@ def console() -> None:
         print(f"usage: ncen-tf {'|'.join(PROGRAMS)} --flag=value ... (--help lists a program's flags)")
         sys.exit(0 if asked_for_help else _COULD_NOT_RUN)
     sys.argv = [f"ncen-tf {name}", *sys.argv[2:]]
-    module: Any = importlib.import_module(
-        f"ncen_tf.{name}" if name == "diagnose" else f"ncen_tf.{name}.__main__"
-    )
-    module.run()
+    runpy.run_module(f"ncen_tf.{name}", run_name="__main__", alter_sys=True)
 
 
 class _NumberParser(flags.FloatParser):

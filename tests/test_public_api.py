@@ -76,10 +76,9 @@ def test_import_loads_no_tensorflow() -> None:
 @pytest.mark.parametrize("program", ["train", "export", "attack", "sweep", "tables", "transfer", "diagnose"])
 def test_help_loads_no_heavy_library(program: str) -> None:
     heavy = ("tensorflow", "keras", "onnxruntime", "onnx", "pandas", "matplotlib", "scipy", "tqdm")
-    module = "ncen_tf.diagnose" if program == "diagnose" else f"ncen_tf.{program}.__main__"
     code = (
-        f"import sys, importlib; sys.argv = ['x', '--help']; module = importlib.import_module({module!r})\n"
-        f"try: module.run()\nexcept SystemExit: pass\n"
+        f"import sys; from ncen_tf import program; sys.argv = ['ncen-tf', {program!r}, '--help']\n"
+        f"try: program.console()\nexcept SystemExit: pass\n"
         f"print('loaded', [name for name in {heavy} if name in sys.modules])"
     )
     assert run_python(code).splitlines()[-1] == "loaded []"

@@ -170,9 +170,5 @@ def _require_writable(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written to: {existing} is not a writable folder.")
 
 
-def run() -> None:
-    program.run(AttackFlags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(AttackFlags, main)

@@ -113,9 +113,5 @@ def main(flags: ExportFlags) -> None:
         raise InputError("Give either a run directory to export as `run`, or an export to check as `verify`.")
 
 
-def run() -> None:
-    program.run(ExportFlags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(ExportFlags, main)

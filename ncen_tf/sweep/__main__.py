@@ -71,9 +71,5 @@ def main(flags: Flags) -> int | None:
     return CELLS_FAILED if sweep.failures else None
 
 
-def run() -> None:
-    program.run(Flags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(Flags, main)

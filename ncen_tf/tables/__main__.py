@@ -58,9 +58,5 @@ def main(flags: Flags) -> None:
     print(f"Tables of {results['record'].nunique()} runs: {flags.out}")
 
 
-def run() -> None:
-    program.run(Flags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(Flags, main)

@@ -93,10 +93,5 @@ def _train_on_ray(
     return ncen_tf.open_run(path)
 
 
-def run() -> None:
-    """Run the program."""
-    program.run(Flags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(Flags, main)

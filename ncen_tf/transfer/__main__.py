@@ -69,9 +69,5 @@ def main(flags: TransferFlags) -> None:
     print(f"\nTransfer: {out / 'transfer.json'}, {out / 'transfer.png'}")
 
 
-def run() -> None:
-    program.run(TransferFlags, main)
-
-
 if __name__ == "__main__":
-    run()
+    program.run(TransferFlags, main)
