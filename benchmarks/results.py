@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from benchmarks.timing import Failure, Outcome, ratio
-from ncen_tf.base.environment import describe_environment
+from ncen_tf.base.environment import describe_environment, processor_flags
 from ncen_tf.base.files import write_json
 from ncen_tf.base.settings import Settings
 
@@ -124,7 +124,7 @@ def environment() -> dict[str, Any]:
     lines = cpu.read_text().splitlines() if cpu.is_file() else []
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     found["processor"] = facts.get("model name", "unknown")
-    available = facts.get("flags", "").split()
-    found["instructions"] = ", ".join(name for name in INSTRUCTIONS if name in available)
+    found["instructions"] = ", ".join(name for name in INSTRUCTIONS if name in processor_flags())
+    found["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "not set")
     found["memory GiB"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     return found

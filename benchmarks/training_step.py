@@ -1,6 +1,8 @@
 """Measure a training step with and without NCE, beside the same step in PyTorch.
 
 python -m benchmarks.training_step --out=docs/benchmarks/training_step.json
+
+On processors without AVX-512, set TF_ENABLE_ONEDNN_OPTS=1, as ncen_tf.train does by itself.
 """
 
 import functools

@@ -4,22 +4,22 @@ import contextlib
 import os
 from collections.abc import Iterator
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+
+from ncen_tf.base.environment import processor_flags
 
 _has_images: ContextVar[tf.Tensor | None] = ContextVar("has_images", default=None)
 
 FUSED_DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 """Types of inputs that the fused kernels accept."""
 
-_cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
 _limited = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper().startswith("AVX2")
-FORWARD_KERNEL_IS_SLOW = "avx2" in _cpu and ("avx512f" not in _cpu or _limited)
-"""Whether the fused kernel of the value in float32 is slower than separate operations: oneDNN's takes 2 to 4
-times as long on x86 processors without AVX-512. That of the derivative does not."""
+FORWARD_KERNEL_IS_SLOW = "avx2" in processor_flags() and ("avx512f" not in processor_flags() or _limited)
+"""Whether the fused kernel of the value in float32 may be slower than separate operations: oneDNN's takes
+up to twice as long on an Intel Xeon limited to AVX2, and as long on an AMD EPYC with AVX2."""
 
 
 @keras.saving.register_keras_serializable("ncen_tf")

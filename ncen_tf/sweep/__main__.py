@@ -32,6 +32,7 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
+from ncen_tf.base.environment import enable_onednn
 from ncen_tf.base.ray_cluster import RayFlags
 
 CELLS_FAILED = 1
@@ -57,6 +58,7 @@ class Flags(RayFlags):
 
 
 def main(flags: Flags) -> int | None:
+    enable_onednn()  # for the processes of the cells
     out = flags.out or Path("sweeps") / flags.grid.stem
     sweep = ncen_tf.Sweep(flags.grid, out, data_dir=flags.data_dir, archive_dir=flags.archive_dir)
     print(sweep.describe(), flush=True)

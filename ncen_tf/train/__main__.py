@@ -10,6 +10,7 @@ from pydantic import Field
 
 import ncen_tf
 from ncen_tf import program
+from ncen_tf.base.environment import enable_onednn
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.ray_cluster import RayFlags, connected
 from ncen_tf.data.loading import DataFlags
@@ -54,6 +55,7 @@ def default_run_dir(config: TrainConfig) -> Path:
 
 def main(flags: Flags) -> None:
     """Train, and print the accuracy and the next command."""
+    enable_onednn()
     config = flags.config()
     for name, reason in config.without_effect(flags.given).items():
         logger.warning("--%s has no effect with --%s", name, reason)

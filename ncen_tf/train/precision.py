@@ -3,12 +3,12 @@
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
+from ncen_tf.base.environment import processor_flags
 from ncen_tf.ensembles.members import build_member
 from ncen_tf.train.config import TrainConfig
 
@@ -45,9 +45,7 @@ def has_native_bfloat16() -> bool:
     if gpus:
         capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
         return bool(capability >= (8, 0))
-    cpu = Path("/proc/cpuinfo")
-    flags = set(cpu.read_text(encoding="utf-8").split()) if cpu.exists() else set()
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return bool(processor_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def seconds_per_step(
