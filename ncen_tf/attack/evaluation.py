@@ -15,7 +15,7 @@ from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.preview import (
     describe_sample,
     estimate_cost,
-    warn_of_missing_classes,
+    warn_of_other_classes,
     warn_of_randomness,
 )
 from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
@@ -171,7 +171,7 @@ def evaluate(
         images = round_images(images)
     check_examples(opened, images, data.labels)
     logger.info("%s", describe_sample(data))
-    warn_of_missing_classes(data, opened.classes)
+    warn_of_other_classes(data, opened)
     folder = None if out is None else Path(out)
     if folder is not None:
         save_class_sheet(data, folder / "classes.png")

@@ -28,22 +28,38 @@ def describe_sample(data: Split) -> str:
     return f"{len(data):,} images of {len(counts)} classes, {each} of each"
 
 
-def warn_of_missing_classes(data: Split, outputs: int) -> None:
-    """Warn of data with fewer class names than the target has outputs: which class is which is a guess.
+def warn_of_other_classes(data: Split, target: Target) -> None:
+    """Warn where the classes of the data may not be those of the target's outputs.
+
+    That is so if the names of the data's classes differ from those that the target's export recorded, or,
+    where nothing is recorded, if there are fewer of them than outputs.
 
     Args:
         data: The images.
-        outputs: Number of classes of the target.
+        target: What will be attacked.
     """
-    known = len(data.class_names)
-    if known < outputs:
+    names, recorded = data.class_names, target.class_names
+    numbers = tuple(map(str, range(len(names))))
+    if recorded and names != numbers and recorded != tuple(map(str, range(len(recorded)))):
+        other = [i for i, name in enumerate(names[: len(recorded)]) if name != recorded[i]]
+        if other:
+            logger.warning(
+                "Class %d of %s is %s, but output %d of the target is %s by its manifest: list the names of "
+                "all outputs in a file, `classes` (--classes).",
+                other[0],
+                data.name,
+                names[other[0]],
+                other[0],
+                recorded[other[0]],
+            )
+    elif len(names) < target.classes:
         logger.warning(
             "%s has %d classes and the target %d outputs: class 0, %s, is taken for output 0, and so on. "
             "List the names of all outputs in a file, `classes` (--classes), if they are in another order.",
             data.name,
-            known,
-            outputs,
-            data.class_names[0],
+            len(names),
+            target.classes,
+            names[0],
         )
 
 

@@ -46,7 +46,7 @@ class CombinedTarget(Target):
                 "The models are ensembles themselves: they can only be combined by softmax, and with the "
                 "same number of members each."
             )
-        self.preprocessing = first.preprocessing
+        self.preprocessing, self.class_names = first.preprocessing, first.class_names
         self._targets, self._combine = tuple(targets), combine
         self.image_shape, self.classes = first.image_shape, first.classes
         self.members = 1 if combine == "logits" else sum(target.members for target in targets)

@@ -144,14 +144,33 @@ class Preprocessing:
     integers: bool = False
 
     @classmethod
-    def of_rank(
-        cls, interface: ModelInterface, layout: Layout, image_shape: ImageShape, rank: int, integers: bool
+    def found(
+        cls,
+        where: str,
+        interface: ModelInterface,
+        sizes: Sequence[int | None],
+        image_shape: ImageShape | None,
+        integers: bool,
+        likely: Layout | None = None,
     ) -> "Preprocessing":
-        """Make the map into an input of ``rank`` axes: 4, 3 (no axis of channels) or 2 (flat)."""
+        """Find the map into an input: of 4 axes, 3 (no axis of channels) or 2 (flat).
+
+        Args:
+            where: What the model is, which starts error messages.
+            interface: What the user says.
+            sizes: Of the input's axes after the batch, ``None`` for free ones.
+            image_shape: (height, width, channels) of the images at hand, if any.
+            integers: Whether the input holds integers.
+            likely: The order of axes that is common for the program that wrote the model.
+
+        Raises:
+            InputError: The input is not one of images, or its layout or sizes cannot be told.
+        """
+        layout, image_shape = _find_layout(where, sizes, image_shape, interface.input_layout, likely)
         height, width, channels = image_shape
         of_images = (channels, height, width) if layout == "NCHW" else image_shape
-        sizes = {4: of_images, 3: (height, width)}.get(rank, (math.prod(image_shape),))
-        return cls(interface, layout, image_shape, sizes, integers)
+        of_input = {3: of_images, 2: (height, width)}.get(len(sizes), (math.prod(image_shape),))
+        return cls(interface, layout, image_shape, of_input, integers)
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -220,25 +239,14 @@ class Preprocessing:
         return self.interface.channel_order == "BGR"
 
 
-def find_layout(
+def _find_layout(
     where: str,
     sizes: Sequence[int | None],
     image_shape: ImageShape | None,
     layout: Layout | None,
-    likely: Layout | None = None,
+    likely: Layout | None,
 ) -> tuple[Layout, ImageShape]:
-    """Find the order of axes and the images' shape of a model's input.
-
-    Args:
-        where: What the model is, which starts error messages.
-        sizes: Of the input's axes after the batch, ``None`` for free ones.
-        image_shape: (height, width, channels) of the images at hand, if any.
-        layout: What the user says.
-        likely: What is common for the program that wrote the model, for shapes that leave it open.
-
-    Raises:
-        InputError: The input is not one of images, or its layout or sizes cannot be told.
-    """
+    """Find the order of axes and the images' shape of a model's input."""
     if len(sizes) == 3:
         return _layout_of_images(where, tuple(sizes), image_shape, layout, likely)
     stated = " x ".join("?" if size is None else str(size) for size in ("N", *sizes))

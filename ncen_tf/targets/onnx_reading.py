@@ -19,7 +19,6 @@ from ncen_tf.targets.interface import (
     ModelInterface,
     Preprocessing,
     Signature,
-    find_layout,
 )
 from ncen_tf.targets.scores import choose_output, is_one_score, is_softmax_of, read_output
 from ncen_tf.untrusted.memory import noise
@@ -67,11 +66,10 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
     model = onnx_graph.inline_functions(read_model(path))
     value, sizes = image_input(path, model)
     name, element_type = value.name, value.type.tensor_type.elem_type
-    layout, image_shape = find_layout(
-        str(path), sizes[1:], image_shape, interface.input_layout, _WRITERS.get(model.producer_name)
-    )
     integers = element_type in _INTEGERS
-    preprocessing = Preprocessing.of_rank(interface, layout, image_shape, len(sizes), integers)
+    preprocessing = Preprocessing.found(
+        str(path), interface, sizes[1:], image_shape, integers, _WRITERS.get(model.producer_name)
+    )
     onnx_graph.cast_first(model)
     onnx_graph.use_float32(model)
     onnx_graph.unpack_maps(model)
@@ -80,7 +78,7 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
         raise InputError(f"{path} has no output of floats; logits and probabilities are floats.")
     sources = {output: onnx_graph.before(model, ("Softmax", "Sigmoid"), output) for output in outputs}
     onnx_graph.add_outputs(model, [source for source in sources.values() if source])
-    inputs = model_inputs(preprocessing, noise((2, *image_shape)), element_type, sizes[0])
+    inputs = model_inputs(preprocessing, noise((2, *preprocessing.image_shape)), element_type, sizes[0])
     found = run_limited(path, model, [{value.name: piece} for piece in inputs])
     wanted = {name for pair in sources.items() for name in pair if name}
     answers = {key: np.concatenate([np.atleast_1d(run[key]) for run in found])[:2] for key in wanted}
@@ -108,7 +106,7 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
         input_name=name,
         input_type=_FLOAT_NAMES.get(element_type) or TensorProto.DataType.Name(element_type).lower(),
         input_shape=" x ".join(str(size or "?") for size in sizes),
-        layout=layout,
+        layout=preprocessing.layout,
         input_range=preprocessing.range,
         channel_order=interface.channel_order,
         mean=interface.mean,

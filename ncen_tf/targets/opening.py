@@ -107,45 +107,51 @@ def open_target(
         if interface not in (None, ModelInterface()):
             raise InputError("A function takes images [N, H, W, C] in [0, 1]: it can have no `interface`.")
         return FunctionTarget(model, image_shape, name or getattr(model, "__name__", "function"))
+    manifest = None if allow_unverified or path is None else _verified_manifest(path)
+    target: Target
     if is_onnx and path is not None:
-        recorded = None if allow_unverified else _recorded_accuracy(path)
-        target: Target = OnnxTarget(path, interface, providers, differentiable, image_shape, quantization)
-        target.recorded = recorded
-        return target
-    # TensorFlow takes seconds to import, and ONNX files do without it.
-    from ncen_tf.targets import tensorflow_targets
-
-    if path is None:
-        return tensorflow_targets.KerasTarget(
-            model,
-            image_shape=image_shape,
-            interface=interface,
-            batch_statistics=batch_statistics,
-            differentiable=differentiable,
-        )
-    recorded = None if allow_unverified else _recorded_accuracy(path)
-    if is_saved_model:
-        target = tensorflow_targets.open_saved_model(path, interface, image_shape, differentiable)
-    elif path.is_dir():
-        if interface not in (None, ModelInterface()):
-            raise InputError(f"{path} is a run of this package, which takes images in [0, 1] as they are.")
-        target = tensorflow_targets.open_run(path, batch_statistics, differentiable)
-    elif path.suffix == ".keras":
-        target = tensorflow_targets.open_keras_file(
-            path, batch_statistics, differentiable, interface, image_shape
-        )
+        target = OnnxTarget(path, interface, providers, differentiable, image_shape, quantization)
     else:
-        raise InputError(f"{path} is not a target: a file ends in .keras or .onnx.")
-    target.recorded = recorded
+        target = _open_with_tensorflow(
+            model if path is None else path, interface, image_shape, differentiable, batch_statistics
+        )
+    if manifest is not None and path is not None:
+        target.class_names = manifest.class_names
+        target.recorded = _recorded_accuracy(manifest, path.name)
     return target
+
+
+def _open_with_tensorflow(
+    model: Any,
+    interface: ModelInterface | None,
+    image_shape: tuple[int, int, int] | None,
+    differentiable: bool,
+    batch_statistics: bool,
+) -> Target:
+    """Open a Keras model, or the path of a run, a ``.keras`` file or a SavedModel."""
+    # TensorFlow takes seconds to import, and ONNX files do without it.
+    from ncen_tf.targets import saved_model_target, tensorflow_targets
+
+    how: dict[str, Any] = {"batch_statistics": batch_statistics, "differentiable": differentiable}
+    if not isinstance(model, Path):
+        return tensorflow_targets.KerasTarget(model, image_shape=image_shape, interface=interface, **how)
+    if (model / "saved_model.pb").is_file():
+        return saved_model_target.open_saved_model(model, interface, image_shape, differentiable)
+    if model.is_dir():
+        if interface not in (None, ModelInterface()):
+            raise InputError(f"{model} is a run of this package, which takes images in [0, 1] as they are.")
+        return tensorflow_targets.open_run(model, **how)
+    if model.suffix == ".keras":
+        return tensorflow_targets.open_keras_file(model, interface=interface, image_shape=image_shape, **how)
+    raise InputError(f"{model} is not a target: a file ends in .keras or .onnx.")
 
 
 def _is_keras(model: object) -> bool:
     return isinstance(model, sys.modules["keras"].Model)
 
 
-def _recorded_accuracy(path: Path) -> RecordedAccuracy | None:
-    """Read what the manifest in the nearest folder above records of what is opened, and check its files."""
+def _verified_manifest(path: Path) -> Manifest | None:
+    """Read the manifest in the nearest folder above, if any, and check that it lists what is opened."""
     for folder in path.absolute().parents[:2]:
         if not (folder / MANIFEST).is_file():
             continue
@@ -159,15 +165,19 @@ def _recorded_accuracy(path: Path) -> RecordedAccuracy | None:
                     f"{path} is not the file that {folder / MANIFEST} lists ({name}): its sha256 differs. "
                     "Set `allow_unverified` to attack it all the same."
                 )
-        accuracy = manifest.accuracy
-        if path.name in (ONNX_FILE, SAVED_MODEL):
-            return RecordedAccuracy(
-                value=accuracy.clean_accuracy,
-                examples=accuracy.test_examples,
-                predictions_sha256=accuracy.predictions_sha256,
-            )
-        if path.name in manifest.reduced_precision:
-            reduced = manifest.reduced_precision[path.name]
-            return RecordedAccuracy(value=reduced.clean_accuracy, examples=accuracy.test_examples)
-        return None
+        return manifest
+    return None
+
+
+def _recorded_accuracy(manifest: Manifest, name: str) -> RecordedAccuracy | None:
+    """Return what a manifest records of a file of the whole ensemble; of a member it records nothing."""
+    accuracy, reduced = manifest.accuracy, manifest.reduced_precision.get(name)
+    if name in (ONNX_FILE, SAVED_MODEL):
+        return RecordedAccuracy(
+            value=accuracy.clean_accuracy,
+            examples=accuracy.test_examples,
+            predictions_sha256=accuracy.predictions_sha256,
+        )
+    if reduced is not None:
+        return RecordedAccuracy(value=reduced.clean_accuracy, examples=accuracy.test_examples)
     return None

@@ -39,6 +39,7 @@ class Target(abc.ABC):
         calls: Passes of the model for an answer.
         providers: Execution providers that onnxruntime reports; empty elsewhere.
         recorded: The clean accuracy that the export recorded of this file, if any.
+        class_names: Name of each class in the order of the outputs, where an export recorded them.
         preprocessing: How images enter the model; ``None`` where they enter as they are.
         signature: What was found out about input and output of the model, if it was read from a file.
     """
@@ -54,6 +55,7 @@ class Target(abc.ABC):
     calls: int = 1
     providers: tuple[str, ...] = ()
     recorded: RecordedAccuracy | None = None
+    class_names: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     signature: Signature | None = None
 

@@ -1,11 +1,9 @@
-"""Keras models and SavedModels as targets; TensorFlow differentiates them."""
+"""Keras models and other functions of TensorFlow as targets; TensorFlow differentiates them."""
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -16,23 +14,20 @@ from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.ensembles.penalties import stack_logits
-from ncen_tf.export.manifest import MEMBER_LOGITS, describe_files
+from ncen_tf.export.manifest import MEMBER_LOGITS
 from ncen_tf.targets.interface import (
     ImageShape,
-    Layout,
     ModelInterface,
     Preprocessing,
     Signature,
-    find_layout,
 )
 from ncen_tf.targets.scores import choose_output, is_one_score, is_softmax_of, read_output
 from ncen_tf.targets.target import Array, Target, no_gradient
 from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
-from ncen_tf.untrusted.saved_model import load_saved_model
 
-_BEFORE_SOFTMAX = "_keras_logits"
+BEFORE_SOFTMAX = "_keras_logits"
 """What Keras calls the input of a softmax or sigmoid on the tensor that it returns."""
 
 
@@ -69,13 +64,13 @@ class TensorFlowTarget(Target):
         input_name: str = "images",
     ) -> None:
         if preprocessing is None:
-            preprocessing = Preprocessing.of_rank(ModelInterface(), "NHWC", image_shape, 4, False)
+            preprocessing = Preprocessing(ModelInterface(), "NHWC", image_shape, image_shape)
         interface, self.preprocessing = preprocessing.interface, preprocessing
         self.image_shape, self.sha256 = image_shape, sha256
         self.description = f"{description}{interface.describe()}"
 
         def outputs(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            found = function(tf.cast(_model_input(preprocessing, images), input_type))
+            found = function(tf.cast(model_input(preprocessing, images), input_type))
             return found if isinstance(found, dict) else {"scores": found}
 
         try:
@@ -84,7 +79,7 @@ class TensorFlowTarget(Target):
         except Exception as error:  # TensorFlow and Keras have no common class for what a model raises
             raise InputError(f"{self.description} fails on two images: {str(error)[:300]}") from error
         name = choose_output(self.description, first_two, interface.output_name, MEMBER_LOGITS)
-        before, answer = getattr(answers[name], _BEFORE_SOFTMAX, None), first_two[name]
+        before, answer = getattr(answers[name], BEFORE_SOFTMAX, None), first_two[name]
         one_score = is_one_score(answer)
         said = "probabilities" if one_score and before is not None else interface.output
         self.members, self.classes, self.gives_logits = read_output(self.description, answer, said)
@@ -95,7 +90,7 @@ class TensorFlowTarget(Target):
 
         def member_logits(images: tf.Tensor) -> tf.Tensor:
             scores = outputs(images)[name]
-            scores = tf.cast(getattr(scores, _BEFORE_SOFTMAX) if cut else scores, tf.float32)
+            scores = tf.cast(getattr(scores, BEFORE_SOFTMAX) if cut else scores, tf.float32)
             if one_score:  # of the second of two classes
                 score = tf.reshape(scores, [-1, 1])
                 first = tf.zeros_like(score) if self.gives_logits else 1 - score
@@ -204,15 +199,17 @@ class KerasTarget(TensorFlowTarget):
         if isinstance(shape, (dict, list)):
             raise InputError(f"{description} has {len(shape)} inputs; a classifier has one, the image.")
         sizes = tuple(shape) if shape is not None else (None, *(image_shape or ()))
-        preprocessing, dtype, batch = _input_of(
-            description, sizes, _input_type(members[0]), image_shape, interface, "NHWC"
+        inputs = getattr(members[0], "inputs", None)
+        dtype = tf.as_dtype(inputs[0].dtype) if inputs else tf.float32
+        preprocessing = Preprocessing.found(
+            description, interface, sizes[1:], image_shape, dtype.is_integer, "NHWC"
         )
         if batch_statistics:
             for layer in model._flatten_layers():
                 if isinstance(layer, BatchNorm):
                     layer.momentum = 1.0  # Moving statistics stay as they were trained.
             description = f"{description}, batch statistics"
-        if dtype != tf.float32 and dtype.is_integer:
+        if dtype.is_integer:
             # Keras would cast to integers, through which there is no gradient: the same layers on floats.
             image = keras.Input(sizes[1:], dtype="float32")
             members = [
@@ -236,7 +233,7 @@ class KerasTarget(TensorFlowTarget):
             differentiable,
             preprocessing=preprocessing,
             input_type=dtype,
-            batch=batch,
+            batch=sizes[0],
             input_name=getattr(members[0], "input_names", ["images"])[0],
         )
 
@@ -306,73 +303,7 @@ def open_keras_file(
     )
 
 
-def open_saved_model(
-    path: Path,
-    interface: ModelInterface | None = None,
-    image_shape: ImageShape | None = None,
-    differentiable: bool = True,
-) -> TensorFlowTarget:
-    """Open a SavedModel through its serving signature: ``serving_default``, ``serve`` or the only one.
-
-    Raises:
-        InputError: TensorFlow cannot load it, it has no signature of one image, or it does not run.
-    """
-    loaded = load_saved_model(path)
-    files = {name: entry.model_dump() for name, entry in describe_files(path).items()}
-    signatures: Any = dict(getattr(loaded, "signatures", {}))
-    names = [name for name in ("serving_default", "serve", *signatures) if name in signatures]
-    if not names:
-        raise InputError(f"{path} has no serving signature: save it by model.export(...) of Keras.")
-    serve = signatures[names[0]]
-    specs = serve.structured_input_signature[1]
-    if len(specs) != 1:
-        raise InputError(
-            f"{path}: its signature {names[0]} has {len(specs)} inputs ({', '.join(specs)}); a classifier "
-            "has one, the image."
-        )
-    ((name, spec),) = specs.items()
-    if spec.shape.rank is None or not (spec.dtype.is_floating or spec.dtype.is_integer):
-        raise InputError(
-            f"{path}: its input {name} is no batch of images, but {spec.dtype.name} {spec.shape}."
-        )
-    preprocessing, dtype, batch = _input_of(
-        str(path), tuple(spec.shape), spec.dtype, image_shape, interface or ModelInterface()
-    )
-    target = TensorFlowTarget(
-        lambda inputs: serve(**{name: inputs}),
-        preprocessing.image_shape,
-        f"SavedModel {path}",
-        hashlib.sha256(json.dumps(files).encode()).hexdigest(),
-        differentiable,
-        preprocessing=preprocessing,
-        input_type=dtype,
-        batch=batch,
-        input_name=name,
-    )
-    target.loaded = loaded  # type: ignore[attr-defined] # the signature holds its variables only weakly
-    return target
-
-
-def _input_of(
-    where: str,
-    sizes: tuple[int | None, ...],
-    dtype: tf.DType,
-    image_shape: ImageShape | None,
-    interface: ModelInterface,
-    likely: Layout = "NHWC",
-) -> tuple[Preprocessing, tf.DType, int | None]:
-    """Find how images enter a model whose input has these sizes; also its type, and a fixed batch."""
-    layout, image_shape = find_layout(where, sizes[1:], image_shape, interface.input_layout, likely)
-    preprocessing = Preprocessing.of_rank(interface, layout, image_shape, len(sizes), dtype.is_integer)
-    return preprocessing, dtype, sizes[0]
-
-
-def _input_type(model: keras.Model) -> tf.DType:
-    inputs = getattr(model, "inputs", None)
-    return tf.as_dtype(inputs[0].dtype) if inputs else tf.float32
-
-
-def _model_input(preprocessing: Preprocessing, images: tf.Tensor) -> tf.Tensor:
+def model_input(preprocessing: Preprocessing, images: tf.Tensor) -> tf.Tensor:
     """Do on tensors what :meth:`Preprocessing.model_input` does, with its derivative."""
     inputs = images[..., ::-1] if preprocessing.interface.channel_order == "BGR" else images
     if preprocessing.integers:

@@ -55,6 +55,8 @@ def read_model(path: Path) -> onnx.ModelProto:
 def image_input(path: Path, model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto, list[int | None]]:
     """Return the only input of a model that :func:`read_model` read, and its sizes, ``None`` for free ones.
 
+    Sizes of the input that are written as 0 or -1 are made free.
+
     Raises:
         InputError: There are several inputs, or the input is no tensor, or too large.
     """
@@ -67,7 +69,10 @@ def image_input(path: Path, model: onnx.ModelProto) -> tuple[onnx.ValueInfoProto
         kinds = {number: name.lower() for name, number in onnx.TensorProto.DataType.items()}
         kind = kinds.get(tensor.elem_type, "something else")
         raise InputError(f"{path} takes {kind}, not numbers; a classifier takes images.")
-    sizes = [dim.dim_value if dim.dim_value > 0 else None for dim in tensor.shape.dim]
+    for dim in tensor.shape.dim:
+        if dim.dim_value <= 0 and not dim.dim_param:  # some exporters write a free size as 0 or -1
+            dim.Clear()
+    sizes = [dim.dim_value or None for dim in tensor.shape.dim]
     if len(sizes) < 2:
         raise InputError(f"{path}: its input {inputs[0].name} is not a batch of images.")
     values = math.prod(size or 1 for size in sizes)

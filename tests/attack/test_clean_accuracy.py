@@ -30,7 +30,7 @@ class NearestColor(Target):
     image_shape, classes, members = SHAPE, CLASSES, 1
 
     def __init__(self, interface: ModelInterface, integers: bool = False) -> None:
-        self.preprocessing = Preprocessing.of_rank(interface, "NHWC", SHAPE, 4, integers)
+        self.preprocessing = Preprocessing(interface, "NHWC", SHAPE, SHAPE, integers)
 
     def logits(self, images: Array) -> Array:
         assert self.preprocessing is not None

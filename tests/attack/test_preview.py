@@ -13,7 +13,7 @@ import ncen_tf
 from ncen_tf.attack.attack import find_attack
 from ncen_tf.attack.auto_pgd import AutoPgdTargeted
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.preview import describe_sample, estimate_cost
+from ncen_tf.attack.preview import describe_sample, estimate_cost, warn_of_other_classes
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.data.dataset import Split
 from ncen_tf.report.class_sheet import save_class_sheet
@@ -50,6 +50,25 @@ def test_fewer_classes_than_outputs_get_one_warning(
     assert all("letters has 3 classes and the target 5 outputs" in each for each in warnings)
     assert all("--classes" in each for each in warnings)
     assert "6 images of 3 classes, 2 of each" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [("abc", False), ("abcde", False), ("012", False), ("acb", True), ("acbde", True)],
+)
+def test_names_that_an_export_recorded_otherwise_get_a_warning(
+    names: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    linear = linear_target()
+    linear.class_names = tuple("abcde")
+    data = Split(
+        np.zeros((3, *linear.image_shape), np.uint8), np.arange(3, dtype=np.int32), "letters", tuple(names)
+    )
+    with caplog.at_level(logging.INFO, "ncen_tf"):
+        warn_of_other_classes(data, linear)
+    warning = "Class 1 of letters is c, but output 1 of the target is b by its manifest"
+    assert (warning in caplog.text) == warned
+    assert ("letters has 3 classes and the target 5 outputs" in caplog.text) == (names == "012")
 
 
 STEPS = {"steps": 3}

@@ -86,13 +86,37 @@ def test_logits_before_the_softmax_of_keras_are_attacked() -> None:
 def test_saved_models_by_their_serving_signature(last: str | None, tmp_path: Path) -> None:
     small(last=last).export(tmp_path / "exported", verbose=False)
     target = open_target(tmp_path / "exported", interface=RANGE)
-    assert target.gives_logits is (last is None)
+    assert target.gives_logits
+    assert target.signature is not None
+    assert target.signature.output == ("logits before the Softmax" if last else "logits")
+    check(target, 255 * IMAGES)
+
+
+def test_a_saved_model_of_integers_is_attacked_through_its_cast(tmp_path: Path) -> None:
+    small("uint8", "softmax").export(tmp_path / "exported", verbose=False)
+    target = open_target(tmp_path / "exported")
+    assert target.whole_pixels
+    check(target, np.rint(255 * IMAGES))
+
+
+def test_probabilities_that_a_saved_model_computes_otherwise_are_said(tmp_path: Path) -> None:
+    model = small()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32)])
+    def serve(images: tf.Tensor) -> tf.Tensor:
+        powers = tf.exp(model(images))
+        return powers / tf.reduce_sum(powers, axis=1, keepdims=True)
+
+    module = tf.Module()
+    module.model = model
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures={"serve": serve})
+    target = open_target(tmp_path / "m", interface=RANGE)
+    assert not target.gives_logits
+    assert target.signature is not None
+    assert target.signature.output == "probabilities"
     logits, _ = expected(255 * IMAGES)
-    if last:
-        logits -= np.log(np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(target.logits(IMAGES)[:, 0], logits, atol=1e-4)
-    if last is None:
-        check(target, 255 * IMAGES)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(target.logits(IMAGES)[:, 0], log_probabilities, atol=1e-4)
 
 
 def test_a_saved_model_of_a_fixed_batch_and_names_of_its_own(tmp_path: Path) -> None:
