@@ -184,16 +184,7 @@ def frozen_batch_norm(
     The derivative by x is u gamma r, the same kernel without a shift. TensorFlow's own derivative always
     computes sums over the batch too, which are not needed where only the image's gradient is.
 
-    Args:
-        x: [N, ..., C] of :data:`FUSED_DTYPES`.
-        gamma: float32 [C].
-        beta: float32 [C].
-        mean: float32 [C], a constant.
-        variance: float32 [C], a constant.
-        epsilon: Value added to the variance, > 0.
-
-    Returns:
-        y with the shape and type of x.
+    Arguments are those of :func:`fused_batch_norm`; mean and variance, float32 [C], are constants.
     """
     shape = tf.shape(x)
     mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)

@@ -99,15 +99,7 @@ class Ensemble(keras.Model):
         return mean_probabilities(self.member_logits(images, training))
 
     def member_logits(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Compute the logits of each member.
-
-        Args:
-            images: Floats in [0, 1] or uint8, [N, H, W, C].
-            training: Whether the members run in training mode.
-
-        Returns:
-            float32 [N, k, classes].
-        """
+        """Compute the logits of each member, float32 [N, k, classes], for images as above."""
         return stack_logits(self.members, [float_images(images)] * len(self.members), training)
 
     @property
@@ -200,10 +192,7 @@ class Ensemble(keras.Model):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
         """Compute the loss of each example, its parts, and the members' logits.
 
-        Args:
-            images: Float [N, H, W, C] for each member.
-            labels: Integer [N].
-            training: Whether the members run in training mode.
+        ``images`` has a batch float [N, H, W, C] for each member.
 
         Returns:
             Loss [N]; ``{"ce": [N], term: [N], ...}``; logits [N, k, classes].

@@ -1,4 +1,8 @@
-"""Formulas of the regularizers, on members' input gradients and predictions."""
+"""Formulas of the regularizers, on members' input gradients and predictions.
+
+Throughout, k members classify N examples: logits are [N, k, classes], labels integers [N], and gradients
+[N, k, D] with D = H*W*C.
+"""
 
 import math
 from collections.abc import Sequence
@@ -43,7 +47,7 @@ class Penalty(NamedTuple):
 
 
 def gradient_penalty(regularizer: GradientRegularizer, gradients: tf.Tensor) -> Penalty:
-    """Compute a penalty on the members' input gradients [N, k, D], with D = H*W*C."""
+    """Compute a penalty on the members' input gradients."""
     if callable(regularizer):
         penalty: Penalty = regularizer(gradients)
         return penalty
@@ -65,7 +69,7 @@ def gradient_penalty(regularizer: GradientRegularizer, gradients: tf.Tensor) -> 
 
 
 def prediction_penalty(regularizer: PredictionRegularizer, logits: tf.Tensor, labels: tf.Tensor) -> Penalty:
-    """Compute a penalty on the members' logits [N, k, classes] for integer labels [N].
+    """Compute a penalty on the members' logits.
 
     Raises:
         InputError: ADP is used with as many members as classes.
@@ -106,16 +110,10 @@ def log_mean_probabilities(member_logits: tf.Tensor) -> tf.Tensor:
 def member_cross_entropies(
     member_logits: tf.Tensor, labels: tf.Tensor, ce_on: CrossEntropyOn = "logits"
 ) -> tf.Tensor:
-    """Compute the cross-entropy of each member on each example.
+    """Compute the cross-entropy of each member on each example, [N, k].
 
-    Args:
-        member_logits: [N, k, classes].
-        labels: Integer [N].
-        ce_on: ``logits``, or ``probabilities`` to pass the softmax output to the cross-entropy as if it were
-            logits, which is what the authors' released code does.
-
-    Returns:
-        [N, k].
+    With ``probabilities``, the softmax output is passed to the cross-entropy as if it were logits, which is
+    what the authors' released code does.
     """
     scores = member_logits if ce_on == "logits" else tf.nn.softmax(member_logits)
     labels = tf.repeat(labels[:, tf.newaxis], scores.shape[1], axis=1)
@@ -133,10 +131,6 @@ def log_ensemble_diversity(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     The columns of M are the members' probabilities of the wrong classes, L2-normalised.
 
-    Args:
-        logits: [N, k, classes].
-        labels: Integer [N].
-
     Returns:
         [N], in [k log 1e-5, 0].
     """
@@ -153,9 +147,6 @@ def prediction_correlation(logits: tf.Tensor) -> tf.Tensor:
     """Compute the mean over members of (F_i - Fbar) . sum_{j != i} (F_j - Fbar) (Liu & Yao, Eq. 4).
 
     F_i are probabilities. The deviations sum to 0, so the sum of the others is -(F_i - Fbar).
-
-    Args:
-        logits: [N, k, classes].
 
     Returns:
         [N], in [-1, 0].
@@ -177,17 +168,10 @@ def input_gradients(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Differentiate each member's cross-entropy with respect to its images.
 
-    The result can itself be differentiated.
-
-    Args:
-        members: Models images -> logits [N, classes].
-        images: Float [N, H, W, C] for each member.
-        labels: Integer [N].
-        ce_on: What the cross-entropy is computed on, see :func:`member_cross_entropies`.
-        training: Whether BatchNorm uses the statistics of the batch.
+    The result can itself be differentiated. ``images`` has a batch float [N, H, W, C] for each member.
 
     Returns:
-        Logits [N, k, classes], cross-entropies [N, k] and gradients [N, k, H*W*C].
+        Logits, cross-entropies [N, k] and gradients.
     """
     # The members may get the same tensor: copies keep their gradients apart in one reverse pass.
     copies = [tf.identity(x) for x in images]
@@ -202,13 +186,13 @@ def input_gradients(
 
 
 def stack_logits(members: Sequence[keras.Model], images: Sequence[tf.Tensor], training: bool) -> tf.Tensor:
-    """Compute the logits [N, k, classes] of members that each get their own images, in Keras's float type."""
+    """Compute the logits of members that each get their own images, in Keras's float type."""
     outputs = [member(x, training=training) for member, x in zip(members, images, strict=True)]
     return tf.stack([tf.cast(logits, keras.config.floatx()) for logits in outputs], axis=1)
 
 
 def scale_gradients(gradients: tf.Tensor) -> tf.Tensor:
-    """Scale each example's gradients [N, k, D] so that their largest entry is 1 in magnitude.
+    """Scale each example's gradients so that their largest entry is 1 in magnitude.
 
     Cosines and relative magnitudes do not change under a common factor, so treating the factor as a
     constant leaves their derivatives exact, while squares of gradients as small as 1e-12 (confident
@@ -226,9 +210,6 @@ def l2_norm(vectors: tf.Tensor) -> tf.Tensor:
 def cosines_to_mean(gradients: tf.Tensor) -> tf.Tensor:
     """Compute c_i, the cosine of each member's gradient with the mean gradient (Luo et al., Eq. 1 and 3).
 
-    Args:
-        gradients: [N, k, D].
-
     Returns:
         [N, k] in [-1, 1]; 0 where a gradient is zero.
     """
@@ -240,9 +221,6 @@ def cosines_to_mean(gradients: tf.Tensor) -> tf.Tensor:
 def norm_deviations(gradients: tf.Tensor) -> tf.Tensor:
     """Compute d_i, each member's gradient norm relative to the mean norm, minus 1 (Luo et al., Eq. 7).
 
-    Args:
-        gradients: [N, k, D].
-
     Returns:
         [N, k] in [-1, k-1], with sum 0 over the members.
     """
@@ -253,9 +231,6 @@ def norm_deviations(gradients: tf.Tensor) -> tf.Tensor:
 
 def pairwise_cosines(gradients: tf.Tensor) -> tf.Tensor:
     """Compute the cosine between the gradients of each two members i < j.
-
-    Args:
-        gradients: [N, k, D].
 
     Returns:
         [N, k(k-1)/2] in [-1, 1], in the order of ``itertools.combinations``; 0 where a gradient is zero.
