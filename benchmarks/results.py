@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pydantic import Field
 
 from benchmarks.timing import Failure, Outcome, ratio
 from ncen_tf.base.environment import describe_environment, processor_flags
-from ncen_tf.base.files import write_json
+from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 
 PEERS = ("torch", "adversarial-robustness-toolbox", "foolbox", "torchattacks")
@@ -106,7 +107,8 @@ def publish(name: str, title: str, about: str, tables: Sequence[Table], flags: B
             print("  ".join(["", head.ljust(widths[0]), *numbers]).rstrip())
     if flags.out:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(flags.out, content)
+        with replacing(flags.out) as temporary:
+            temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def environment() -> dict[str, Any]:

@@ -1,8 +1,14 @@
-"""Settings as flat names and values: flags of a program, keys of a grid, columns of a table."""
+"""Settings as flat names and values: flags of a program, keys of a grid, columns of a table.
 
+Values may be written as text: fractions such as 8/255, functions of a user's module as module:function.
+"""
+
+import importlib
+import re
+import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import annotated_types
@@ -10,6 +16,7 @@ import annotated_types
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import LARGEST
 
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BOUNDS = {annotated_types.Ge: "at least", annotated_types.Gt: "above"}
 _BOUNDS |= {annotated_types.Le: "at most", annotated_types.Lt: "below"}
 
@@ -82,6 +89,29 @@ def parse_number(text: str | float) -> float:
         return float(numerator) / float(denominator) if slash else float(numerator)
     except ZeroDivisionError:
         raise ValueError("division by zero") from None
+
+
+def is_function_name(name: str) -> bool:
+    """Tell whether a name has the form ``module:function``."""
+    return _FUNCTION.fullmatch(name) is not None
+
+
+def import_function(name: str) -> Callable[..., Any]:
+    """Import ``module:function``; the module may be a file of the working directory.
+
+    Raises:
+        InputError: The module cannot be imported, or has no such function.
+    """
+    module, _, function = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except Exception as error:  # whatever a user's module raises
+        raise InputError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InputError(f"{name} is a {type(found).__name__}, not a function.")
+    return found
 
 
 def _nest(settings: type[Any], flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Ensemble(keras.Model):
         return mean_probabilities(self.member_logits(images, training))
 
     def member_logits(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Compute the logits of each member, float32 [N, k, classes], for images as above."""
+        """Compute the logits float32 [N, k, classes] of images [N, H, W, C], floats in [0, 1] or uint8."""
         return stack_logits(self.members, [float_images(images)] * len(self.members), training)
 
     @property

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from ncen_tf.base.errors import InputError, one_line
-from ncen_tf.base.user_functions import import_function, is_function_name
+from ncen_tf.base.flags import import_function, is_function_name
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.user_functions import is_function_name
+from ncen_tf.base.flags import is_function_name
 
 UNIFORM_DEPTH = {"Ensemble1": 20, "Ensemble2": 26, "Ensemble3": 32}
 STRUCTURES = (*UNIFORM_DEPTH, "Ensemble4")

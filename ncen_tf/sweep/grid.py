@@ -119,7 +119,12 @@ def read_grid(file: str | Path) -> list[GridCell]:
     # What is left belongs to all [train] tables.
     given = [values for table in train or [{}] for values in _product(file, content | table)]
     names = _cell_names(given)
-    configs = [_config(f"{file}, cell {name}", values) for name, values in zip(names, given, strict=True)]
+    configs = []
+    for name, values in zip(names, given, strict=True):
+        # A value such as resnet8,resnet8 is a list.
+        split = {n: v.split(",") if n in _LISTS and isinstance(v, str) else v for n, v in values.items()}
+        with _naming(f"{file}, cell {name}"):
+            configs.append(TrainConfig.from_flags(split))
     with _naming(f"{file}, [export]"):
         exported = ExportSettings(**export)
     attacks = _attacks(file, attack, {config.dataset for config in configs})
@@ -178,13 +183,6 @@ def _naming(where: str) -> Iterator[None]:
         yield
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _config(where: str, values: dict[str, Any]) -> TrainConfig:
-    """Make the settings of a cell; a value such as ``resnet8,resnet8`` becomes a list."""
-    split = {n: v.split(",") if n in _LISTS and isinstance(v, str) else v for n, v in values.items()}
-    with _naming(where):
-        return TrainConfig.from_flags(split)
 
 
 def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) -> tuple[AttackSettings, ...]:

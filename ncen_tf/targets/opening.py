@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.user_functions import import_function, is_function_name
+from ncen_tf.base.flags import import_function, is_function_name
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.combination import Combine, CombinedTarget
 from ncen_tf.targets.interface import ModelInterface, Quantization

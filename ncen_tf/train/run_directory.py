@@ -141,8 +141,11 @@ class RunDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: choose another `run_dir`.")
-        if self.path.is_dir() and not self.has_begun and self._holds_files():
-            raise InputError(f"{self.path} is not empty and holds no run: choose another `run_dir`.")
+        if self.path.is_dir() and not self.has_begun:
+            # Hidden files and data.json are left by a process that is killed while it begins a run.
+            names = {entry.name for entry in self.path.iterdir()} - {self.data_file.name}
+            if not all(name.startswith(".") for name in names):
+                raise InputError(f"{self.path} is not empty and holds no run: choose another `run_dir`.")
         lock = filelock.FileLock(self.path / ".lock", timeout=0)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -171,7 +174,7 @@ class RunDirectory:
             for name in sorted(old.keys() | new.keys())
             if old.get(name) != new.get(name) and name != "checkpoint_every"
         ]
-        if not changes and self.read_data().sha256 != data.sha256:
+        if not changes and DataRecord.read(self.data_file).sha256 != data.sha256:
             changes = ["other images or labels"]
         if changes:
             raise InputError(
@@ -203,14 +206,6 @@ class RunDirectory:
             raise InputError(f"{self.path} is not a run directory: it has no {self.config_file.name}.")
         return TrainConfig.read(self.config_file)
 
-    def read_data(self) -> DataRecord:
-        """Read what the run is trained on.
-
-        Raises:
-            InputError: The file is missing or damaged.
-        """
-        return DataRecord.read(self.data_file)
-
     def read_history(self, epochs: int | None = None) -> list[EpochRecord]:
         """Read ``metrics.jsonl``, the first ``epochs`` epochs only if that is given.
 
@@ -227,11 +222,6 @@ class RunDirectory:
         """Replace ``metrics.jsonl``."""
         with replacing(self.metrics_file) as temporary:
             temporary.write_text("".join(record.model_dump_json() + "\n" for record in history))
-
-    def _holds_files(self) -> bool:
-        """Say whether there is more than what a process leaves that is killed while it begins a run."""
-        own = {self.data_file.name}
-        return any(not (entry.name.startswith(".") or entry.name in own) for entry in self.path.iterdir())
 
 
 def _text(value: Any) -> str:

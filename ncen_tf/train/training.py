@@ -160,7 +160,7 @@ def open_run(path: Path | str) -> TrainedRun:
         ('resnet20', 'resnet20', 'resnet20')
     """
     run = RunDirectory(Path(path))
-    config, data = run.read_config(), run.read_data()
+    config, data = run.read_config(), DataRecord.read(run.data_file)
     try:
         with _dtype_policy("float32"):
             ensemble = build_ensemble(config.members, data.image_shape, len(data.class_names))

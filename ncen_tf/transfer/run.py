@@ -144,7 +144,10 @@ def open_members(
     allow_unverified: bool = False,
 ) -> list[Target]:
     """Open every member of everything named as a target of its own; see :func:`measure_transfer`."""
-    files = [file for path in paths for file in _member_files(path) or [path]]
+    files: list[Path] = []
+    for path in paths:
+        found = (path / "members").glob("member_*.onnx") if (path / MANIFEST).is_file() else ()
+        files += sorted(found, key=lambda file: (len(file.name), file.name)) or [path]
     opened = [open_target(f, providers=providers, allow_unverified=allow_unverified) for f in files]
     members = [member for target in opened for member in target.split()]
     if len(members) < 2:
@@ -220,9 +223,3 @@ def predict_all(
             files.remove_batches()
             shown[source] = predictions(made, attack.label)
     return clean, adversarial
-
-
-def _member_files(path: Path) -> list[Path]:
-    if not (path / MANIFEST).is_file():
-        return []
-    return sorted((path / "members").glob("member_*.onnx"), key=lambda file: (len(file.name), file.name))
