@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -63,7 +63,12 @@ def main(flags: Flags) -> None:
     source = DataFlags(**{name: getattr(flags, name) for name in DataFlags.model_fields})
     load = functools.partial(source.load, config.train_examples, config.test_examples)
     if flags.ray:
-        run = _train_on_ray(flags, config, load, path)
+        with connected(flags.ray):
+            from ncen_tf.train.ray_training import train_on_ray  # Ray is optional
+
+            resources = {"cpus": flags.ray_cpus, "gpus": flags.ray_gpus}
+            train_on_ray(config, load, path, workers=flags.workers, overwrite=flags.overwrite, **resources)
+        run = ncen_tf.open_run(path)
     elif flags.workers > 1:
         raise InputError("`workers` are those of a Ray cluster: set `ray` too.")
     else:
@@ -75,24 +80,6 @@ def main(flags: Flags) -> None:
         f"(members {members}).\nRun: {path}, how the members' gradients relate: diagnostics.png\n"
         f"Next: python -m ncen_tf.export --run={path} --out=exports/{path.name}"
     )
-
-
-def _train_on_ray(
-    flags: Flags, config: TrainConfig, load: "Callable[[], ncen_tf.Dataset]", path: Path
-) -> "ncen_tf.TrainedRun":  # a name that is quoted loads no TensorFlow
-    with connected(str(flags.ray)):
-        from ncen_tf.train.ray_training import train_on_ray  # Ray is optional
-
-        train_on_ray(
-            config,
-            load,
-            path,
-            workers=flags.workers,
-            cpus=flags.ray_cpus,
-            gpus=flags.ray_gpus,
-            overwrite=flags.overwrite,
-        )
-    return ncen_tf.open_run(path)
 
 
 if __name__ == "__main__":
