@@ -99,13 +99,7 @@ def projected_ascent(
     With momentum, the sign is that of a running sum of gradients, each divided by its L1 norm (Dong et al.,
     2018, "Boosting Adversarial Attacks with Momentum", Eq. 6).
 
-    Args:
-        start: Tensors [N, H, W, C], distinct ones.
-        ranges: The lowest and the highest values of each.
-        losses: Losses at such tensors, of which the sum is maximised.
-        steps: Number of steps.
-        step_size: Size of each step.
-        momentum: Factor of the sum at each step.
+    ``start`` are distinct tensors, and ``ranges`` the lowest and the highest values of each.
 
     Returns:
         As many tensors as ``start``; gradients do not pass through them.

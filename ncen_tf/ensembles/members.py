@@ -35,7 +35,7 @@ def build_member(
         architecture: A name that ``parse_architecture`` returned.
         image_shape: (height, width, channels).
         classes: Number of logits.
-        sync_batch_norm: Whether BatchNorm takes its statistics over all replicas.
+        sync_batch_norm: As of :func:`~ncen_tf.ensembles.resnet.build_resnet`.
         seed: Seed of the initial weights; ``None`` draws other weights each time. Other models than our
             ResNets draw from the generators of Python, NumPy and TensorFlow, which are seeded with it.
         name: Name of the model; characters that TensorFlow does not allow become ``_``.

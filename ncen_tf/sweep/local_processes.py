@@ -36,13 +36,9 @@ class Share(NamedTuple):
 def run_in_processes(
     cells: Sequence[tuple[GridCell, Path]], shares: list[Share], location: Location, stop: threading.Event
 ) -> Iterator[tuple[Path, str | None]]:
-    """Run cells, one at a time on each share of the machine.
+    """Run cells in their folders, one at a time on each share of the machine.
 
-    Args:
-        cells: What to do, and in which folders.
-        shares: Of :func:`divide_machine`.
-        location: Where datasets are.
-        stop: When it is set, no further cell starts, and the running ones are interrupted as by Ctrl-C.
+    When ``stop`` is set, no further cell starts, and the running ones are interrupted as by Ctrl-C.
 
     Yields:
         The folder of each cell that has ended, and why it failed, or ``None``.

@@ -54,12 +54,8 @@ def run_on_ray(
     on from its last checkpoint. Any other worker gets a copy of the folder, and sends the files back at
     the end; if it is lost, its cell starts from that copy again.
 
-    Args:
-        cells: What to do, and in which folders.
-        cpus: Number of CPUs of each cell.
-        gpus: Number of GPUs of each cell.
-        location: Where datasets are, on every machine.
-        stop: As of :func:`~ncen_tf.sweep.local_processes.run_in_processes`, which yields the same, too.
+    ``cpus`` and ``gpus`` are those of each cell; ``stop`` and what is yielded are those of
+    :func:`~ncen_tf.sweep.local_processes.run_in_processes`.
 
     Raises:
         InputError: The cluster has no room for a cell.

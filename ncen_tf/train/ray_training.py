@@ -204,9 +204,7 @@ def _copied(folder: Path, files: Any) -> Iterator[None]:
 def _read(folder: Path, known: dict[Path, int]) -> dict[str, bytes]:
     """Read the files of a run that have changed, checkpoints first: the history is then as new as they are.
 
-    Args:
-        folder: The run directory.
-        known: Times at which known files were written, in nanoseconds; is brought up to date.
+    ``known`` has the times in nanoseconds at which known files were written, and is brought up to date.
     """
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
     changed = {}
