@@ -1,7 +1,11 @@
 """Keras callbacks: measurements against NumPy, checkpoints under damage, NaN."""
 
+import contextlib
 import itertools
 import os
+import resource
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -20,7 +24,6 @@ from ncen_tf.train.callbacks import (
     StopOnNaN,
 )
 from ncen_tf.train.run_directory import checkpoint_file, checkpoint_steps
-from tests.train.full_disk import files_up_to
 
 STEPS = 100
 
@@ -131,6 +134,19 @@ def test_what_is_not_finite_is_never_saved(checkpoint: Checkpoint, tmp_path: Pat
         checkpoint.save()
     assert checkpoint_steps(tmp_path) == [9]
     assert restored(checkpoint) == 9
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """The kernel refuses to write beyond this size, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_full_disk_leaves_earlier_checkpoints_intact(checkpoint: Checkpoint, tmp_path: Path) -> None:

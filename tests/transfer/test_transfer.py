@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from ncen_tf.attack.attack import Attack
 from ncen_tf.attack.objectives import Objective
@@ -19,18 +22,68 @@ from ncen_tf.targets.target import Target
 from ncen_tf.transfer.record import Transfer, TransferRow, count_transfer, draw_heat_map
 from ncen_tf.transfer.run import build_attacks, measure_transfer, open_members, predict_all
 from tests.conftest import Program
-from tests.transfer import linear_members
-from tests.transfer.linear_members import Array, logits, worst_corner, write_member
 
+Array = npt.NDArray[Any]
 SHAPE = (4, 6, 1)
 EPS = 0.05
+
+
+def make_weights(classes: int, count: int, pixels: int) -> list[Array]:
+    """Members that share a part, so that attacks transfer in part: each [classes, pixels]."""
+    generator = np.random.default_rng(0)
+    shared = generator.normal(size=(classes, pixels))
+    return [(shared + generator.normal(size=shared.shape)).astype(np.float32) for _ in range(count)]
+
+
+def write_member(file: Path, weight: Array, shape: tuple[int, int, int]) -> Path:
+    """image [N, H, W, C] -> logits [N, classes], the products of centred pixels with the weights."""
+    bias = (-0.5 * weight.sum(axis=1)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"], transB=1),
+        ],
+        "linear",
+        [helper.make_tensor_value_info("image", onnx.TensorProto.FLOAT, ["N", *shape])],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["N", len(weight)])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(bias, "bias")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), file)
+    return file
+
+
+def logits(weight: Array, image: Array) -> Array:
+    """[classes], in float64."""
+    return weight.astype(np.float64) @ (image.reshape(-1).astype(np.float64) - 0.5)
+
+
+def momentum_iterative(
+    weight: Array, image: Array, label: int, eps: float, steps: int, step_size: float
+) -> Array:
+    """MI-FGSM (Dong et al., 2018, Algorithm 1; decay 1) on the cross-entropy of one member."""
+    start = image.reshape(-1).astype(np.float64)
+    moved, momentum = start, np.zeros_like(start)
+    for _ in range(steps):
+        scores = logits(weight, moved)
+        probabilities = np.exp(scores - scores.max())
+        probabilities /= probabilities.sum()
+        gradient = weight.T.astype(np.float64) @ (probabilities - np.eye(len(weight))[label])
+        momentum = momentum + gradient / np.abs(gradient).mean()
+        moved = np.clip(moved + step_size * np.sign(momentum), start - eps, start + eps).clip(0, 1)
+    return moved
+
+
+def worst_corner(weight: Array, image: Array, label: int, eps: float) -> Array:
+    """With two classes, the corner of the ball where the loss is largest; PGD's full steps reach it."""
+    assert len(weight) == 2
+    return (image.reshape(-1) + eps * np.sign(weight[1 - label] - weight[label])).clip(0, 1)
 
 
 class Linear:
     """Three linear members in ONNX files, and images that they classify correctly more often than not."""
 
     def __init__(self, folder: Path, classes: int) -> None:
-        self.weights = linear_members.weights(classes, 3, int(np.prod(SHAPE)))
+        self.weights = make_weights(classes, 3, int(np.prod(SHAPE)))
         self.files = [write_member(folder / f"{i}.onnx", w, SHAPE) for i, w in enumerate(self.weights)]
         self.members: list[Target] = open_members(self.files)
         pixels = np.random.default_rng(1).integers(256, size=(60, *SHAPE)).astype(np.uint8)
@@ -92,9 +145,7 @@ def test_pgd_matrix_is_that_of_the_worst_corners(tmp_path: Path) -> None:
 
 def test_momentum_iterative_matrix_is_that_of_numpy(linear: Linear, tmp_path: Path) -> None:
     row = linear.measure(build_attacks(["mi_fgsm"], EPS, 8)[0], tmp_path / "images")
-    assert_counts(
-        row, linear, lambda w, x, y: linear_members.momentum_iterative(w, x, y, EPS, 8, step_size=0.01)
-    )
+    assert_counts(row, linear, lambda w, x, y: momentum_iterative(w, x, y, EPS, 8, step_size=0.01))
 
 
 def test_the_batch_size_changes_nothing(tmp_path: Path) -> None:
@@ -121,7 +172,7 @@ def test_record_table_and_map_hold_the_same_cells(linear: Linear, tmp_path: Path
 
 
 def test_members_that_cannot_be_compared_are_refused(tmp_path: Path) -> None:
-    weight = linear_members.weights(4, 1, 24)[0]
+    weight = make_weights(4, 1, 24)[0]
     first = write_member(tmp_path / "first.onnx", weight, SHAPE)
     narrow = write_member(tmp_path / "narrow.onnx", weight, (6, 4, 1))
     fewer = write_member(tmp_path / "fewer.onnx", weight[:3], SHAPE)
