@@ -35,6 +35,7 @@ class MeanTarget(Target):
         self._target, self.calls = target, calls
         self.description = f"mean of {calls} calls of {target.description}"
         self.sha256, self.providers, self.recorded = target.sha256, target.providers, target.recorded
+        self.class_names = target.class_names
         self.image_shape, self.classes, self.members = target.image_shape, target.classes, target.members
         self.has_gradient, self.batch_statistics = target.has_gradient, target.batch_statistics
         self.preprocessing = target.preprocessing

@@ -153,6 +153,7 @@ def open_session(
         options.intra_op_num_threads = min(cores, int(wanted) or cores) if wanted.isdigit() else cores
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
     session = onnxruntime.InferenceSession(model, options, providers=list(providers))
+    session._model_bytes = None  # as large as the weights, and kept only to start with other providers
     # onnxruntime falls back to the CPU with no more than a log line.
     if session.get_providers()[: len(providers)] != list(providers):
         raise InputError(f"{providers[0]} did not start; onnxruntime chose {session.get_providers()[0]}.")
