@@ -140,7 +140,7 @@ def judge(symptoms: Symptoms) -> list[GradientCheck]:
         ),
         _check(
             "depends_on_batch",
-            s.batch_difference <= ROUNDING,
+            s.batch_difference <= max(ROUNDING, 2 * s.repeat_difference),
             f"other images in the batch change a probability by up to {s.batch_difference:.1e}",
         ),
         _check(

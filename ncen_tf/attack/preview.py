@@ -85,7 +85,7 @@ def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:
         images: float32 [N, H, W, C] in [0, 1].
 
     Returns:
-        ``at most about 25 minutes: 919 gradients and 6,221 forward passes an image``; ``None``, and nothing
+        ``at most about 25 minutes: 919 gradients and 6,821 forward passes an image``; ``None``, and nothing
         is measured, where the attacks take few passes or an unknown number.
     """
     budget = suite.budget(target.classes, target.members)

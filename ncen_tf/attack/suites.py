@@ -193,6 +193,7 @@ def _strict(radii: Radii) -> dict[Attack, bool]:
             (AutoPgdTargeted(eps=eps, norm=norm, targets=5), True),
             (Square(eps=eps, norm=norm, queries=300), False),
             (Square(eps=eps, norm=norm), True),
+            (Square(eps=eps, norm=norm, queries=600), False),
         )
     }
 
@@ -211,7 +212,7 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
     },
     "screen": {"objective": "ensemble", "cumulative": True, "fixed": frozenset({"objective"})},
     "strict": {
-        "version": 2,
+        "version": 3,
         "objective": "ensemble",
         "cumulative": True,
         "check_gradients": True,

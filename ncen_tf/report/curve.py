@@ -12,6 +12,7 @@ from tabulate import tabulate
 
 from ncen_tf.base.environment import describe_environment
 from ncen_tf.base.settings import Settings
+from ncen_tf.report import table
 from ncen_tf.report.measured import Norm, Proportion, TargetInfo, proportion
 
 Distances = npt.NDArray[np.floating]
@@ -79,7 +80,7 @@ class RobustnessCurve(Settings):
     def __str__(self) -> str:
         chosen = [self.points[round(i)] for i in np.linspace(0, len(self.points) - 1, 11)]
         rows = [
-            (f"{p.eps:.4g}", f"{100 * (p.robust_accuracy.value or 0):.1f} %", _interval(p.robust_accuracy))
+            (f"{p.eps:.4g}", table.percent(p.robust_accuracy), table.interval(p.robust_accuracy))
             for p in dict.fromkeys(chosen)
         ]
         median = "none" if self.median_distance is None else f"{self.median_distance:.4g}"
@@ -129,8 +130,3 @@ def finite_median(distances: Distances) -> float | None:
 
 def _share_beyond(distances: Distances, eps: float) -> Proportion:
     return proportion(int((distances > eps).sum()), len(distances))
-
-
-def _interval(share: Proportion) -> str:
-    low, high = share.interval
-    return f"[{100 * low:.1f}, {100 * high:.1f}]"

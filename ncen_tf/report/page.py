@@ -50,6 +50,7 @@ th:first-child, td:first-child { text-align: left; }
 .examples { display: flex; flex-wrap: wrap; gap: .75rem; }
 .examples figure { margin: 0; width: 96px; font-size: .75rem; }
 .examples img { width: 96px; image-rendering: pixelated; display: block; }
+.examples figcaption { white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .bars span:nth-child(3n) { font-size: .8rem; text-align: right; white-space: nowrap; }
 p, li, summary { overflow-wrap: anywhere; }
 details { margin-top: 1rem; }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _LEFT, _TOP, _WIDTH, _HEIGHT = 40, 10, 370, 200
 _PLOT = """\
-<svg class="plot" viewBox="0 0 420 {{ bottom + 40 + 16 * series|length }}" role="img"
+<svg class="plot" viewBox="0 0 430 {{ bottom + 40 + 16 * series|length }}" role="img"
  aria-label="robust accuracy against eps">
 {% for y, label in levels %}<line x1="{{ left }}" x2="{{ right }}" y1="{{ y }}" y2="{{ y }}"/>
 <text x="{{ left - 4 }}" y="{{ y + 4 }}" text-anchor="end">{{ label }}</text>

@@ -124,15 +124,15 @@ def test_both_norms_have_the_same_attacks(image_shape: ImageShape, radii: dict[s
         assert [(attack.name, attack in suite.near_only) for attack in attacks] == [
             ("MI-FGSM", False), ("APGD-CE", False), ("APGD-DLR", False), ("APGD-CE", True),
             ("Transfer-mean-logit", True), ("APGD-DLR", True), ("APGD-T", True),
-            ("Square", False), ("Square", True),
+            ("Square", False), ("Square", True), ("Square", False),
         ]  # fmt: skip
-        momentum, *auto, targeted, short, long = [attack.settings() for attack in attacks]
+        momentum, *auto, targeted, short, long, last = [attack.settings() for attack in attacks]
         assert (momentum["steps"], momentum["step_size"], momentum["decay"]) == (10, eps / 10, 1.0)
         assert [each["steps"] for each in auto] == [50, 50, 100, 100, 100]
         assert (targeted["steps"], targeted["targets"]) == (100, 5)
-        assert (short["queries"], long["queries"]) == (300, 5000)
-    assert len(suite.attacks) == 18
-    assert (suite.protocol, load_suite("paper", image_shape).protocol) == ("strict 2", "paper")
+        assert (short["queries"], long["queries"], last["queries"]) == (300, 5000, 600)
+    assert len(suite.attacks) == 20
+    assert (suite.protocol, load_suite("paper", image_shape).protocol) == ("strict 3", "paper")
 
 
 def test_a_bound_of_the_user_replaces_all_of_a_suite(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_bound_of_the_user_replaces_all_of_a_suite(tmp_path: Path) -> None:
     for norm in NORMS:
         suite = load_suite("strict", COLOUR, eps=0.3, norm=norm)
         assert {attack.threat_model for attack in suite.attacks} == {(norm, 0.3)}
-        assert len(suite.attacks) == 9
+        assert len(suite.attacks) == 10
     with pytest.raises(
         InputError, match=r"`eps` bounds one norm, and suite 'strict' has attacks in L2 and Linf"
     ):
@@ -180,7 +180,7 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     assert (linf.gradient_check_eps(), l2.gradient_check_eps()) == (8 / 255, None)
     assert l2.comparable_threat_models() == [("L2", 0.5)]
     assert "Transfer-mean-logit" not in [a.name for a in suite.with_choices(members=1).attacks]
-    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-2]})  # without Square
+    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-3]})  # without Square
     with pytest.raises(
         InputError, match="`check_gradients` needs a gradient attack in Linf, or attacks with"
     ):
