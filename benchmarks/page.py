@@ -23,6 +23,11 @@ beside them. The last table of a section measures what the machine can do at all
 """
 
 
+BY_PROCESSOR = """The tables of the next sections side by side. `PyTorch / CE` is PyTorch's time by that
+of ncen_tf. Runs that recorded CPU time are compared by it, older ones by the time on the clock.
+"""
+
+
 class PageFlags(Settings):
     """Flags of the program."""
 
@@ -61,6 +66,12 @@ def page(folder: Path) -> str:
         raise InputError(f"{folder} has no JSON files of benchmarks.")
     results.sort(key=lambda r: (ORDER.index(r.program) if r.program in ORDER else len(ORDER), r.program))
     parts = [HEAD, "## Hardware and versions\n", environments(results)]
+    if any(result.program == "training_step" for result in results):
+        parts += [
+            "## Training step on both kinds of processor\n",
+            BY_PROCESSOR,
+            markdown(by_processor(results)),
+        ]
     for result in results:
         about = textwrap.fill(result.about, 110, break_on_hyphens=False)
         parts += [f"## {result.title}\n", f"{about}\n"]
@@ -68,6 +79,30 @@ def page(folder: Path) -> str:
         for table in result.tables:
             parts += [f"### {table['title']}\n", markdown(table["rows"])]
     return "\n".join(parts)
+
+
+def by_processor(results: list[Result]) -> list[Row]:
+    """Make a row for each table of training steps: where it was measured, and how the sides compare."""
+    rows: list[Row] = []
+    for result in results:
+        tables = [table for table in result.tables if " x ResNet" in table["title"]]
+        for table in tables if result.program == "training_step" else ():
+            column = "CPU ms" if "CPU ms" in table["rows"][0] else "median ms"
+            ms = {row[""]: row[column] for row in table["rows"]}
+            rows.append(
+                {
+                    "": table["title"],
+                    "instructions": result.environment["instructions"],
+                    "cores": float(result.environment["cores"]),
+                    "time": column,
+                    "CE": ms["ncen_tf, CE"],
+                    "NCE": ms["ncen_tf, NCE"],
+                    "NCE / CE": ms["ncen_tf, NCE"] / ms["ncen_tf, CE"],
+                    "PyTorch / CE": ms["PyTorch, CE"] / ms["ncen_tf, CE"],
+                    "PyTorch / NCE": ms["PyTorch, NCE"] / ms["ncen_tf, NCE"],
+                }
+            )
+    return rows
 
 
 def environments(results: list[Result]) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import logging
+import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -39,6 +40,10 @@ class Timing:
     @property
     def median(self) -> float:
         return self.quartiles[1]
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu_seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,3 +111,10 @@ def ratio(numerator: Outcome, denominator: Outcome) -> float | None:
     if isinstance(numerator, Failure) or isinstance(denominator, Failure):
         return None
     return numerator.median / denominator.median
+
+
+def cpu_ratio(numerator: Outcome, denominator: Outcome) -> float | None:
+    """Divide two median CPU times, which other load changes less; ``None`` where a side failed."""
+    if isinstance(numerator, Failure) or isinstance(denominator, Failure):
+        return None
+    return numerator.cpu_median / denominator.cpu_median

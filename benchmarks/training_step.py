@@ -15,7 +15,7 @@ from pydantic import Field
 
 from benchmarks.ceiling import ceiling
 from benchmarks.results import BenchmarkFlags, Row, Table, publish, timing_rows
-from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
+from benchmarks.timing import Candidate, Outcome, Run, Timing, cpu_ratio, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import load_data
@@ -67,7 +67,7 @@ def main(flags: TrainingStepFlags) -> None:
     outcomes = interleaved(candidates, flags.rounds)
     tables = [step_table(flags, outcomes, p, count) for p in flags.precisions for count in members]
     tables += [ratio_table(flags, outcomes), ceiling(flags)]
-    title = f"Training step, k = {', '.join(map(str, members))}, cores shared out for k = {min(members)}"
+    title = f"Training step, ResNet{flags.depth}, k = {', '.join(map(str, members))}"
     publish("training_step", title, ABOUT, tables, flags)
 
 
@@ -138,7 +138,9 @@ def ratio_table(flags: TrainingStepFlags, outcomes: Mapping[Key, Outcome]) -> Ta
             for side in ("ncen_tf", "PyTorch"):
                 row[f"NCE / CE, {side}"] = ratio(of[side, "NCE"], of[side, "CE"])
             for loss in LOSSES:
-                row[f"PyTorch / ncen_tf, {loss}"] = ratio(of["PyTorch", loss], of["ncen_tf", loss])
+                sides = of["PyTorch", loss], of["ncen_tf", loss]
+                row[f"PyTorch / ncen_tf, {loss}"] = ratio(*sides)
+                row[f"{loss}, CPU time"] = cpu_ratio(*sides)
             growth = ratio(of["ncen_tf", "NCE"], outcomes[precision, members[0], "ncen_tf", "NCE"])
             row[f"ncen_tf NCE, a member's cost / k = {members[0]}"] = growth and growth * members[0] / k
             rows.append(row)

@@ -66,6 +66,24 @@ def test_a_lost_node_loses_no_cell_and_a_failing_cell_is_passed_over(
     assert "Going on after step" in (twice / "log.txt").read_text()
 
 
+def test_an_interrupted_sweep_saves(cluster: Any, write_grid: WriteGrid, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep = ncen_tf.Sweep(write_grid(f"{TINY}train_examples = 90\n"), out)
+
+    def interrupt() -> None:
+        while not list(out.glob("cells/*/run/checkpoints/step-[1-9]*.npz")):
+            time.sleep(0.02)
+        sweep.interrupt()
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert sweep.run(ray="auto") == []
+    assert sweep.interrupted
+    assert not sweep.failures
+    (log,) = out.glob("cells/*/log.txt")
+    assert "the run is saved" in log.read_text()
+    assert not list(out.glob("cells/*/run/summary.json"))
+
+
 def test_a_worker_that_does_not_see_the_folder_sends_its_files_back(
     cluster: Any, write_grid: WriteGrid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
