@@ -29,7 +29,7 @@ class QuantizedFlags(BenchmarkFlags):
 
     model: Path = Field(Path("exports/reference/ensemble.onnx"), description="Float32 ONNX file")
     images: int = Field(100, ge=1, description="Number of test images")
-    eps: tuple[float, ...] = Field((0.02,), description="Bounds of the attacks, in Linf")
+    eps: tuple[float, ...] = Field((0.1,), description="Bounds of the attacks, in Linf")
     queries: int = Field(200, ge=1, description="Most queries of Square for an image")
 
 
