@@ -10,19 +10,23 @@ from ncen_tf.base import environment
 from tests.conftest import ROOT
 
 BIASED_SHORTCUT = """
+import keras
 import numpy as np
-import tensorflow as tf
-from ncen_tf.train.config import TrainConfig
-from ncen_tf.train.devices import set_up_devices
+import ncen_tf
+from keras import layers
 
-set_up_devices(TrainConfig())
-generator = np.random.default_rng(0)
-x, kernel, bias = (tf.constant(generator.normal(size=s), tf.float32) for s in ((2, 5, 5, 8), (3, 3, 8, 8), 8))
+keras.utils.set_random_seed(0)
 
-def activate(x: tf.Tensor) -> tf.Tensor:
-    return tf.nn.leaky_relu(tf.nn.bias_add(tf.nn.conv2d(x, kernel, 1, "SAME"), bias) + x, 0.1)
+def build() -> keras.Model:
+    images = keras.Input((5, 5, 3))
+    features = layers.Conv2D(3, 3, padding="same", bias_initializer="random_normal")(images)
+    features = layers.LeakyReLU(0.1)(layers.Add()([features, images]))
+    return keras.Model(images, layers.Dense(2)(layers.Flatten()(features)))
 
-np.testing.assert_allclose(tf.function(activate)(x), activate(x), atol=1e-4)
+member = build()
+x = np.random.default_rng(0).random((2, 5, 5, 3), np.float32)
+target = ncen_tf.open_target(ncen_tf.Ensemble([member, build()]) if ENSEMBLE else member)
+np.testing.assert_allclose(target.logits(x)[:, 0], member(x), atol=1e-4)
 """
 
 
@@ -47,10 +51,11 @@ def test_onednn_is_enabled_on_processors_with_avx2_only(
     assert os.environ.get(name) == expected
 
 
-def test_training_with_onednn_keeps_the_slope_of_leaky_relu() -> None:
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_with_onednn_leaky_relu_keeps_its_slope(ensemble: bool) -> None:
     """TensorFlow fuses a biased convolution, an addition and LeakyReLU into a kernel with another slope."""
     done = subprocess.run(
-        [sys.executable, "-c", BIASED_SHORTCUT],
+        [sys.executable, "-c", BIASED_SHORTCUT.replace("ENSEMBLE", str(ensemble))],
         cwd=ROOT,
         env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1"},
         capture_output=True,

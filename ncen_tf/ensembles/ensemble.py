@@ -23,7 +23,13 @@ from ncen_tf.ensembles.inputs import (
     weighted,
     with_input_errors,
 )
-from ncen_tf.ensembles.members import all_layers, build_member, check_members, warn_of_second_derivatives
+from ncen_tf.ensembles.members import (
+    all_layers,
+    build_member,
+    check_members,
+    keep_activation_slopes,
+    warn_of_second_derivatives,
+)
 from ncen_tf.ensembles.penalties import (
     CrossEntropyOn,
     gradient_penalty,
@@ -84,6 +90,7 @@ class Ensemble(keras.Model):
 
     def __init__(self, members: Sequence[keras.Model], **kwargs: Any) -> None:
         check_members(list(members))
+        keep_activation_slopes()
         # The members cast the images themselves, each to its own compute precision.
         super().__init__(**{"autocast": False} | kwargs)
         self.members = list(members)

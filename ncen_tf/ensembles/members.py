@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from ncen_tf.base.errors import InputError, one_line
 from ncen_tf.base.flags import import_function, is_function_name
@@ -15,6 +16,15 @@ from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.ensembles.structures import member_depth
 
 _PREPROCESSING = (keras.layers.Rescaling, keras.layers.Normalization)
+
+
+def keep_activation_slopes() -> None:
+    """Turn off the optimization of TensorFlow graphs that gives LeakyReLU another slope.
+
+    With oneDNN, it fuses a biased convolution, an addition and LeakyReLU into a kernel with slope 0.2,
+    whatever the layer's slope is (TensorFlow 2.21).
+    """
+    tf.config.optimizer.set_experimental_options({"remapping": False})
 
 
 def build_member(

@@ -13,6 +13,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import sha256
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.members import keep_activation_slopes
 from ncen_tf.ensembles.penalties import stack_logits
 from ncen_tf.export.manifest import MEMBER_LOGITS
 from ncen_tf.targets.interface import (
@@ -63,6 +64,7 @@ class TensorFlowTarget(Target):
         batch: int | None = None,
         input_name: str = "images",
     ) -> None:
+        keep_activation_slopes()
         if preprocessing is None:
             preprocessing = Preprocessing(ModelInterface(), "NHWC", image_shape, image_shape)
         interface, self.preprocessing = preprocessing.interface, preprocessing

@@ -45,9 +45,6 @@ def set_up_devices(config: TrainConfig) -> tf.distribute.Strategy:
     if config.virtual_devices > 1:
         split_device(config.virtual_devices)
     share_cores(len(config.members))
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "1":
-        # It fuses convolution, bias, addition and LeakyReLU into a kernel whose slope is always 0.2.
-        tf.config.optimizer.set_experimental_options({"remapping": False})
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
