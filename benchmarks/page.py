@@ -23,8 +23,8 @@ beside them. The last table of a section measures what the machine can do at all
 """
 
 
-BY_PROCESSOR = """The tables of the next sections side by side. `PyTorch / CE` is PyTorch's time by that
-of ncen_tf. Runs that recorded CPU time are compared by it, older ones by the time on the clock.
+BY_PROCESSOR = """The tables of the next sections side by side. `PyTorch / CE` is PyTorch's time divided by
+that of ncen_tf. Runs that recorded CPU time are compared by it, older ones by the time on the clock.
 """
 
 

@@ -45,7 +45,7 @@ def warn_of_other_classes(data: Split, target: Target) -> None:
         if other:
             logger.warning(
                 "Class %d of %s is %s, but output %d of the target is %s by its manifest: list the names of "
-                "all outputs in a file, `classes` (--classes).",
+                "all outputs in a file, `classes`.",
                 other[0],
                 data.name,
                 names[other[0]],
@@ -55,7 +55,7 @@ def warn_of_other_classes(data: Split, target: Target) -> None:
     elif len(names) < target.classes:
         logger.warning(
             "%s has %d classes and the target %d outputs: class 0, %s, is taken for output 0, and so on. "
-            "List the names of all outputs in a file, `classes` (--classes), if they are in another order.",
+            "List the names of all outputs in a file, `classes`, if they are in another order.",
             data.name,
             len(names),
             target.classes,

@@ -48,7 +48,7 @@ def test_fewer_classes_than_outputs_get_one_warning(
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == (named == 3)
     assert all("letters has 3 classes and the target 5 outputs" in each for each in warnings)
-    assert all("--classes" in each for each in warnings)
+    assert all("`classes`" in each for each in warnings)
     assert "6 images of 3 classes, 2 of each" in caplog.text
 
 
