@@ -1,6 +1,7 @@
 """Connection to a Ray cluster, and files that travel to its workers."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,13 @@ def require_room(cpus: float, gpus: float) -> None:
 
 
 def environment(cpus: float) -> dict[str, dict[str, str]]:
-    """Return a Ray runtime environment in which TensorFlow takes no more threads than a worker has CPUs."""
+    """Return a Ray runtime environment with the kernels of this process and as many threads as CPUs."""
     threads = str(max(1, int(cpus)))
     names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    return {"env_vars": dict.fromkeys(names, threads) | {"TF_CPP_MIN_LOG_LEVEL": "3"}}
+    variables = dict.fromkeys(names, threads) | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    if (onednn := os.environ.get("TF_ENABLE_ONEDNN_OPTS")) is not None:
+        variables["TF_ENABLE_ONEDNN_OPTS"] = onednn
+    return {"env_vars": variables}
 
 
 def read_files(folder: Path, files: Iterable[Path]) -> dict[str, bytes]:
