@@ -263,10 +263,7 @@ def load_suite(
     if name not in SUITES:
         raise InputError(f"Unknown suite {name!r}: known are {', '.join(SUITES)}, or name a .toml file.")
     if isinstance(eps, str):
-        try:
-            eps = parse_number(eps)
-        except ValueError as error:
-            raise InputError(f"`eps` must be a number or a fraction, got {eps!r}.") from error
+        eps = _read_number("eps", eps)
     norms = {attack.norm for attack in SUITES[name](radii_for(image_shape))}
     if eps is not None and norm is None and len(norms) > 1:
         raise InputError(
@@ -309,8 +306,12 @@ def _build_attack(entry: Any) -> Attack:
         if isinstance(value, bool):  # which Python counts as a number
             raise InputError(f"`{key}` must be a number, got {str(value).lower()}.")
         if isinstance(value, str) and "/" in value:
-            try:
-                settings[key] = parse_number(value)
-            except ValueError as error:
-                raise InputError(f"`{key}` must be a number or a fraction, got {value!r}.") from error
+            settings[key] = _read_number(key, value)
     return _builder(entry["name"])(**settings)
+
+
+def _read_number(name: str, text: str) -> float:
+    try:
+        return parse_number(text)
+    except ValueError as error:
+        raise InputError(f"`{name}` must be a number or a fraction, got {text!r}.") from error
