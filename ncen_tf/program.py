@@ -109,7 +109,7 @@ class _NumberParser(flags.FloatParser):
 
 def _define_flags(settings: type[Settings]) -> None:
     for flag in flags_of(settings):
-        text = _help_text(flag, getattr(settings, "defaults_of_datasets", {}))
+        text = _help_text(flag, getattr(settings, "defaults_for", {}))
         where: dict[str, Any] = {"module_name": sys.argv[0]}
         simple = {bool: flags.DEFINE_bool, int: flags.DEFINE_integer}
         define: Any = simple.get(flag.type, flags.DEFINE_string)
@@ -124,11 +124,11 @@ def _define_flags(settings: type[Settings]) -> None:
             define(flag.name, None, text, **where)
 
 
-def _help_text(flag: FlagField, defaults_of_datasets: dict[str, dict[str, Any]]) -> str:
+def _help_text(flag: FlagField, defaults_for: dict[str, dict[str, Any]]) -> str:
     notes = [flag.bounds] if flag.bounds else []
     if flag.default not in (None, ()):
         notes.append(f"default: {_text(flag.default)}")
-        for dataset, defaults in defaults_of_datasets.items():
+        for dataset, defaults in defaults_for.items():
             if flag.name in defaults:
                 notes.append(f"{dataset}: {_text(defaults[flag.name])}")
     return f"{flag.help} ({'; '.join(notes)})" if notes else flag.help

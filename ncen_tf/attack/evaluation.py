@@ -18,14 +18,14 @@ from ncen_tf.attack.preview import (
     warn_of_other_classes,
     warn_of_randomness,
 )
-from ncen_tf.attack.radii import ImageShape, describe_shape, write_eps
+from ncen_tf.attack.radii import describe_shape, write_eps
 from ncen_tf.attack.results import SuiteResult, read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
 from ncen_tf.attack.scoring import check_examples
 from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split
+from ncen_tf.data.dataset import ImageShape, Split
 from ncen_tf.data.sources import test_images
 from ncen_tf.report.class_sheet import save_class_sheet
 from ncen_tf.report.gate import Gate

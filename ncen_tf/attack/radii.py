@@ -2,10 +2,7 @@
 
 from ncen_tf.attack.attack import Norm
 from ncen_tf.base.settings import Settings
-
-ImageShape = tuple[int, int, int]
-LARGE = 64
-"""Shorter side, in pixels, from which images count as large."""
+from ncen_tf.data.dataset import ImageKind, ImageShape, image_kind
 
 
 class Radii(Settings):
@@ -19,12 +16,18 @@ class Radii(Settings):
     """One a norm."""
 
 
-SMALL_GREY = Radii(single_step=(0.1, 0.3), iterative=(0.1, 0.15), strict={"Linf": 0.1, "L2": 1.5})
-"""Those of Luo et al., section IV-A, for FashionMNIST."""
-SMALL_COLOUR = Radii(single_step=(0.03, 0.09), iterative=(0.01, 0.02), strict={"Linf": 8 / 255, "L2": 0.5})
-"""Those of Luo et al. for CIFAR-10; ``strict``: of RobustBench (Croce et al., 2021, arXiv:2010.09670)."""
-LARGE_IMAGES = Radii(single_step=(4 / 255,), iterative=(4 / 255,), strict={"Linf": 4 / 255, "L2": 3.0})
-"""Those of ImageNet at 224 x 224: Linf of RobustBench, L2 of Engstrom et al. (2019), robustness package."""
+RADII: dict[ImageKind, Radii] = {
+    # Luo et al., section IV-A, for FashionMNIST.
+    "small grey images": Radii(
+        single_step=(0.1, 0.3), iterative=(0.1, 0.15), strict={"Linf": 0.1, "L2": 1.5}
+    ),
+    # Luo et al. for CIFAR-10; ``strict``: RobustBench (Croce et al., 2021, arXiv:2010.09670).
+    "small colour images": Radii(
+        single_step=(0.03, 0.09), iterative=(0.01, 0.02), strict={"Linf": 8 / 255, "L2": 0.5}
+    ),
+    # ImageNet at 224 x 224: Linf of RobustBench, L2 of Engstrom et al. (2019), robustness package.
+    "large images": Radii(single_step=(4 / 255,), iterative=(4 / 255,), strict={"Linf": 4 / 255, "L2": 3.0}),
+}
 
 
 def radii_for(image_shape: ImageShape, eps: float | None = None, norm: Norm | None = None) -> Radii:
@@ -37,10 +40,7 @@ def radii_for(image_shape: ImageShape, eps: float | None = None, norm: Norm | No
     """
     if eps is not None:
         return Radii(single_step=(eps,), iterative=(eps,), strict={norm or "Linf": eps})
-    height, width, channels = image_shape
-    if min(height, width) >= LARGE:
-        return LARGE_IMAGES
-    return SMALL_GREY if channels == 1 else SMALL_COLOUR
+    return RADII[image_kind(image_shape)]
 
 
 def describe_shape(image_shape: ImageShape) -> str:

@@ -18,12 +18,13 @@ from ncen_tf.attack.auto_pgd import (
 )
 from ncen_tf.attack.iterative import MomentumIterative
 from ncen_tf.attack.losses import ObjectiveName
-from ncen_tf.attack.radii import ImageShape, Radii, radii_for
+from ncen_tf.attack.radii import Radii, radii_for
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml
 from ncen_tf.base.flags import parse_number
 from ncen_tf.base.settings import Settings
+from ncen_tf.data.dataset import ImageShape
 
 NEAR = 0.5
 """Share of its clean margin, in log-probabilities, at which an image is near the boundary, or below."""

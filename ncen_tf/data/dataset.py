@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,11 @@ from ncen_tf.base.errors import InputError
 logger = logging.getLogger(__name__)
 
 Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+ImageShape = tuple[int, int, int]
+"""(height, width, channels)."""
+ImageKind = Literal["small grey images", "small colour images", "large images"]
+LARGE = 64
+"""Shorter side, in pixels, from which images count as large."""
 
 _FASHION_MNIST_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -25,11 +30,13 @@ CLASS_NAMES: dict[str, tuple[str, ...]] = {
         *("dog", "frog", "horse", "ship", "truck"),
     ),
 }
-IMAGE_SHAPES: dict[str, tuple[int, int, int]] = {
-    "fashion_mnist": (28, 28, 1),
-    "fashion_mnist_sample": (28, 28, 1),
-    "cifar10": (32, 32, 3),
-}
+
+
+def image_kind(image_shape: ImageShape) -> ImageKind:
+    """Return the kind of images, by which perturbation bounds and settings of training are chosen."""
+    if min(image_shape[:2]) >= LARGE:
+        return "large images"
+    return "small grey images" if image_shape[2] == 1 else "small colour images"
 
 
 def unknown_source(source: object) -> str:
@@ -188,7 +195,7 @@ class Dataset:
         return self.test.class_names
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self) -> ImageShape:
         """(height, width, channels)."""
         height, width, channels = self.test.images.shape[1:]
         return height, width, channels

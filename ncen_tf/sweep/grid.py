@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import re
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,6 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml, sha256
 from ncen_tf.base.flags import flags_of
 from ncen_tf.base.settings import Settings
-from ncen_tf.data.dataset import IMAGE_SHAPES
 from ncen_tf.report.results import Norm
 from ncen_tf.train.config import TrainConfig
 
@@ -127,7 +126,7 @@ def read_grid(file: str | Path) -> list[GridCell]:
             configs.append(TrainConfig.from_flags(split))
     with _naming(f"{file}, [export]"):
         exported = ExportSettings(**export)
-    attacks = _attacks(file, attack, {config.dataset for config in configs})
+    attacks = _attacks(file, attack)
     cells: list[GridCell] = []
     for name, config in zip(names, configs, strict=True):
         cell = GridCell(name=name, config=config, export=exported, attacks=attacks)
@@ -185,15 +184,13 @@ def _naming(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {error}") from error
 
 
-def _attacks(file: Path, tables: list[dict[str, Any]], datasets: Iterable[str]) -> tuple[AttackSettings, ...]:
-    """Check the attacks on all datasets of the grid."""
+def _attacks(file: Path, tables: list[dict[str, Any]]) -> tuple[AttackSettings, ...]:
     attacks: dict[str, AttackSettings] = {}
     for number, table in enumerate(tables, start=1):
         with _naming(f"{file}, [[attack]] table {number}"):
             attack = AttackSettings(**table)
-            for dataset in datasets:
-                suite = load_suite(attack.suite, IMAGE_SHAPES.get(dataset, (32, 32, 3)))
-                suite.with_choices(**attack.choices)
+            # The size of the images, which are not read yet, decides the bounds only.
+            load_suite(attack.suite, (32, 32, 3)).with_choices(**attack.choices)
             digest = sha256(Path(attack.suite)) if _is_file(attack.suite) else ""
             if attack.report_name in attacks:
                 name = attack.report_name
@@ -207,4 +204,5 @@ def _is_file(suite: str) -> bool:
 
 
 def _weights_settings(config: TrainConfig) -> dict[str, Any]:
-    return {name: value for name, value in config.flat().items() if name != "checkpoint_every"}
+    settings = config.flat() | {"by_images": config.by_images}
+    return {name: value for name, value in settings.items() if name != "checkpoint_every"}

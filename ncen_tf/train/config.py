@@ -1,6 +1,6 @@
 """Settings of a training run, each declared once: type, range, default and description."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -8,9 +8,12 @@ from pydantic import Field, field_validator, model_validator
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of, flatten, unflatten
 from ncen_tf.base.settings import LARGEST
+from ncen_tf.data.dataset import CLASS_NAMES, Dataset, ImageShape, image_kind
 from ncen_tf.data.loading import SourceSettings
 from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS, AdversarialTraining
 from ncen_tf.ensembles.structures import parse_architecture, structure_architecture
+
+_COLOUR = {"noise_eps": 0.09, "at_eps": 8 / 255, "trs_eps": 8 / 255, "dverge_eps": 0.07}
 
 
 class TrainConfig(SourceSettings):
@@ -31,22 +34,13 @@ class TrainConfig(SourceSettings):
         (0.09, True)
     """
 
-    defaults_of_datasets: ClassVar[dict[str, dict[str, Any]]] = {
-        "fashion_mnist": {},
-        "fashion_mnist_sample": {},
-        "cifar10": {
-            "epochs": 60,
-            "noise_eps": 0.09,
-            "flip": True,
-            "lambda_cos": 0.06,
-            "lambda_norm": 0.04,
-            "lambda_div": 0.04,
-            "at_eps": 8 / 255,
-            "trs_eps": 8 / 255,
-            "dverge_eps": 0.07,
-        },
+    defaults_for: ClassVar[dict[str, dict[str, Any]]] = {
+        "cifar10": _COLOUR
+        | {"epochs": 60, "flip": True, "lambda_cos": 0.06, "lambda_norm": 0.04, "lambda_div": 0.04},
+        "small colour images": _COLOUR,
+        "large images": {"noise_eps": 4 / 255, "at_eps": 4 / 255, "trs_eps": 4 / 255, "dverge_eps": 8 / 255},
     }
-    """Flat flag names and values, for each known dataset, that differ from the defaults of the fields."""
+    """Flat flag names and values, for a dataset or a kind of images, that differ from those of the fields."""
 
     train_examples: int | None = Field(
         default=None, ge=1, description="Size of the class-balanced part of the training images that is used"
@@ -90,7 +84,11 @@ class TrainConfig(SourceSettings):
         lt=1,
         description="Momentum of the moving average of the weights, which is measured and saved; 0 for none",
     )
-    crop_padding: int = Field(default=4, ge=0, description="Padding in pixels before random crops")
+    crop_padding: int = Field(
+        default=4,
+        ge=0,
+        description="Padding in pixels before random crops; an eighth of the size of images of your own",
+    )
     noise_eps: float = Field(
         default=0.3, ge=0, le=LARGEST, description="Bound of the noise in the noisy copies"
     )
@@ -110,6 +108,11 @@ class TrainConfig(SourceSettings):
     )
     sync_batch_norm: bool = Field(default=False, description="Batch statistics over all replicas")
     checkpoint_every: int = Field(default=500, ge=1, description="Number of steps between two checkpoints")
+    by_images: tuple[str, ...] = Field(
+        default=(),
+        description="Flat names of settings that wait for the images, whose kind and size decide them",
+        json_schema_extra={"flag": None},
+    )
 
     @field_validator("members")
     @classmethod
@@ -128,18 +131,23 @@ class TrainConfig(SourceSettings):
         return self
 
     @classmethod
-    def for_dataset(cls, name: str, **changes: Any) -> Self:
+    def for_dataset(cls, dataset: str | Dataset, **changes: Any) -> Self:
         """Make the settings for a dataset: its defaults, and what is given.
 
         Args:
-            name: ``fashion_mnist``, ``fashion_mnist_sample``, ``cifar10``, or the path of images of your own.
-            **changes: Fields of this class.
+            dataset: ``fashion_mnist``, ``fashion_mnist_sample``, ``cifar10``, or a dataset that is loaded. Of
+                another name or path, settings that depend on the images wait in ``by_images`` until
+                :func:`~ncen_tf.train_ensemble` has the images.
+            **changes: Fields of this class. A regularizer or adversarial training keeps its own defaults.
 
         Raises:
-            InputError: An unknown dataset, or a value that cannot be used.
+            InputError: A value that cannot be used.
         """
-        defaults = unflatten(cls, cls._defaults(name))
-        return cls(**{"dataset": name} | defaults | changes)
+        name = dataset.name if isinstance(dataset, Dataset) else dataset
+        given = {flag.name for flag in flags_of(cls) if flag.path[0] in changes}
+        values = unflatten(cls, cls.defaults_for.get(name, {}) if name in CLASS_NAMES else {})
+        made = cls(**{"dataset": name, "by_images": _waiting(name, given)} | values | changes)
+        return made.for_images(dataset.image_shape) if isinstance(dataset, Dataset) else made
 
     @classmethod
     def from_flags(cls, flags: Mapping[str, Any]) -> Self:
@@ -159,11 +167,19 @@ class TrainConfig(SourceSettings):
         members = structure_architecture(values.pop("structure", "Ensemble1"), values.pop("members", 3))
         values.setdefault("architecture", members)
         dataset = values.get("dataset", cls.__pydantic_fields__["dataset"].default)
-        return cls(**unflatten(cls, cls._defaults(dataset) | values))
+        defaults = cls.defaults_for.get(dataset, {}) if dataset in CLASS_NAMES else {}
+        return cls(by_images=_waiting(dataset, values), **unflatten(cls, defaults | values))
 
-    @classmethod
-    def _defaults(cls, dataset: str) -> dict[str, Any]:
-        return cls.defaults_of_datasets.get(dataset, _OWN_IMAGES)
+    def for_images(self, image_shape: ImageShape) -> Self:
+        """Give the settings in ``by_images`` the usual values for images of this shape.
+
+        Args:
+            image_shape: (height, width, channels).
+        """
+        kind = image_kind(image_shape)
+        usual = self.defaults_for.get(kind, {}) | {"crop_padding": (min(image_shape[:2]) + 4) // 8}
+        chosen = {name: value for name, value in usual.items() if name in self.by_images}
+        return type(self)(**unflatten(type(self), flatten(self) | chosen)) if self.by_images else self
 
     def flat(self) -> dict[str, Any]:
         """Make a flat dictionary of flag names and values, without settings that have no effect."""
@@ -184,8 +200,13 @@ class TrainConfig(SourceSettings):
         return reasons
 
 
-_OWN_IMAGES: dict[str, Any] = {"noise_eps": 0.09, "at_eps": 8 / 255}
-"""Defaults for images that the paper has none for; without flips, which digits and letters do not bear."""
+_BY_IMAGES = ("crop_padding", *TrainConfig.defaults_for["large images"])
+
+
+def _waiting(dataset: str, given: Container[str]) -> tuple[str, ...]:
+    """List the settings of a dataset, without those that are given, which its images decide."""
+    return () if dataset in CLASS_NAMES else tuple(name for name in _BY_IMAGES if name not in given)
+
 
 _OWNERS = {flag.name: flag.path[0] for flag in flags_of(TrainConfig) if len(flag.path) > 1}
 _OWNERS |= {"decay_every": "schedule"}

@@ -125,6 +125,7 @@ def train_ensemble(
         stack.enter_context(run.lock())
         loaded = data() if callable(data) else data
         record = _describe(loaded)
+        config = config.for_images(record.image_shape)
         _refuse_unsuitable(config, record)
         if has_several_workers(strategy):
             refuse_different(strategy, f"{config.model_dump_json()} {record.sha256} {overwrite}")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ncen_tf.attack.attack import Norm
-from ncen_tf.attack.radii import ImageShape, write_eps
+from ncen_tf.attack.radii import write_eps
 from ncen_tf.attack.suites import SUITES, load_suite, read_suite
 from ncen_tf.base.errors import InputError
+from ncen_tf.data.dataset import ImageShape
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "suites" / "example.toml"
 

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import ncen_tf
 from ncen_tf.base.errors import InputError
-from ncen_tf.sweep.cell import CellDirectory, CellState
+from ncen_tf.sweep.cell import CellDirectory, CellState, run_cell
 from ncen_tf.sweep.execution import Sweep
+from ncen_tf.sweep.grid import read_grid
 from ncen_tf.sweep.local_processes import _part, _reason, _usable_cores, divide_machine
 from ncen_tf.sweep.records import format_records, read_records
 from tests.sweep.conftest import TINY, WriteGrid
@@ -82,6 +84,25 @@ def test_results_of_other_settings_are_deleted_and_the_rest_is_kept(
         assert set(left) - {"train", "export"} == reports
         assert ("export" in left) == bool(reports)
         assert {path.name for path in directory.path.glob("reports/*")} == reports
+
+
+def test_images_of_another_size(write_grid: WriteGrid, tmp_path: Path) -> None:
+    """Trained, exported and attacked with what is usual for small colour images."""
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        file = tmp_path / "photos" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 128 + 127 * (number % 2), (48, 48, 3), np.uint8)).save(file)
+    text = TINY.replace("fashion_mnist_sample", str(tmp_path / "photos")).replace("test_examples = 20\n", "")
+    attack = '[[attack]]\nsuite = "quick"\nexamples = 4\n'
+    (cell,) = read_grid(write_grid(text.replace("batch_size = 9\n", "batch_size = 32\n") + attack))
+    directory = CellDirectory(tmp_path / "cell")
+    run_cell(cell, directory, {})
+    record = ncen_tf.CellRecord.read(directory.record)
+    assert record.run.data.image_shape == (48, 48, 3)
+    assert (record.config.noise_eps, record.config.crop_padding) == (0.09, 6)
+    assert [worst.eps for worst in record.reports["quick"].worst_case] == [0.01]
+    assert directory.progress(cell) == "finished"
 
 
 def test_a_suite_whose_file_has_changed_runs_again(write_grid: WriteGrid, tmp_path: Path) -> None:

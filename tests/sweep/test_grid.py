@@ -85,6 +85,13 @@ def test_what_cannot_work_is_refused(text: str, says: str, write_grid: WriteGrid
     assert "grid.toml" in str(refused.value)
 
 
+def test_a_setting_that_the_images_decide_is_not_its_default(write_grid: WriteGrid) -> None:
+    text = 'dataset = "photos"\n[[train]]\nregularizer = "nce"\n[[train]]\nnoise_eps = [0.3, 0.2]\n'
+    assert len(read_grid(write_grid(text))) == 3
+    with pytest.raises(InputError, match="have the same settings"):
+        read_grid(write_grid(text.replace("photos", "fashion_mnist")))
+
+
 def test_one_suite_may_attack_in_several_ways(write_grid: WriteGrid) -> None:
     strict = '[[attack]]\nsuite = "strict"\nnorm = '
     cells = read_grid(write_grid(f'{COMMON}{strict}"Linf"\n{strict}"L2"\nname = "L2"\n'))

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import ncen_tf
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.flags import flags_of
 from ncen_tf.ensembles.regularizers import ADP, DVERGE, GAL, GPMR, NCE, NCL, TRS, AdversarialTraining
@@ -48,6 +50,35 @@ def test_defaults_are_those_of_the_paper_for_each_dataset() -> None:
     assert chosen.regularizer == GPMR(0.04, 10)
     assert chosen.adversarial_training == AdversarialTraining(eps=8 / 255, steps=4)
     assert TrainConfig.from_flags({"dataset": "cifar10", "lambda_cos": 0.5}).regularizer == NCE(0.5, 0.04)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "usual"),
+    [
+        ((28, 28, 1), (0.3, 4, 0.1)),
+        ((32, 32, 3), (0.09, 4, 8 / 255)),
+        ((48, 60, 3), (0.09, 6, 8 / 255)),
+        ((224, 224, 1), (4 / 255, 28, 4 / 255)),
+        ((3, 9, 1), (0.3, 0, 0.1)),
+    ],
+)
+def test_images_of_a_user_decide_what_is_not_given(
+    image_shape: tuple[int, int, int], usual: tuple[float, ...]
+) -> None:
+    flags = {"dataset": "photos", "regularizer": "trs", "trs_steps": 2, "adversarial_training": "pgd"}
+    config = TrainConfig.from_flags(flags).for_images(image_shape)
+    trained = config.adversarial_training
+    assert trained is not None
+    assert (config.noise_eps, config.crop_padding, trained.eps) == usual
+    assert config.regularizer == TRS(eps=usual[2], steps=2)
+    assert (config.epochs, config.flip, config.by_images) == (40, False, ())
+    given = {"noise_eps": 0.5, "crop_padding": 1, "at_eps": 0.2, "trs_eps": 0.3}
+    assert TrainConfig.from_flags(flags | given).for_images(image_shape).flat().items() >= given.items()
+    images = np.zeros((2, *image_shape), np.uint8)
+    data = ncen_tf.load_data(((images, [0, 1]), (images, [0, 1])))
+    own = TrainConfig.for_dataset(data, adversarial_training=AdversarialTraining(eps=0.6), crop_padding=2)
+    assert (own.dataset, own.noise_eps, own.crop_padding) == ("arrays", usual[0], 2)
+    assert own.adversarial_training == AdversarialTraining(eps=0.6)
 
 
 def test_structures_of_the_paper_stand_for_architectures() -> None:
