@@ -17,6 +17,7 @@ from ncen_tf.onnx_grad.registry import Node, UnsupportedOpError, find_rule
 STRAIGHT_THROUGH = "straight_through"
 MIN_OPSET, MAX_OPSET = 9, 24
 _OLDEST_WRITTEN = 11  # the rules write operators of this opset or later
+_ENTRY_BY_ENTRY = ("Add", "Mul", "Pow", "Sqrt", "Relu", "Identity", "Cast")
 _INTEGER_IMAGES = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
 
 
@@ -84,7 +85,8 @@ def gradient_model(
     names = {value.name for value in (*inputs, *skeleton.graph.output)} | weights
     names.update(name for node in skeleton.graph.node for name in (node.name, *node.input, *node.output))
     builder = GraphBuilder(written, facts, names)
-    source = _Source(tensor or x.name, quantization == STRAIGHT_THROUGH)
+    signs = _signs_of_magnitudes(skeleton.graph.node)
+    source = _Source(tensor or x.name, quantization == STRAIGHT_THROUGH, signs)
     active = _forward(builder, skeleton.graph.node, x, opset, source)
     outputs = list(skeleton.graph.output)
     wanted = x if tensor is None else _inner(builder, tensor)
@@ -120,14 +122,15 @@ def gradient_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """What a gradient is taken by, and whether it passes through quantization."""
+    """What a gradient is taken by, whether it passes through quantization, and where it ends."""
 
     name: str
     straight_through: bool
+    constant: set[str]
 
     def passes(self, builder: GraphBuilder, node: onnx.NodeProto, active: set[str]) -> list[str]:
         """Return the outputs of a node that have a gradient, if `active` are the tensors that have one."""
-        outputs = [name for name in node.output if name]
+        outputs = [name for name in node.output if name and name not in self.constant]
         if self.straight_through:
             rule = find_rule(node)
             # Shapes and indices are int64.
@@ -139,6 +142,31 @@ class _Source:
             if (integers and quantized) or (rule is not None and rule.straight_through):
                 return outputs[:1]
         return [name for name in outputs if builder.facts.is_float(name)]
+
+
+def _signs_of_magnitudes(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """Name the results of Sign that only multiply functions of |x|, as in sign(x) |x|^p of a signed root.
+
+    Such a product depends on x by |x| alone, except where x is 0. Other signs have no useful gradient.
+    """
+    makers = {name: node for node in nodes for name in node.output}
+
+    def of_magnitude(name: str, x: str) -> bool:
+        while name in makers and makers[name].op_type in _ENTRY_BY_ENTRY:
+            computed = [n for n in makers[name].input if n in makers and makers[n].op_type != "Constant"]
+            name = computed[0] if computed else ""
+        return name in makers and makers[name].op_type == "Abs" and makers[name].input[0] == x
+
+    scales: set[str] = set()
+    others: set[str] = set()
+    for node in nodes:
+        for name in nodes_read(node):
+            sign = makers.get(name)
+            if sign is not None and sign.op_type == "Sign":
+                x = sign.input[0]
+                multiplies = node.op_type == "Mul" and any(of_magnitude(n, x) for n in node.input)
+                (scales if multiplies else others).add(name)
+    return scales - others
 
 
 def _inner(builder: GraphBuilder, tensor: str) -> onnx.ValueInfoProto:
@@ -188,7 +216,7 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str, source: _Sourc
     Raises:
         UnsupportedOpError: an operator has no rule, or quantizes, which would silently leave the gradient
             of the other paths.
-        ValueError: the output does not depend on the image.
+        ValueError: the output does not depend on the image, or the graph fits some batch sizes only.
     """
     needed, with_gradient = {output}, {output} & active
     missing: dict[tuple[str, str], onnx.NodeProto] = {}
@@ -213,7 +241,13 @@ def _refuse(builder: GraphBuilder, active: set[str], output: str, source: _Sourc
         if not reached:
             continue
         with_gradient.update(read & active)
-        if rule is None:
+        typed = all(builder.facts.element_type(name) for name in node.input if name)
+        if rule is not None and typed and not builder.facts.element_type(node.output[0]):
+            raise ValueError(
+                f"operator {node.op_type} (node {node.name or node.output[0]!r}) fits some batch sizes only: "
+                "give the input a fixed batch size"
+            )
+        if rule is None and typed:
             missing.setdefault((node.domain, node.op_type), node)
     if missing:
         raise UnsupportedOpError(list(missing.values())[::-1], "has no differentiation rule")

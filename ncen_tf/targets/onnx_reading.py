@@ -78,10 +78,11 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
         raise InputError(f"{path} has no output of floats; logits and probabilities are floats.")
     sources = {output: onnx_graph.before(model, ("Softmax", "Sigmoid"), output) for output in outputs}
     onnx_graph.add_outputs(model, [source for source in sources.values() if source])
-    inputs = model_inputs(preprocessing, noise((2, *preprocessing.image_shape)), element_type, sizes[0])
-    found = run_limited(path, model, [{value.name: piece} for piece in inputs])
+    batch, found = _answers(path, model, preprocessing, sizes[0])
+    if batch is not None:
+        value.type.tensor_type.shape.dim[0].dim_value = batch
     wanted = {name for pair in sources.items() for name in pair if name}
-    answers = {key: np.concatenate([np.atleast_1d(run[key]) for run in found])[:2] for key in wanted}
+    answers = {key: found[key] for key in wanted}
 
     chosen = choose_output(
         str(path), {key: answers[key] for key in outputs}, interface.output_name, MEMBER_LOGITS
@@ -121,7 +122,7 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
         model,
         value.name,
         output,
-        sizes[0],
+        batch,
         preprocessing,
         members,
         classes,
@@ -129,6 +130,40 @@ def read_classifier(path: Path, interface: ModelInterface, image_shape: ImageSha
         signature,
         answers[end].astype(np.float32),
     )
+
+
+def _answers(
+    path: Path, model: onnx.ModelProto, preprocessing: Preprocessing, batch: int | None
+) -> tuple[int | None, dict[str, Values]]:
+    """Run a model on noise of two images; return how many images it takes at a time, and its outputs.
+
+    A graph that was traced for 1 or 2 images may say that it takes any number: then what runs counts.
+
+    Raises:
+        InputError: It does not run.
+    """
+    value = model.graph.input[0]
+    images = noise((2, *preprocessing.image_shape))
+
+    def run(size: int | None) -> dict[str, Values]:
+        inputs = model_inputs(preprocessing, images, value.type.tensor_type.elem_type, size)
+        found = run_limited(path, model, [{value.name: piece} for piece in inputs])
+        return {key: np.concatenate([np.atleast_1d(each[key]) for each in found])[:2] for key in found[0]}
+
+    if batch is not None:
+        return batch, run(batch)
+    try:
+        answers = run(None)
+    except InputError as error:
+        try:
+            return 1, run(1)
+        except InputError:
+            raise error from None
+    try:
+        run(1)
+    except InputError:
+        return 2, answers
+    return None, answers
 
 
 def model_inputs(

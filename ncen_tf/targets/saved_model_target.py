@@ -75,6 +75,8 @@ def open_saved_model(
         batch=batch,
         input_name=name,
     )
+    # TensorFlow does not differentiate loaded loops while it traces an attack.
+    target.tensorflow_logits = None
     target.loaded = loaded  # type: ignore[attr-defined] # the signature holds its variables only weakly
     return target
 
@@ -105,7 +107,11 @@ def _opened(
                 setattr(scores[name], BEFORE_SOFTMAX, tensor)
             return scores
 
-        expected, found = served(inputs), opened(tf.cast(inputs, fed.dtype))
+        expected, images = served(inputs), tf.cast(inputs, fed.dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            found = opened(images)
+        tape.gradient(found, images)  # fails where an activation's own gradient is outside the graph
         same = [np.allclose(found[name], expected[name], rtol=1e-3, atol=1e-6) for name in expected]
     except Exception:  # TensorFlow has no common base class of errors; the signature itself may still run
         same = [False]

@@ -101,10 +101,11 @@ class TensorFlowTarget(Target):
             return scores if self.gives_logits else tf.math.log(tf.maximum(scores, tiny))
 
         spec = [tf.TensorSpec([None, *self.image_shape], tf.float32)]
-        self.tensorflow_logits = tf.function(
+        self._function = tf.function(
             member_logits if batch is None else _in_pieces(member_logits, batch), input_signature=spec
         )
-        """The same function on tensors, for attacks that are written in TensorFlow."""
+        self.tensorflow_logits: Callable[[tf.Tensor], tf.Tensor] | None = self._function
+        """The logits as a function of tensors, for attacks that are written in TensorFlow."""
         holds = "logits" if self.gives_logits else "probabilities"
         if one_score:
             holds += " before the Sigmoid" if cut else " of the second class"
@@ -130,27 +131,34 @@ class TensorFlowTarget(Target):
             try:
                 logits, pull_back = self.linearize(noise((2, *self.image_shape)))
                 pull_back(np.ones_like(logits))
-            except LookupError as error:  # TensorFlow knows no gradient of an operation
+            except (LookupError, InputError) as error:  # TensorFlow knows no gradient of an operation
                 raise no_gradient(self.description) from error
 
     def logits(self, images: Array) -> Array:
         with self._computing(images):
-            return np.asarray(self.tensorflow_logits(tf.constant(images)))
+            return np.asarray(self._function(tf.constant(images)))
 
     def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
         point = tf.constant(images)
-        with self._computing(images), tf.GradientTape(persistent=True) as tape:
-            tape.watch(point)
-            logits = self.tensorflow_logits(point)
+
+        def record() -> tuple[tf.Tensor, tf.GradientTape]:
+            # A persistent tape would ask for second derivatives, which many operations lack.
+            with self._computing(images), tf.GradientTape() as tape:
+                tape.watch(point)
+                return self._function(point), tape
+
+        unused = [record()]
+        logits = np.asarray(unused[0][0])
 
         def pull_back(cotangent: Array) -> Array:
+            output, tape = unused.pop() if unused else record()
             with self._computing(images):
-                gradient = tape.gradient(logits, point, output_gradients=tf.constant(cotangent))
+                gradient = tape.gradient(output, point, output_gradients=tf.constant(cotangent))
             if gradient is None:
                 raise no_gradient(self.description)
-            return np.asarray(gradient)
+            return np.asarray(tf.convert_to_tensor(gradient))  # perhaps from slices
 
-        return np.asarray(logits), pull_back
+        return logits, pull_back
 
     @contextlib.contextmanager
     def _computing(self, images: Array) -> Iterator[None]:

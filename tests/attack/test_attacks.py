@@ -274,6 +274,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def gradient(target: KerasTarget, objective: ObjectiveName, images: Array, labels: Labels) -> Array:
     """Of the cross-entropy that the objective stands for, without its columns."""
     x = tf.constant(images)
+    assert target.tensorflow_logits is not None
     chosen = tf.one_hot(labels, target.classes)[:, tf.newaxis]
     with tf.GradientTape() as tape:
         tape.watch(x)

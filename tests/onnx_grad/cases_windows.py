@@ -116,6 +116,13 @@ CASES = [
     Case("Conv", (X, normal(3, 4, 3)), {"pads": [1, 1]}, (4, 6)),
     Case("Conv", (X, normal(3, 4, 3)), {"strides": [2]}, (4, 6)),
     Case("Conv", (X, normal(2, 1, 2, 2, 2)), {"pads": [1, 0, 0, 0, 1, 0]}, (1, 3, 3, 3)),
+    # ... by the kernels and the biases
+    Case("Conv", (X, X), {}, (4, 3, 3), step=1e-5),
+    Case("Conv", (normal(3, 4, 7, 6), X), {"strides": [2, 2], "pads": [1, 0, 1, 1]}, (4, 3, 2)),
+    Case("Conv", (normal(3, 4, 7, 6), X), {"dilations": [2, 1], "auto_pad": "SAME_UPPER"}, (4, 2, 3)),
+    Case("Conv", (normal(3, 4, 7, 6), X), {"group": 2, "strides": [3, 2]}, (2, 3, 3)),
+    Case("Conv", (normal(1, 2, 6, 6), X), {"group": 2, "strides": [1, 2], "pads": [1] * 4}, (1, 2, 2)),
+    Case("Conv", (normal(3, 4, 7), X), {"strides": [2]}, (4, 3)),
     conv_transpose(3),
     conv_transpose(3, strides=[2, 2], pads=[1, 1, 1, 1]),
     conv_transpose(3, strides=[2, 2], pads=[1, 1, 0, 1], output_padding=[1, 1]),

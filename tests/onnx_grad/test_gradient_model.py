@@ -53,6 +53,13 @@ TWO_PATHS = {
         node("Softmax", "scores", "weights", axis=-1),
         node("MatMul", "weights x", "y"),
     ],
+    "signed root": [
+        node("Sign", "x", "sign"),
+        node("Abs", "x", "size"),
+        node("Add", "size a_half", "more"),
+        node("Sqrt", "more", "root"),
+        node("Mul", "root sign", "y"),
+    ],
     "normalized by its own norm": [
         node("ReduceL2", "x", "norm", axes=[1, 2, 3]),
         node("Div", "x norm", "y"),

@@ -15,6 +15,7 @@ from tests.onnx_grad.graphs import KERNEL, RELU, branches, build, node
     [
         ([node("Ceil", "x", "y")], r"Ceil \(node 'Ceil of x'\) has no .* rule$"),
         ([helper.make_node("Sign", ["x"], ["y"])], r"Sign \(node 'y'\)"),
+        ([node("Sign", "x", "a"), node("Sigmoid", "x", "b"), node("Mul", "a b", "y")], "Sign"),
         ([node("Floor", "x", "a"), node("Sign", "a", "y")], r"Floor \(node 'Floor of x'\), Sign"),
         ([node("Relu", "x", "y", domain="com.example")], r"com\.example\.Relu"),
         ([node("Clip", "x low", "y"), node("ReduceMin", "x", "low", keepdims=0)][::-1], "input 1"),
@@ -72,6 +73,16 @@ def test_output_without_a_gradient() -> None:
     ]
     with pytest.raises(ValueError, match="no gradient to take"):
         gradient_model(build(nodes))
+
+
+def test_graph_for_one_batch_size_whose_input_says_any() -> None:
+    model = build([node("Concat", "k x", "y", axis=1)], {"k": np.zeros((2, 1, 4, 4))})
+    with pytest.raises(
+        ValueError, match=r"operator Concat \(node 'Concat of k x'\) fits some batch sizes only"
+    ):
+        gradient_model(model)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    gradient_model(model)
 
 
 def test_dynamic_image_size() -> None:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
+from ncen_tf.attack.evaluation import evaluate
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.opening import open_target
@@ -97,6 +98,36 @@ def test_a_saved_model_of_integers_is_attacked_through_its_cast(tmp_path: Path) 
     target = open_target(tmp_path / "exported")
     assert target.whole_pixels
     check(target, np.rint(255 * IMAGES))
+
+
+LAYERS = {
+    "softsign": [keras.layers.Activation("softsign"), keras.layers.GlobalAveragePooling2D()],
+    "silu": [keras.layers.Activation("silu"), keras.layers.GlobalAveragePooling2D()],
+    "loop": [keras.layers.Reshape((8, 24)), keras.layers.GRU(5)],
+}
+
+
+@pytest.mark.parametrize("last", [None, "softmax"])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_saved_models_whose_operations_have_a_first_derivative_only(
+    kind: str, last: str | None, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(4, activation=last)
+    model = keras.Sequential([keras.Input((8, 8, 3)), *LAYERS[kind], dense])
+    model.export(tmp_path / "exported", verbose=False)
+    target = open_target(tmp_path / "exported")
+    difference = np.array([1, -1, 0, 0], np.float32)  # of two logits, or of logarithms of probabilities
+    point = tf.constant(IMAGES)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        scores = model(point)
+        product = tf.reduce_sum((tf.math.log(scores) if last else scores) * difference)
+    expected = np.asarray(tape.gradient(product, point))
+    found = target.gradient(IMAGES, np.tile(difference, (len(IMAGES), 1, 1)))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+    report = evaluate(target, (IMAGES, scores.numpy().argmax(1)), suite="quick", allow_low_accuracy=True)
+    assert report.attacks
 
 
 def test_probabilities_that_a_saved_model_computes_otherwise_are_said(tmp_path: Path) -> None:

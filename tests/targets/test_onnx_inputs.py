@@ -44,6 +44,24 @@ def test_the_layout_is_told_by_channels_or_by_the_images(tmp_path: Path) -> None
     assert signature(OnnxTarget(by_writer), "layout") == "NCHW"
 
 
+@pytest.mark.parametrize(("traced", "stated"), [(1, "pieces of 1"), (2, "pieces of 2")])
+def test_a_graph_that_was_traced_for_fewer_images_than_it_says(
+    traced: int, stated: str, tmp_path: Path
+) -> None:
+    """As len(images) in a PyTorch model leaves it: the class token is expanded to a constant batch."""
+    token = np.zeros((traced, 1), np.float32)
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["pixels"]),
+        helper.make_node("Concat", ["token", "pixels"], ["flat"], axis=1),
+        FLAT[1],
+    ]
+    weights = {"token": token, "w": np.concatenate([np.ones((1, CLASSES), np.float32), WEIGHTS])}
+    file = write(tmp_path / "m.onnx", nodes, ["N", HEIGHT, WIDTH, CHANNELS], weights=weights)
+    target = OnnxTarget(file)
+    assert signature(target, "batch") == stated
+    check(target, IMAGES)
+
+
 RESHAPE = [helper.make_node("Reshape", ["x", "shape"], ["flat"]), FLAT[1]]
 SQUEEZE = [
     helper.make_node("Squeeze", ["x", "zero"], ["image"]),

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import onnx
+
 from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.expansion import expansion
 from ncen_tf.onnx_grad.registry import Node
@@ -38,11 +41,17 @@ def softsign(g: GraphBuilder, node: Node) -> Sequence[str]:
 
 @expansion("LpNormalization")
 def lp_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
-    x = node.inputs[0]
-    op = f"ReduceL{node.attributes.get('p', 2)}"
-    norm = g.reduce(op, x, [node.attributes.get("axis", -1)])
-    is_zero = g.op("Equal", norm, g.like(0.0, x))
-    return [g.op("Div", x, g.op("Where", is_zero, g.like(1.0, x), norm))]
+    return [divide_by_norm(g, node.inputs[0], node.attributes.get("p", 2), node.attributes.get("axis", -1))]
+
+
+def divide_by_norm(g: GraphBuilder, x: str, p: int, axis: int) -> str:
+    """Divide vectors along an axis by their L1 or L2 norm; zero vectors stay."""
+    element_type = g.facts.element_type(x)
+    one, zero = (
+        g.constant(np.array(value, onnx.helper.tensor_dtype_to_np_dtype(element_type))) for value in (1, 0)
+    )
+    norm = g.reduce(f"ReduceL{p}", x, [axis])
+    return g.op("Div", x, g.op("Where", g.op("Equal", norm, zero), one, norm))
 
 
 @expansion("LpPool")

@@ -89,7 +89,7 @@ def _scan(
     element_type = g.facts.element_type(node.inputs[0])
 
     def described(names: Sequence[str]) -> list[onnx.ValueInfoProto]:
-        return [onnx.helper.make_tensor_value_info(name, element_type, None) for name in names]
+        return [onnx.helper.make_tensor_value_info(name, element_type, [None, None]) for name in names]
 
     entries = [g.fresh("grad/scanned") for _ in (*states, *sequences)]
     outer, g.nodes = g.nodes, []

@@ -1,19 +1,15 @@
-"""Convolutions and pools: the geometry of sliding windows, its transpose, and the rules.
-
-Kernels and biases of convolutions must not depend on the image.
-"""
+"""Convolutions: the geometry of sliding windows, its transpose, and the rules."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncen_tf.onnx_grad.builder import LARGEST_TABLE, GraphBuilder
+from ncen_tf.onnx_grad.builder import GraphBuilder
 from ncen_tf.onnx_grad.registry import Node, rule
 
 _LARGEST_WINDOW = 2**20
@@ -213,13 +209,46 @@ def _swap_channels(kernel: NDArray[Any], group: int) -> NDArray[Any]:
     return swapped.reshape(-1, swapped.shape[2], *kernel.shape[2:])
 
 
-@rule("Conv")
+@rule("Conv", inputs=None)
 def conv(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
     x, name = node.inputs[:2]
     kernel = g.facts.constant(name)
     sizes = tuple(node.attributes.get("kernel_shape", ())) or g.shape(name)[2:]
     w = window(g, node, sizes, x, node.outputs[0])  # type: ignore[arg-type]
-    return [transposed(g, dy, name if kernel is None else kernel, w, node.attributes.get("group", 1))]
+    group = node.attributes.get("group", 1)
+    by_image, by_kernel, by_bias = (*node.active, False)[:3]
+    spatial = range(2, 2 + len(w.kernel))
+    return [
+        transposed(g, dy, name if kernel is None else kernel, w, group) if by_image else None,
+        _by_kernel(g, node, dy, w, group) if by_kernel else None,
+        g.reduce_sum(dy, (0, *spatial), keepdims=False) if by_bias else None,
+    ]
+
+
+def _by_kernel(g: GraphBuilder, node: Node, dy: str, w: Window, group: int) -> str:
+    """The convolution of the images with dy as kernels: images and channels change places."""
+    x, axes = node.inputs[0], range(2, 2 + len(w.kernel))
+    channels = g.shape(x)[1]
+    if channels is None:
+        raise node.unsupported("has an unknown number of channels")
+    each = channels // group
+    images = g.op("Transpose", x, perm=[1, 0, *axes])
+    if group > 1:  # [N, C] to [C / group, group * N]
+        apart = g.reshape(x, (None, group, each, *w.inputs))
+        moved = g.op("Transpose", apart, perm=[2, 1, 0, *(axis + 1 for axis in axes)])
+        images = g.reshape(moved, (each, None, *w.inputs))
+    found = g.op(
+        "Conv",
+        images,
+        g.op("Transpose", dy, perm=[1, 0, *axes]),
+        group=group,
+        strides=w.dilations,
+        dilations=w.strides,
+        pads=[*w.before, *w.after],
+    )
+    # Rows that no window reads would be further entries of the kernel.
+    exact = g.op("Slice", found, g.integers([0] * len(axes)), g.integers(w.kernel), g.integers(axes))
+    return g.op("Transpose", exact, perm=[1, 0, *axes])
 
 
 @rule("ConvTranspose")
@@ -253,86 +282,3 @@ def conv_transpose(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]
             pads=[*before, *after],
         )
     ]
-
-
-@rule("AveragePool")
-def average_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    """Every entry of a window gets its cotangent divided by the number of entries averaged."""
-    x = node.inputs[0]
-    w = window(g, node, tuple(node.attributes["kernel_shape"]), x, node.outputs[0])
-    with_padding = bool(node.attributes.get("count_include_pad", 0))
-    counts = []
-    for axis, size in enumerate(w.inputs):
-        low = -w.before[axis] if with_padding else 0
-        high = size + (w.after[axis] if with_padding else 0)
-        reads = w.reads(axis)
-        counts.append(((reads >= low) & (reads < high)).sum(axis=1))
-    count = reduce(np.multiply.outer, counts)
-    weight = 1 / (count.flat[0] if (count == count.flat[0]).all() else count)
-    share = g.op("Mul", dy, g.like(weight, x))
-    ones = np.ones((1, 1, *w.kernel), g.dtype(x))
-    dx = transposed(g, g.reshape(share, (None, 1, *w.outputs)), ones, w)
-    return [g.reshape_like(dx, x)]
-
-
-@rule("MaxPool")
-def max_pool(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    """The gradient goes to the entry that the runtime chose: at ties the first in row-major order.
-
-    The forward node is made to output its indices.
-    """
-    x = node.inputs[0]
-    w = window(g, node, tuple(node.attributes["kernel_shape"]), x, node.outputs[0])
-    if node.attributes.get("storage_order", 0):
-        raise node.unsupported("numbers its indices by column")
-    if len(node.outputs) == 1:
-        node.proto.output.append(g.fresh(f"{node.outputs[0]}_indices"))
-    indices = node.proto.output[1]
-    if w.disjoint:
-        shape = g.op("Shape", x)
-        return [g.op("MaxUnpool", dy, indices, shape, kernel_shape=w.kernel, strides=w.strides)]
-    return [g.reshape_like(_scatter_windows(g, dy, indices, w, x), x)]
-
-
-def _scatter_windows(g: GraphBuilder, dy: str, indices: str, w: Window, x: str) -> str:
-    """Handle overlapping windows: one channel per position in the window, then a transposed convolution."""
-    count = math.prod(w.kernel)
-    if count * max(count, math.prod(w.outputs)) > LARGEST_TABLE:
-        raise ValueError(
-            f"the windows of {count} entries of a MaxPool overlap: its gradient would be too large"
-        )
-    taps = list(product(*map(range, w.kernel)))
-    reads = [w.reads(axis) for axis in range(len(w.kernel))]
-    positions = np.stack(
-        [_flat([r[:, k] for r, k in zip(reads, tap, strict=True)], w.inputs) for tap in taps]
-    )
-    within = g.op("Mod", indices, g.integers([int(np.prod(w.inputs))]))
-    hits = g.op("Equal", g.reshape(within, (None, 1, *w.outputs)), g.constant(positions[None]))
-    spread = g.op("Where", hits, g.reshape(dy, (None, 1, *w.outputs)), g.like(0.0, x))
-    one_hot = np.eye(len(taps), dtype=g.dtype(x)).reshape(len(taps), 1, *w.kernel)
-    return transposed(g, spread, one_hot, w)
-
-
-def _flat(positions: list[np.ndarray], sizes: tuple[int, ...]) -> np.ndarray:
-    """Return the row-major index of every combination of positions along the axes, -1 outside."""
-    grid = np.meshgrid(*positions, indexing="ij")
-    inside = np.logical_and.reduce([(p >= 0) & (p < n) for p, n in zip(grid, sizes, strict=True)])
-    clipped = [np.clip(p, 0, n - 1) for p, n in zip(grid, sizes, strict=True)]
-    return np.where(inside, np.ravel_multi_index(clipped, sizes), -1)
-
-
-@rule("Col2Im")
-def col_to_im(g: GraphBuilder, node: Node, dy: str) -> Sequence[str | None]:
-    """Each entry of a column receives the cotangent of the pixel that it was added to."""
-    sizes, kernel = (g.facts.integers(name) for name in node.inputs[1:3])
-    if sizes is None or kernel is None or None in sizes or None in kernel:
-        raise node.unsupported("has a size of image or block that is only known when the model runs")
-    block = [size or 0 for size in kernel]
-    rank = len(block)
-    same = {k: node.attributes[k] for k in ("dilations", "pads", "strides") if k in node.attributes}
-    count = math.prod(block)
-    taps = np.eye(count, dtype=g.dtype(node.inputs[0])).reshape(count, 1, *block)
-    image = g.reshape(dy, (None, 1, *sizes))
-    if rank > 3:
-        raise node.unsupported(f"joins blocks of {rank} axes")
-    return [g.reshape_like(g.op("Conv", image, g.constant(taps), **same), node.inputs[0])]
