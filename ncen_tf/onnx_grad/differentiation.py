@@ -15,7 +15,7 @@ from ncen_tf.onnx_grad.models import make_model, without_weights
 from ncen_tf.onnx_grad.registry import Node, UnsupportedOpError, find_rule
 
 STRAIGHT_THROUGH = "straight_through"
-MIN_OPSET, MAX_OPSET = 9, 24
+MIN_OPSET, MAX_OPSET = 7, 24
 _OLDEST_WRITTEN = 11  # the rules write operators of this opset or later
 _ENTRY_BY_ENTRY = ("Add", "Mul", "Pow", "Sqrt", "Relu", "Identity", "Cast")
 _INTEGER_IMAGES = (TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32, TensorProto.INT64)
@@ -37,7 +37,7 @@ def gradient_model(
     model's opset are used (of opset 11 for older models). The argument is not modified.
 
     Args:
-        model: a float model, opset 9 to 24, its weights in memory.
+        model: a float model, opset 7 to 24, its weights in memory.
         output: the output to differentiate; may be omitted if there is only one.
         image: the input to differentiate by; may be omitted if there is only one. An input of integers is
             differentiated through the Cast to floats that reads it.
@@ -54,7 +54,7 @@ def gradient_model(
 
     Raises:
         UnsupportedOpError: operators between image and output have no rule.
-        ValueError: the opset is outside 9 to 24, there is no such input, output or tensor, one is not of
+        ValueError: the opset is outside 7 to 24, there is no such input, output or tensor, one is not of
             floats, the output does not depend on the image, a shape is not static, or `quantization` is
             another word.
 

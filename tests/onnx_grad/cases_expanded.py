@@ -114,10 +114,11 @@ CASES = [
          opsets=(14,), **ON_RUNTIME, forward=lambda x: unrolled(4)(x)[:, 1:]),
     Case("GlobalLpPool", (X,), {"p": 3}, (2, 3, 4), draw=positive, forward=lambda x:
          (x**3).sum((2, 3), keepdims=True) ** (1 / 3), **ON_RUNTIME),
-    # opset 9 and 10, whose operators are written as those of opset 11
+    # opset 7 to 10, whose operators are written as those of opset 11
     *(
         Case(op, inputs, attributes, (2, 3, 4), opsets=opsets, runtime="both", dtype=np.float32, step=step)
         for op, inputs, attributes, opsets, step in (
+            ("Upsample", (X,), {"mode": "nearest", "scales": [1.0, 1.0, 2.0, 3.0]}, (7, 8), 1.0),
             ("Upsample", (X, np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}, (9,), 1.0),
             ("Upsample", (X, np.array([1, 1, 2, 2], np.float32)), {"mode": "linear"}, (9,), 1.0),
             ("Resize", (X, np.array([1, 1, 2, 3], np.float32)), {"mode": "nearest"}, (10,), 1.0),

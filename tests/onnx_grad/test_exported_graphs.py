@@ -141,19 +141,26 @@ def test_image_shape_binds_free_sizes() -> None:
     np.testing.assert_array_equal(found, run(gradient_model(fixed), {"x": x, "y_cotangent": v})[-1])
 
 
-def test_old_file_lists_its_weights_as_inputs_and_its_domain_twice() -> None:
-    nodes = [node("Conv", "x w", "a"), node("Clip", "a", "y", min=0.0, max=1.0)]
+@pytest.mark.parametrize("opset", [7, 8, 9])
+def test_old_file_lists_its_weights_as_inputs_and_its_domain_twice(opset: int) -> None:
+    spatial = {"spatial": 1} if opset < 9 else {}
+    nodes = [
+        node("Conv", "x w", "c"),
+        node("BatchNormalization", "c m v m v", "a", **spatial),
+        node("Clip", "a", "y", min=0.0, max=1.0),
+    ]
     kernel = KERNEL.astype(np.float32)
-    model = build(nodes, {"w": kernel}, opset=9, element=TensorProto.FLOAT)
+    moments = {"m": RNG.normal(size=3).astype(np.float32), "v": RNG.uniform(1, 2, 3).astype(np.float32)}
+    model = build(nodes, {"w": kernel} | moments, opset=opset, element=TensorProto.FLOAT)
     model.ir_version = 3
     model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, kernel.shape))
-    model.opset_import.append(helper.make_opsetid("ai.onnx", 9))
+    model.opset_import.append(helper.make_opsetid("ai.onnx", opset))
     x = RNG.normal(size=(3, 2, 4, 4)).astype(np.float32)
     v = RNG.normal(size=(3, 3, 2, 2)).astype(np.float32)
     y, gradient = run_checked(gradient_model(model), x, v)
     modern = build(
-        [nodes[0], node("Clip", "a low high", "y")],
-        {"w": kernel, "low": np.array(0, np.float32), "high": np.array(1, np.float32)},
+        [nodes[0], node("BatchNormalization", "c m v m v", "a"), node("Clip", "a low high", "y")],
+        {"w": kernel, "low": np.array(0, np.float32), "high": np.array(1, np.float32)} | moments,
         element=TensorProto.FLOAT,
     )
     expected_y, expected = run_checked(gradient_model(modern), x, v)

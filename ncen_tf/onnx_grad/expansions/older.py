@@ -100,3 +100,11 @@ def scatter(g: GraphBuilder, node: Node) -> Sequence[str]:
 def top_k(g: GraphBuilder, node: Node) -> Sequence[str]:
     k = node.inputs[1] if len(node.inputs) > 1 else g.integers([node.attributes["k"]])
     return g.ops("TopK", 2, node.inputs[0], k, axis=node.attributes.get("axis", -1))
+
+
+@upgrade("BatchNormalization", before=9)
+def batch_normalization(g: GraphBuilder, node: Node) -> Sequence[str]:
+    if not node.attributes.get("spatial", 1):
+        raise node.unsupported("has a mean for each pixel (spatial=0)")
+    same = {k: v for k, v in node.attributes.items() if k != "spatial"}
+    return [g.op("BatchNormalization", *node.inputs, **same)]
