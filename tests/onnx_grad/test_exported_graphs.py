@@ -168,6 +168,30 @@ def test_old_file_lists_its_weights_as_inputs_and_its_domain_twice(opset: int) -
     np.testing.assert_allclose(gradient, expected, rtol=1e-6)
 
 
+def test_lstm_of_a_sequence_whose_shape_onnxruntime_cannot_infer() -> None:
+    """The bodies of the Scans must tell the rank of their results themselves, as in files of tf2onnx."""
+    constants = {
+        "w": RNG.normal(size=(1, 12, 4)).astype(np.float32),
+        "r": RNG.normal(size=(1, 12, 3)).astype(np.float32),
+    }
+    end = [
+        node("Transpose", "same", "sequence", perm=[1, 0, 2]),
+        helper.make_node("LSTM", ["sequence", "w", "r"], ["y"], hidden_size=3),
+    ]
+    computed = [
+        node("Shape", "x", "shape"),
+        node("Max", "shape one", "sizes"),
+        node("Reshape", "x sizes", "same"),
+    ]
+    x = RNG.normal(size=(2, 5, 4)).astype(np.float32)
+    v = RNG.normal(size=(5, 1, 2, 3)).astype(np.float32)
+    gradients = []
+    for start, more in ((computed, {"one": np.array([1])}), ([node("Identity", "x", "same")], {})):
+        model = build([*start, *end], constants | more, ("N", 5, 4), opset=13, element=TensorProto.FLOAT)
+        gradients.append(run_checked(gradient_model(model), x, v)[-1])
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-6)
+
+
 def test_last_states_of_an_lstm() -> None:
     """The last hidden state is the last entry of the sequence; the cell's is compared with differences."""
     w, r = RNG.normal(size=(1, 12, 4)).astype(np.float32), RNG.normal(size=(1, 12, 3)).astype(np.float32)
