@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import torch
 from PIL import Image
 
 from ncen_tf.base.errors import InputError
@@ -15,6 +14,7 @@ PIXELS = np.round(FLOATS * 255).astype(np.uint8)
 
 @pytest.mark.parametrize(("resize", "mode"), [("antialias", "bilinear"), ("bicubic", "bicubic")])
 def test_antialiasing_is_that_of_torch(resize: Resize, mode: str) -> None:
+    torch = pytest.importorskip("torch")
     images = FLOATS[:, 4:20]
     scaled = torch.nn.functional.interpolate(
         torch.tensor(images.transpose(0, 3, 1, 2)), (6, 6), mode=mode, antialias=True
