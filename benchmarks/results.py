@@ -42,7 +42,7 @@ class Table:
 def timing_rows(
     outcomes: Mapping[str, Outcome], items: float | None = None, relative_to: str | None = None
 ) -> list[Row]:
-    """Make a row for each side: median and quartiles in milliseconds, median CPU time, images per second.
+    """Make a row for each side: median and quartiles in milliseconds, images per second.
 
     Args:
         outcomes: Timings by name.
@@ -57,7 +57,6 @@ def timing_rows(
         else:
             lower, median, upper = outcome.quartiles
             row |= {"median ms": 1e3 * median, "25 % ms": 1e3 * lower, "75 % ms": 1e3 * upper}
-            row["CPU ms"] = 1e3 * outcome.cpu_median
             if items is not None:
                 row["images/s"] = items / median
         if relative_to:

@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import logging
-import statistics
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -26,8 +25,6 @@ class Timing:
     """Seconds until the end of the first call: imports, tracing and compiling are included."""
     seconds: tuple[float, ...]
     """Seconds of a call, for each round."""
-    cpu_seconds: tuple[float, ...]
-    """CPU seconds of all threads of this process in a call, for each round."""
     result: Any
     """What the last call returned."""
 
@@ -40,10 +37,6 @@ class Timing:
     @property
     def median(self) -> float:
         return self.quartiles[1]
-
-    @property
-    def cpu_median(self) -> float:
-        return statistics.median(self.cpu_seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,19 +74,17 @@ def interleaved(candidates: Mapping[Name, Candidate], rounds: int, *, calls: int
             outcomes[name] = Failure(f"{type(error).__name__}: {reason}")
         first[name] = time.perf_counter() - started
     seconds: dict[Name, list[float]] = {name: [] for name in ready}
-    cpu_seconds: dict[Name, list[float]] = {name: [] for name in ready}
     results: dict[Name, Any] = {}
     gc.collect()
     for _ in tqdm(range(rounds), desc="timing", unit="round", disable=None):
         for name, run in ready.items():
-            started, cpu_started = time.perf_counter(), time.process_time()
+            started = time.perf_counter()
             for _ in range(calls):
                 results[name] = run()
             synchronize()
             seconds[name].append((time.perf_counter() - started) / calls)
-            cpu_seconds[name].append((time.process_time() - cpu_started) / calls)
     for name in ready:
-        outcomes[name] = Timing(first[name], tuple(seconds[name]), tuple(cpu_seconds[name]), results[name])
+        outcomes[name] = Timing(first[name], tuple(seconds[name]), results[name])
     return {name: outcomes[name] for name in candidates}
 
 
@@ -111,10 +102,3 @@ def ratio(numerator: Outcome, denominator: Outcome) -> float | None:
     if isinstance(numerator, Failure) or isinstance(denominator, Failure):
         return None
     return numerator.median / denominator.median
-
-
-def cpu_ratio(numerator: Outcome, denominator: Outcome) -> float | None:
-    """Divide two median CPU times, which other load changes less; ``None`` where a side failed."""
-    if isinstance(numerator, Failure) or isinstance(denominator, Failure):
-        return None
-    return numerator.cpu_median / denominator.cpu_median

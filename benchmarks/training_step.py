@@ -15,7 +15,7 @@ from pydantic import Field
 
 from benchmarks.ceiling import ceiling
 from benchmarks.results import BenchmarkFlags, Row, Table, publish, timing_rows
-from benchmarks.timing import Candidate, Outcome, Run, Timing, cpu_ratio, interleaved, ratio
+from benchmarks.timing import Candidate, Outcome, Run, Timing, interleaved, ratio
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.loading import load_data
@@ -138,9 +138,7 @@ def ratio_table(flags: TrainingStepFlags, outcomes: Mapping[Key, Outcome]) -> Ta
             for side in ("ncen_tf", "PyTorch"):
                 row[f"NCE / CE, {side}"] = ratio(of[side, "NCE"], of[side, "CE"])
             for loss in LOSSES:
-                sides = of["PyTorch", loss], of["ncen_tf", loss]
-                row[f"PyTorch / ncen_tf, {loss}"] = ratio(*sides)
-                row[f"{loss}, CPU time"] = cpu_ratio(*sides)
+                row[f"PyTorch / ncen_tf, {loss}"] = ratio(of["PyTorch", loss], of["ncen_tf", loss])
             growth = ratio(of["ncen_tf", "NCE"], outcomes[precision, members[0], "ncen_tf", "NCE"])
             row[f"ncen_tf NCE, a member's cost / k = {members[0]}"] = growth and growth * members[0] / k
             rows.append(row)
