@@ -24,8 +24,7 @@ TINY = (
     "--strategy=multi_worker",
     "--sync_batch_norm",
     "--dataset=fashion_mnist_sample",
-    "--architecture=resnet8,resnet8",
-    "--regularizer=none",  # others take long to trace
+    "--architecture=tests.train.replicas:member,tests.train.replicas:member",
     "--train_examples=20",
     "--test_examples=10",
     "--epochs=2",
