@@ -26,6 +26,7 @@ class RayFlags(BenchmarkFlags):
     target: Path = Field(Path("exports/reference/ensemble.onnx"), description="Model that is attacked")
     examples: int = Field(200, ge=1, description="Number of images")
     batch_size: int = Field(10, ge=1, description="Number of images in a task")
+    rounds: int = Field(1, ge=1, le=1, description="Number of times that each side is timed")
     workers: tuple[int, ...] = Field((1, 2), description="Numbers of workers")
 
 
@@ -52,7 +53,7 @@ def main(flags: RayFlags) -> None:
         connection = time.perf_counter() - started
         row: Row = {
             "": f"{workers} workers" if workers else "without Ray",
-            "start Ray s": connection,
+            "start Ray s": connection if workers else None,
             "short, cold s": seconds(address, short, flags.batch_size),
             "short, warm s": seconds(address, short, flags.batch_size),
         }
