@@ -13,7 +13,15 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 
-ORDER = ("training_step", "attacks", "inference", "onnx_gradients", "startup_and_memory", "scaling", "ray_scaling")
+ORDER = (
+    "training_step",
+    "attacks",
+    "inference",
+    "onnx_gradients",
+    "startup_and_memory",
+    "scaling",
+    "ray_scaling",
+)
 HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page --results=docs/benchmarks` from the JSON files that the programs in
@@ -75,7 +83,7 @@ def page(folder: Path) -> str:
     for result in results:
         about = textwrap.fill(result.about, 110, break_on_hyphens=False)
         parts += [f"## {result.title}\n", f"{about}\n"]
-        parts += [f"`python -m benchmarks.{result.program}`, {result.rounds} round{"s" * (result.rounds > 1)}.\n"]
+        parts += [f"`python -m benchmarks.{result.program}`, rounds: {result.rounds}.\n"]
         for table in result.tables:
             parts += [f"### {table['title']}\n", markdown(table["rows"])]
     return "\n".join(parts)

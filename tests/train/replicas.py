@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 import ncen_tf
+from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.train.devices import connect_workers, is_chief, make_strategy, split_device
 from ncen_tf.train.loop import fit_run
 from ncen_tf.train.run_directory import RunDirectory
@@ -36,10 +37,10 @@ def member(image_shape: tuple[int, int, int], classes: int) -> keras.Model:
         [
             keras.Input(image_shape),
             keras.layers.Conv2D(4, 3, strides=2),
-            keras.layers.BatchNormalization(),
+            BatchNorm(synchronized=True),
             keras.layers.LeakyReLU(0.1),
             keras.layers.Conv2D(8, 3, strides=2),
-            keras.layers.BatchNormalization(),
+            BatchNorm(synchronized=True),
             keras.layers.LeakyReLU(0.1),
             keras.layers.Flatten(),
             keras.layers.Dense(classes),
