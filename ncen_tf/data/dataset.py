@@ -15,6 +15,7 @@ Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 ImageShape = tuple[int, int, int]
 """(height, width, channels)."""
 ImageKind = Literal["small grey images", "small colour images", "large images"]
+MOST_CLASSES = 100_000
 LARGE = 64
 """Shorter side, in pixels, from which images count as large."""
 
@@ -85,6 +86,8 @@ class Split:
                 f"`labels` must be integers [{len(images)}], got {labels.dtype} {list(labels.shape)}."
             )
         smallest, largest = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
+        if largest >= MOST_CLASSES:
+            raise InputError(f"`labels` must be class numbers below {MOST_CLASSES}, got {largest}.")
         class_names = tuple(self.class_names) or tuple(str(number) for number in range(largest + 1))
         if smallest < 0 or largest >= len(class_names):
             raise InputError(

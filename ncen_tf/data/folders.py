@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split
+from ncen_tf.data.dataset import MOST_CLASSES, Split
 from ncen_tf.data.sizing import Sizing, require_memory
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def list_images(source: Path) -> tuple[Labelled, tuple[str, ...]]:
         are all numbers are in numeric order; in a CSV, they are class numbers and kept as they are.
 
     Raises:
-        InputError: There is no image, or the CSV cannot be read.
+        InputError: There is no image, the CSV cannot be read, or a class number in it is too large.
     """
     table = source if source.is_file() else source / LABELS
     labelled = _read_csv(table) if table.is_file() else _list_class_folders(source)
@@ -45,6 +45,8 @@ def list_images(source: Path) -> tuple[Labelled, tuple[str, ...]]:
     if all(name.isdecimal() for name in found):
         found.sort(key=int)
         if table.is_file():
+            if int(found[-1]) >= MOST_CLASSES:
+                raise InputError(f"{table}: class numbers must be below {MOST_CLASSES}, got {found[-1]}.")
             found = [str(number) for number in range(int(found[-1]) + 1)]
     order = np.random.default_rng(0).permutation(len(labelled))
     return [labelled[index] for index in order], tuple(found)

@@ -133,6 +133,8 @@ def hold_out(split: Split, test_fraction: float) -> tuple[Split, Split]:
 
 def _with_classes(split: Split, class_names: tuple[str, ...]) -> Split:
     """Number the classes as ``class_names`` does; names of classes that are only numbers are replaced."""
+    if not len(split):
+        raise InputError(f"{split.name} has no images.")
     if len(class_names) < 2:
         raise InputError(
             f"{split.name} has images of one class only, {class_names[0]!r}: a classifier needs two."

@@ -126,10 +126,18 @@ def test_other_inputs_are_refused(tmp_path: Path) -> None:
         ({"x": np.zeros(3)}, "no arrays images and labels.* it has x"),
         ({"images": np.array([None]), "labels": np.zeros(1)}, "holds pickled objects"),
         ({"images": np.zeros((2, 4, 4, 2), np.uint8), "labels": np.zeros(2, int)}, "1 or 3 channels"),
+        ({"images": np.zeros((0, 4, 4, 1), np.uint8), "labels": np.zeros(0, int)}, "has no images"),
+        (
+            {"images": np.zeros((2, 4, 4), np.uint8), "labels": np.array([0, 10**9])},
+            "below 100000, got 10{9}",
+        ),
     ):
         np.savez(archive, **arrays)
         with pytest.raises(InputError, match=says):
             load_data(archive)
+    (tmp_path / "folder" / "labels.csv").write_text("filename,label\nonly/a.png,123456789012\n")
+    with pytest.raises(InputError, match="class numbers must be below 100000, got 123456789012"):
+        load_data(tmp_path / "folder")
     with pytest.raises(InputError, match="`test_fraction` must be above 0"):
         load_data((np.zeros((4, 2, 2, 1), np.uint8), np.array([0, 1, 0, 1])), test_fraction=0.0)
 
