@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -27,6 +28,8 @@ from ncen_tf.targets.target import Array, Target, no_gradient
 from ncen_tf.train import training
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
+
+logger = logging.getLogger(__name__)
 
 BEFORE_SOFTMAX = "_keras_logits"
 """What Keras calls the input of a softmax or sigmoid on the tensor that it returns."""
@@ -204,6 +207,12 @@ class KerasTarget(TensorFlowTarget):
     ) -> None:
         self.keras_model, self.batch_statistics = model, batch_statistics
         interface = interface or ModelInterface()
+        if getattr(model, "preprocessor", None) is not None and interface == ModelInterface():
+            logger.warning(
+                "%s has a preprocessor, which `predict` applies and an attack does not: state what it does "
+                "by `input_range`, `mean` and `std`.",
+                description,
+            )
         members = model.members if isinstance(model, Ensemble) else [model]
         shape = getattr(members[0], "input_shape", None)  # A subclassed model has none before it is called.
         if isinstance(shape, (dict, list)):

@@ -64,6 +64,16 @@ def test_a_keras_model_with_preprocessing_inside(tmp_path: Path) -> None:
     check(open_target(sequential, image_shape=(8, 8, 3)), 255 * IMAGES)
 
 
+def test_a_preprocessor_that_only_predict_applies_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """As classifiers of KerasHub have one."""
+    model = small()
+    model.preprocessor = keras.layers.Rescaling(1 / 255)
+    open_target(model, interface=ModelInterface(input_range=(0, 255)))
+    assert "preprocessor" not in caplog.text
+    open_target(model)
+    assert "has a preprocessor, which `predict` applies and an attack does not" in caplog.text
+
+
 def test_a_keras_model_of_integers_is_attacked_through_its_cast() -> None:
     target = open_target(small("uint8"))
     assert target.whole_pixels
