@@ -186,8 +186,9 @@ def evaluate(
         if ray is not None:
             from ncen_tf.attack import ray_workers  # Ray takes a second to import, and is optional.
 
+            batches = -(-len(images) // chosen.batch_size)
             pool = ray_workers.workers(
-                ray, target, opening, chosen.objective, eot_samples, ray_cpus, ray_gpus
+                ray, target, opening, chosen.objective, batches, eot_samples, ray_cpus, ray_gpus
             )
             run_jobs = stack.enter_context(pool)
         result = run_suite(

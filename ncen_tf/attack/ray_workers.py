@@ -1,6 +1,7 @@
 """Batches of images that are attacked by the workers of a Ray cluster."""
 
 import contextlib
+import logging
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,8 @@ from ncen_tf.targets.opening import open_target
 from ncen_tf.targets.target import Target
 from ncen_tf.untrusted.onnx_file import weight_files
 
+logger = logging.getLogger(__name__)
+
 Model = str | Path | Target | Callable[..., Any] | Sequence[Any]
 
 
@@ -30,6 +33,7 @@ def workers(
     model: Model,
     opening: dict[str, Any],
     objective: ObjectiveName,
+    batches: int,
     calls: int = 1,
     cpus: float = 1,
     gpus: float = 0,
@@ -45,6 +49,7 @@ def workers(
             through Ray's object store.
         opening: Settings of ``ncen_tf.open_target``.
         objective: Loss that gradient attacks maximise.
+        batches: Number of batches of all images; a warning tells if it leaves workers idle.
         calls: Passes of the model for an answer.
         cpus: Number of CPUs of each worker, > 0.
         gpus: Number of GPUs of each worker, >= 0.
@@ -58,7 +63,14 @@ def workers(
     """
     packed = _pack(model)
     with connected(address):
-        require_room(cpus, gpus)
+        room = require_room(cpus, gpus)
+        if batches < room:
+            logger.warning(
+                "%d batches of images leave %d of %d workers idle: a smaller `batch_size` makes more.",
+                batches,
+                room - batches,
+                room,
+            )
         # The files were compared with their manifest here.
         target = ray.put((packed, opening | {"allow_unverified": True}, objective, calls))
         key = uuid.uuid4().hex

@@ -1,6 +1,7 @@
 """Connection to a Ray cluster, and files that travel to its workers."""
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,19 +60,27 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def require_room(cpus: float, gpus: float) -> None:
-    """Refuse workers of so many CPUs and GPUs that no node of the cluster has room for one.
+def require_room(cpus: float, gpus: float) -> int:
+    """Count the workers that the cluster has room for at a time.
+
+    Args:
+        cpus: Number of CPUs of each worker, > 0.
+        gpus: Number of GPUs of each worker, >= 0.
 
     Raises:
-        InputError: There is no such node: the workers would wait for ever.
+        InputError: No node has room for one: the workers would wait for ever.
     """
     import ray  # takes a second, and is optional
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+    room = [
+        min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else math.inf) for node in nodes
+    ]
+    if not any(room):
         raise InputError(
             f"No node of the Ray cluster has {cpus:g} CPUs and {gpus:g} GPUs: set `ray_cpus` and `ray_gpus`."
         )
+    return int(sum(room))
 
 
 def environment(cpus: float) -> dict[str, dict[str, str]]:

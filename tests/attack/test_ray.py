@@ -36,18 +36,22 @@ def jobs() -> list[Job]:
     return [Job(n, images[2 * n : 2 * n + 2], test.labels[2 * n : 2 * n + 2], seed=n) for n in range(6)]
 
 
-def test_a_report_is_that_of_a_local_run(cluster: Any) -> None:
+@pytest.mark.parametrize("batch_size", [2, 10])
+def test_a_report_is_that_of_a_local_run(
+    batch_size: int, cluster: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     data = ncen_tf.load_data("fashion_mnist_sample").test
-    suite = ncen_tf.Suite(name="pgd", attacks=(ATTACK,), objective="ensemble", batch_size=2)
+    suite = ncen_tf.Suite(name="pgd", attacks=(ATTACK,), objective="ensemble", batch_size=batch_size)
     local, distributed = (
         ncen_tf.evaluate(REFERENCE, data, suite=suite, examples=10, ray=address) for address in (None, "auto")
     )
     assert distributed.attacks[0].robust_accuracy == local.attacks[0].robust_accuracy
     assert distributed.attacks[0].mean_l2_broken == local.attacks[0].mean_l2_broken
+    assert ("1 batches of images leave 1 of 2 workers idle" in caplog.text) == (batch_size == 10)
 
 
 def test_workers_that_there_is_no_room_for(cluster: Any) -> None:
-    require_room(0.5, 0)
+    assert (require_room(1, 0), require_room(0.5, 0), require_room(0.7, 0)) == (2, 4, 2)
     with pytest.raises(InputError, match="No node of the Ray cluster has 2 CPUs and 0 GPUs"):
         require_room(2, 0)
     with pytest.raises(InputError, match="No node of the Ray cluster has 1 CPUs and 1 GPUs"):
@@ -65,7 +69,7 @@ def test_a_lost_node_loses_no_batch(cluster: Any, jobs: list[Job]) -> None:
     node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     target = ncen_tf.open_target(REFERENCE)
     done: dict[int, Any] = {}
-    with ray_workers.workers("auto", REFERENCE, {}, "ensemble") as run_jobs:
+    with ray_workers.workers("auto", REFERENCE, {}, "ensemble", len(jobs)) as run_jobs:
         for number, batch in run_jobs(ATTACK, jobs):
             assert number not in done
             done[number] = batch
