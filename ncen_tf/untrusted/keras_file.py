@@ -154,6 +154,14 @@ def _reason(error: Exception) -> str:
             f"it uses {unknown[1]}, which is not part of Keras: import the module that registers it with "
             "keras.saving.register_keras_serializable."
         )
+    absent = re.search(r"class '([^']+)' because its parent module (\S+) cannot be imported", str(error))
+    if absent:
+        return f"it uses {absent[1]} of {absent[2]}, which cannot be imported here."
+    if "in a stateless scope" in str(error):
+        return (
+            "a layer of it makes variables before it is built, as those of KerasHub do: load it in Python "
+            "and give the model itself."
+        )
     if isinstance(error, MemoryError) or "OOM when allocating" in str(error):
         return "it needs far more memory than its size justifies: do not trust it."
     if "`Lambda` layer" in str(error):

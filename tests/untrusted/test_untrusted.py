@@ -160,6 +160,10 @@ def compressed_zeros(store: h5py.File, name: str) -> None:
             {"config": other_layer("Rescaling", scale={"class_name": "__numpy__", "config": {}})},
             "arrays in its",
         ),
+        (
+            {"config": lambda content: content.replace(b'"keras.layers"', b'"keras_hub.layers"')},
+            "it uses .* of keras_hub.layers, which cannot be imported here",
+        ),
         ({"config": lambda content: b"{"}, "cannot be loaded"),
     ],
 )
