@@ -145,7 +145,7 @@ class TrainConfig(SourceSettings):
         """
         name = dataset.name if isinstance(dataset, Dataset) else dataset
         given = {flag.name for flag in flags_of(cls) if flag.path[0] in changes}
-        values = unflatten(cls, cls.defaults_for.get(name, {}) if name in CLASS_NAMES else {})
+        values = unflatten(cls, cls._defaults(name))
         made = cls(**{"dataset": name, "by_images": _waiting(name, given)} | values | changes)
         return made.for_images(dataset.image_shape) if isinstance(dataset, Dataset) else made
 
@@ -167,8 +167,11 @@ class TrainConfig(SourceSettings):
         members = structure_architecture(values.pop("structure", "Ensemble1"), values.pop("members", 3))
         values.setdefault("architecture", members)
         dataset = values.get("dataset", cls.__pydantic_fields__["dataset"].default)
-        defaults = cls.defaults_for.get(dataset, {}) if dataset in CLASS_NAMES else {}
-        return cls(by_images=_waiting(dataset, values), **unflatten(cls, defaults | values))
+        return cls(by_images=_waiting(dataset, values), **unflatten(cls, cls._defaults(dataset) | values))
+
+    @classmethod
+    def _defaults(cls, dataset: str) -> dict[str, Any]:
+        return cls.defaults_for.get(dataset, {}) if dataset in CLASS_NAMES else {}
 
     def for_images(self, image_shape: ImageShape) -> Self:
         """Give the settings in ``by_images`` the usual values for images of this shape.

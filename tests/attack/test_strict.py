@@ -95,7 +95,7 @@ def test_batches_do_not_decide(halfway: tuple[LinearTarget, Examples]) -> None:
 def test_the_same_model_in_three_formats_gets_the_same_figures(tiny_run: Path, tiny_export: Path) -> None:
     """An image may differ: roundoff decides signs of gradients near 0."""
     data = ncen_tf.load_data("fashion_mnist_sample").test
-    images = data.float_images()[:12]
+    images = data.float_images()[:30]
     reports = []
     for path in (tiny_run, tiny_export / "saved_model", tiny_export / "ensemble.onnx"):
         target = ncen_tf.open_target(path, image_shape=images.shape[1:])
@@ -108,4 +108,4 @@ def test_the_same_model_in_three_formats_gets_the_same_figures(tiny_run: Path, t
             assert np.sum(one.predictions != other.predictions) <= 1
             assert np.sum(one.attacked != other.attacked) <= 2
     broken = np.any([a.predictions != labels for a in reports[0]], axis=0).sum()
-    assert 1 < broken < 11
+    assert 2 < broken < 28
