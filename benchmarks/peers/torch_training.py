@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from benchmarks.peers.torch_resnet import copy_member, nchw, to_torch, torch_device
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.losses import losses_per_example
 from ncen_tf.ensembles.regularizers import NCE
 
 TOLERANCE = 1e-3
@@ -90,7 +91,7 @@ def losses_of_both(
     ensemble = Ensemble(members)
     ensemble.compile(regularizer=nce)
     views = [tf.constant(images)] * len(members)
-    losses, parts, _ = ensemble.losses_per_example(views, tf.constant(labels), training=True)
+    losses, parts, _ = losses_per_example(ensemble, views, tf.constant(labels), training=True)
     ours = {name: float(np.mean(values)) for name, values in ({"loss": losses} | parts).items()}
     return ours, {name: float(value.detach()) for name, value in theirs.items()}
 

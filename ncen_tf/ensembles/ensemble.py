@@ -1,6 +1,7 @@
-"""The ensemble: a Keras model whose training step nests gradient tapes."""
+"""The ensemble: a Keras model that trains and predicts with all its members."""
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,12 +9,6 @@ import keras
 import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.ensembles.adversary import (
-    adversarial_images,
-    distilled_images,
-    member_divergence,
-    trs_penalty,
-)
 from ncen_tf.ensembles.batch_norm import replica_has_images
 from ncen_tf.ensembles.inputs import (
     Batch,
@@ -23,6 +18,7 @@ from ncen_tf.ensembles.inputs import (
     weighted,
     with_input_errors,
 )
+from ncen_tf.ensembles.losses import attack_key, loss_and_gradients, losses_per_example, members_own_loss
 from ncen_tf.ensembles.members import (
     all_layers,
     build_member,
@@ -30,23 +26,8 @@ from ncen_tf.ensembles.members import (
     keep_activation_slopes,
     warn_of_second_derivatives,
 )
-from ncen_tf.ensembles.penalties import (
-    CrossEntropyOn,
-    gradient_penalty,
-    input_gradients,
-    mean_probabilities,
-    member_cross_entropies,
-    prediction_penalty,
-    stack_logits,
-)
-from ncen_tf.ensembles.regularizers import (
-    DVERGE,
-    TRS,
-    AdversarialTraining,
-    GradientRegularizer,
-    PredictionRegularizer,
-    Regularizer,
-)
+from ncen_tf.ensembles.penalties import CrossEntropyOn, mean_probabilities, stack_logits
+from ncen_tf.ensembles.regularizers import AdversarialTraining, GradientRegularizer, Regularizer
 from ncen_tf.ensembles.structures import parse_architecture
 
 
@@ -180,9 +161,8 @@ class Ensemble(keras.Model):
         self.adversarial_training = adversarial_training
         self.seed = seed
         self._compiles_gradients = jit_compile
-        self._compiled_gradients = (
-            tf.function(self.loss_and_gradients, jit_compile=True) if jit_compile else self.loss_and_gradients
-        )
+        gradients = functools.partial(loss_and_gradients, self)
+        self._gradients = tf.function(gradients, jit_compile=True) if jit_compile else gradients
         terms = list(regularizer.term_names) if regularizer else []
         if adversarial_training is not None and adversarial_training.form == "trades":
             terms.append("divergence")
@@ -194,120 +174,12 @@ class Ensemble(keras.Model):
         own: list[keras.metrics.Metric] = list(self._trackers.values())
         return own + ([self._compile_metrics] if self._compile_metrics is not None else [])
 
-    def losses_per_example(
-        self, images: Sequence[tf.Tensor], labels: tf.Tensor, training: bool
-    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Compute the loss of each example, its parts, and the members' logits.
-
-        ``images`` has a batch float [N, H, W, C] for each member.
-
-        Returns:
-            Loss [N]; ``{"ce": [N], term: [N], ...}``; logits [N, k, classes].
-        """
-        regularizer, penalty = self.regularizer, None
-        if isinstance(regularizer, GradientRegularizer):
-            logits, ce, gradients = input_gradients(self.members, images, labels, self.ce_on, training)
-            if isinstance(regularizer, TRS):
-                penalty = trs_penalty(
-                    regularizer, self.members, images, labels, gradients, self.ce_on, training
-                )
-            else:
-                penalty = gradient_penalty(regularizer, gradients)
-        else:
-            logits = stack_logits(self.members, images, training)
-            ce = member_cross_entropies(logits, labels, self.ce_on)
-            if isinstance(regularizer, PredictionRegularizer):
-                penalty = prediction_penalty(regularizer, logits, labels)
-        ce = tf.reduce_mean(ce, axis=1)
-        if penalty is None:
-            return ce, {"ce": ce}, logits
-        return ce + penalty.value, {"ce": ce} | penalty.terms, logits
-
-    def loss_and_gradients(
-        self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
-        weights: tf.Tensor | None,
-        global_batch: tf.Tensor,
-        key: tf.Tensor,
-    ) -> tuple[list[tf.Tensor], tf.Tensor, dict[str, tf.Tensor], tf.Tensor]:
-        """Compute what a training step needs before it changes the weights.
-
-        Args:
-            images: Float [N, H, W, C].
-            labels: Integer [N].
-            weights: Weight of each example [N]; ``None`` for 1.
-            global_batch: Number of images over all replicas.
-            key: ``attack_key`` of the replica.
-
-        Returns:
-            Gradients of the trainable variables, times the loss scale of the optimizer; loss [N]; its named
-            parts; logits [N, k, classes].
-        """
-        settings = self.adversarial_training
-        passes, attacked = self.views(images, labels, key)
-        with tf.GradientTape() as tape:
-            losses, parts, logits = self.losses_per_example(passes[0], labels, training=True)
-            for views in passes[1:]:
-                losses += self.losses_per_example(views, labels, training=True)[0]
-                parts["ce"] = losses / len(passes)
-            members_own = self._own_losses()
-            if settings is not None and settings.form == "trades":
-                divergence = member_divergence(logits, stack_logits(self.members, attacked, training=True))
-                losses += settings.beta * divergence
-                parts["divergence"] = divergence
-            losses, parts = weighted(losses, parts, weights)
-            # The optimizer sums over replicas, so each contributes its share of the global mean.
-            loss = tf.reduce_sum(losses) / tf.cast(global_batch, losses.dtype)
-            if members_own is not None:
-                loss += members_own / tf.distribute.get_strategy().num_replicas_in_sync
-                losses += members_own
-            loss = self.optimizer.scale_loss(loss)
-        return tape.gradient(loss, self.trainable_variables), losses, parts, logits
-
-    def _own_losses(self) -> tf.Tensor | None:
-        """Sum the losses that the members carry, of their weights and of their last call."""
-        own = [tf.cast(loss, keras.config.floatx()) for loss in self.losses]
-        return tf.add_n(own) if own else None
-
-    def views(
-        self, images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor
-    ) -> tuple[list[Sequence[tf.Tensor]], Sequence[tf.Tensor]]:
-        """Make the images that each member is trained on, and the adversarial ones (or the clean ones again).
-
-        The members pass over the batch once, or with DVERGE once for each other member: in pass r, member i
-        sees the images of member i + r.
-
-        Args:
-            images: Float [N, H, W, C].
-            labels: Integer [N].
-            key: ``attack_key`` of the replica.
-        """
-        settings, clean = self.adversarial_training, [images] * len(self.members)
-        passes: list[Sequence[tf.Tensor]] = []
-        attacked: Sequence[tf.Tensor] = clean
-        if settings is not None:
-            attacked = adversarial_images(settings, self.members, images, labels, key)
-            passes.append(attacked if settings.form == "pgd" else clean)
-        if isinstance(self.regularizer, DVERGE):
-            # The key of the first replica: all of them draw the same layers.
-            found = distilled_images(self.regularizer, self.members, images, self.attack_key(0))
-            passes += [found[shift:] + found[:shift] for shift in range(1, len(found))]
-        return passes or [clean], attacked
-
-    def attack_key(self, replica: tf.Tensor | int) -> tf.Tensor:
-        """Return the key of the attack's random starts.
-
-        It depends on seed, step and replica alone, so that a resumed run repeats them.
-        """
-        return tf.random.fold_in(tf.stack([self.seed, replica]), tf.cast(self.optimizer.iterations, tf.int32))
-
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         batch = self._unpack(data)
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         with replica_has_images(batch.count > 0):
-            gradients, losses, parts, logits = self._compiled_gradients(
-                batch.images, batch.labels, batch.weights, batch.global_count, self.attack_key(replica)
+            gradients, losses, parts, logits = self._gradients(
+                batch.images, batch.labels, batch.weights, batch.global_count, attack_key(self, replica)
             )
         if gradients:
             self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
@@ -316,8 +188,8 @@ class Ensemble(keras.Model):
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         batch = self._unpack(data)
         views = [batch.images] * len(self.members)
-        losses, parts, logits = self.losses_per_example(views, batch.labels, training=False)
-        members_own = self._own_losses()
+        losses, parts, logits = losses_per_example(self, views, batch.labels, training=False)
+        members_own = members_own_loss(self)
         losses, parts = weighted(losses, parts, batch.weights)
         if members_own is not None:
             losses += members_own

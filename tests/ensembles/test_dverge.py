@@ -12,6 +12,7 @@ import ncen_tf
 from ncen_tf import DVERGE, AdversarialTraining, Ensemble
 from ncen_tf.ensembles.adversary import distill, distilled_images, feature_extractors
 from ncen_tf.ensembles.batch_norm import BatchNorm
+from ncen_tf.ensembles.losses import attack_key, loss_and_gradients, losses_per_example, training_views
 from ncen_tf.ensembles.resnet import build_resnet
 from ncen_tf.train.run_directory import RunDirectory, checkpoint_file, checkpoint_steps
 from tests.ensembles.conftest import examples, small_member
@@ -93,14 +94,14 @@ def test_each_member_is_trained_on_the_images_of_the_others(attack: AdversarialT
     settings = DVERGE(eps=0.1, steps=3)
     ensemble = compiled(settings, attack)
     images, labels = (tf.constant(x) for x in examples(6))
-    key = ensemble.attack_key(0)
+    key = attack_key(ensemble, 0)
     made = distilled_images(settings, ensemble.members, images, key)
     seen = [[made[j] for j in range(3) if j != i] for i in range(3)]
     if attack is not None:
-        own = ensemble.views(images, labels, key)[1]
+        own = training_views(ensemble, images, labels, key)[1]
         seen = [[*of_member, own[i]] for i, of_member in enumerate(seen)]
     # Before the members below change the moving statistics, which the search depends on.
-    _, losses, parts, _ = ensemble.loss_and_gradients(images, labels, None, tf.constant(6), key)
+    _, losses, parts, _ = loss_and_gradients(ensemble, images, labels, None, tf.constant(6), key)
     expected = np.zeros(6)
     for member, batches in zip(ensemble.members, seen, strict=True):
         for batch in batches:
@@ -115,15 +116,15 @@ def test_gradient_matches_finite_differences_with_the_images_held_fixed() -> Non
     keras.config.set_dtype_policy("float64")
     ensemble = compiled(DVERGE(eps=0.1, steps=2))
     images, labels = tf.constant(examples(6)[0], tf.float64), tf.constant(examples(6)[1])
-    key = ensemble.attack_key(0)
-    passes, _ = ensemble.views(images, labels, key)
+    key = attack_key(ensemble, 0)
+    passes, _ = training_views(ensemble, images, labels, key)
 
     @tf.function
     def loss() -> tf.Tensor:
-        return tf.reduce_mean(sum(ensemble.losses_per_example(views, labels, True)[0] for views in passes))
+        return tf.reduce_mean(sum(losses_per_example(ensemble, views, labels, True)[0] for views in passes))
 
     statistics = [(v, v.numpy()) for v in ensemble.non_trainable_variables]
-    gradients, *_ = ensemble.loss_and_gradients(images, labels, None, tf.constant(6), key)
+    gradients, *_ = loss_and_gradients(ensemble, images, labels, None, tf.constant(6), key)
     for variable, value in statistics:
         variable.assign(value)
     generator = np.random.default_rng(0)

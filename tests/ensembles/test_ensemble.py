@@ -1,8 +1,7 @@
-"""Losses, weights, labels, images and members of an ensemble: each is honoured or refused."""
+"""Losses, weights, labels and images of an ensemble: each is honoured or refused."""
 
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import tensorflow as tf
 from ncen_tf import ADP, GAL, NCE, AdversarialTraining, Ensemble, build_ensemble
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.batch_norm import BatchNorm
-from ncen_tf.ensembles.members import ends_in_softmax
 from tests.conftest import ROOT
 from tests.ensembles.conftest import CLASSES, SHAPE, examples, small_member
 
@@ -236,95 +234,6 @@ def test_empty_replicas_harm_nothing() -> None:
     assert kinds == ["own 0 True", "synchronized 0 True", "keras 0 True"]
     for difference in (nce, dverge):
         assert float(difference.split()[1]) < 1e-6, "shared moments must be those of one device"
-
-
-# Members
-
-
-class Subclassed(keras.Model):
-    """A model whose layers Keras does not see from outside."""
-
-    def __init__(self, activation: str | None) -> None:
-        super().__init__()
-        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(CLASSES, activation=activation)
-
-    def call(self, images: tf.Tensor) -> tf.Tensor:
-        return self.dense(self.flatten(images))
-
-
-def on_image(function: Callable[[keras.KerasTensor], keras.KerasTensor]) -> keras.Model:
-    image = keras.Input(SHAPE)
-    return keras.Model(image, function(image))
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: small_member(activation="softmax"),
-        lambda: keras.Sequential([small_member(), keras.layers.Softmax()]),
-        lambda: keras.Sequential([small_member(), keras.layers.Activation("softmax")]),
-        lambda: keras.Sequential([keras.Input(SHAPE), small_member(activation="softmax")]),
-        lambda: keras.Sequential([small_member(activation="softmax"), keras.layers.Reshape((CLASSES,))]),
-        lambda: keras.Sequential([small_member(), keras.layers.Lambda(tf.nn.softmax)]),
-        lambda: on_image(lambda image: keras.ops.softmax(small_member()(image))),
-        lambda: on_image(Subclassed("softmax")),
-    ],
-)
-def test_members_that_end_in_softmax_are_refused(make: Callable[[], keras.Model]) -> None:
-    with pytest.raises(InputError, match=r"member 1 .* ends in softmax"):
-        Ensemble([small_member(), make()])
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: small_member(activation="relu"),
-        lambda: keras.Sequential([small_member(), keras.layers.Activation("linear", dtype="float32")]),
-        lambda: keras.Sequential([keras.Input(SHAPE), small_member()]),
-        lambda: keras.Sequential([small_member(), keras.layers.Lambda(tf.nn.log_softmax)]),
-        lambda: on_image(Subclassed(None)),
-    ],
-)
-def test_members_that_return_logits_are_not(make: Callable[[], keras.Model]) -> None:
-    assert not ends_in_softmax(make())
-
-
-def test_members_must_be_distinct_models_of_one_shape() -> None:
-    one = small_member()
-    shared = keras.layers.Dense(CLASSES)
-    for members, says in (
-        ([], "at least two models, got 0"),
-        ([one], "at least two models, got 1"),
-        ([one] * 3, "members 0 and 1 share weights"),
-        ([on_image(lambda x: shared(keras.layers.Flatten()(x))) for _ in range(2)], "share weights"),
-        ([one, lambda images: images], "member 1 is a function"),
-        ([one, Subclassed(None)], "wrap the model"),
-        ([one, keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(CLASSES)])], "wrap the model"),
-        ([one, keras.Sequential([small_member(), keras.layers.Dense(3)])], "member 1 .* to \\(3,\\)"),
-        ([one, on_image(keras.layers.Flatten()), one], "same images and know the same classes"),
-        ([one, on_image(keras.layers.Conv2D(4, 3))], "maps .* to \\(None, 6, 6, 4\\)"),
-    ):
-        with pytest.raises(InputError, match=says):
-            Ensemble(members)
-
-
-def test_layers_with_wrong_second_derivatives_are_warned_of() -> None:
-    def warned(layer: keras.layers.Layer, regularizer: Any, trainable: bool = True) -> bool:
-        ensemble = Ensemble([small_member(), small_member(layer)])
-        ensemble.members[1].trainable = trainable
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            ensemble.compile("sgd", regularizer)
-        return any("Member 1" in str(w.message) and "second derivatives" in str(w.message) for w in caught)
-
-    plain = keras.layers.BatchNormalization
-    assert warned(plain(), NCE())
-    assert warned(keras.layers.LayerNormalization(), GAL())
-    assert not warned(plain(), None)
-    assert not warned(plain(), ADP())
-    assert not warned(plain(), NCE(), trainable=False)
-    assert not warned(plain(synchronized=True), NCE())
-    assert not warned(BatchNorm(), NCE())
 
 
 # Files

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.ensemble import Ensemble
+from ncen_tf.ensembles.losses import losses_per_example
 from ncen_tf.ensembles.penalties import CrossEntropyOn
 from ncen_tf.ensembles.regularizers import ADP, GAL, GPMR, NCE, NCL, TRS, Regularizer
 from ncen_tf.ensembles.resnet import SubsampleShortcut
@@ -58,7 +59,7 @@ def worst_relative_error(
     def loss() -> tf.Tensor:
         for variable, value in moving:  # The search of TRS depends on them.
             variable.assign(value)
-        return tf.reduce_mean(ensemble.losses_per_example([images] * 3, labels, training=True)[0])
+        return tf.reduce_mean(losses_per_example(ensemble, [images] * 3, labels, training=True)[0])
 
     with tf.GradientTape() as tape:
         value = loss()

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from ncen_tf import TRS, AdversarialTraining, Ensemble
 from ncen_tf.ensembles.adversary import steepest_images
+from ncen_tf.ensembles.losses import losses_per_example
 from ncen_tf.ensembles.penalties import input_gradients
 from tests.ensembles.conftest import examples, small_member
 
@@ -21,7 +22,7 @@ def test_the_penalty_follows_its_formula() -> None:
     ensemble = Ensemble(members())
     ensemble.compile("sgd", regularizer)
     images, labels = (tf.constant(x) for x in examples(6))
-    losses, parts, _ = ensemble.losses_per_example([images] * 3, labels, training=False)
+    losses, parts, _ = losses_per_example(ensemble, [images] * 3, labels, training=False)
     steep = steepest_images(regularizer, ensemble.members, [images] * 3, labels, "logits")
     gradients = np.zeros((2, 3, 6, 64))  # at the images, and nearby
     for index, member in enumerate(ensemble.members):
