@@ -87,13 +87,15 @@ def test_bad_input_is_refused(
 ) -> None:
     refuse("attack", says="--target is missing")
     target = f"--target={tiny_export / 'ensemble.onnx'}"
+    no_images = ("--dataset=cifar10", f"--data_dir={tmp_path}")
+    refuse("attack", "--target=no.onnx", *no_images, says="no.onnx does not exist")  # before images are read
     refuse("attack", target, *QUICK, "--suite=none", says="Unknown suite 'none'")
     refuse("attack", target, *QUICK, "--num_examples=-5", says="--num_examples")
     refuse("attack", target, *QUICK, "--seed=-3", says="--seed")
     refuse("attack", target, *QUICK, "--mean=x", says="--mean")
     strict = ("--suite=strict", "--objective=member_average")
     refuse("attack", target, *QUICK, *strict, says="'strict' is measured with --objective=ensemble")
-    refuse("attack", target, *QUICK, "--dataset=cifar10", f"--data_dir={tmp_path}", says="cifar10")
+    refuse("attack", target, *QUICK, *no_images, says="cifar10")
     suite = tmp_path / "suite.toml"
     suite.write_text('[[attack]]\nname = "PGD"\neps = -0.1\nsteps = 3\nstep_size = 0.1\n')
     refuse("attack", target, *QUICK, f"--suite={suite}", says="eps")

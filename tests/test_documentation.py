@@ -63,7 +63,8 @@ def test_links_lead_somewhere(page: Path) -> None:
             file, _, anchor = link.partition("#")
             target = page.parent / file if file else page
             assert target.exists(), link
-            assert not anchor or anchor in _anchors(target), link
+            schemes = {"only-light", "only-dark"}  # the site shows such a picture in one colour scheme
+            assert not anchor or anchor in (schemes if target.suffix == ".png" else _anchors(target)), link
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.flags import require_target
 from ncen_tf.base.ray_cluster import RayFlags
 from ncen_tf.data.loading import DataFlags
 from ncen_tf.targets.combination import Combine
@@ -106,6 +107,8 @@ def main(flags: AttackFlags) -> int | None:
     out = flags.out or _default_out(flags.target, protocol)
     for folder in (out, flags.junit.parent if flags.junit else out):
         _require_writable(folder)
+    for path in flags.target:
+        require_target(path)
     target = flags.target[0] if len(flags.target) == 1 else flags.target
     opening: dict[str, Any] = {
         "interface": ModelInterface(**{name: getattr(flags, name) for name in ModelInterface.model_fields}),

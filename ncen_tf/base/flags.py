@@ -9,6 +9,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import annotated_types
@@ -94,6 +95,19 @@ def parse_number(text: str | float) -> float:
 def is_function_name(name: str) -> bool:
     """Tell whether a name has the form ``module:function``."""
     return _FUNCTION.fullmatch(name) is not None
+
+
+def require_target(path: Path) -> None:
+    """Refuse a target that is neither a path nor a function's name: best before images are read.
+
+    Raises:
+        InputError: There is no such path.
+    """
+    if not path.exists() and not is_function_name(str(path)):
+        raise InputError(
+            f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file, export, or "
+            "module:function."
+        )
 
 
 def import_function(name: str) -> Callable[..., Any]:

@@ -184,9 +184,17 @@ def _as_8_bits(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("pixels are floats of unknown range")
-    mode = "L" if image.mode in _GREY_MODES else "RGB"
+    mode = "L" if image.mode in _GREY_MODES or _is_grey_palette(image) else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return image.convert(mode)
+
+
+def _is_grey_palette(image: Image.Image) -> bool:
+    """Tell whether an image of palette colours, such as a GIF, uses grey ones only."""
+    if image.mode != "P":
+        return False
+    colors = np.asarray(image.convert("RGB"))
+    return bool((colors == colors[..., :1]).all())

@@ -191,7 +191,10 @@ def verify_export(folder: Path | str, data: Split | Dataset | None = None) -> Ma
     reference = predict_all(predictors[first], split)
     parity = {name: measure_parity(name, p, reference, split) for name, p in predictors.items()}
     if predictions_sha256(reference) != manifest.accuracy.predictions_sha256:
-        raise InputError(f"{folder / first} does not predict the classes that the manifest records.")
+        raise InputError(
+            f"{folder / first} is the exported file, but does not predict the classes that the manifest "
+            f"records: check that `data` begins with the {examples} images that it was measured with."
+        )
     reduced = {}
     for name, recorded in manifest.reduced_precision.items():
         reduced[name] = measure_agreement(folder / name, reference, split)

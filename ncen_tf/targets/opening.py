@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.base.flags import import_function, is_function_name
+from ncen_tf.base.flags import import_function, require_target
 from ncen_tf.export.manifest import MANIFEST, ONNX_FILE, SAVED_MODEL, Manifest, describe_files
 from ncen_tf.targets.combination import Combine, CombinedTarget
 from ncen_tf.targets.interface import ModelInterface, Quantization
@@ -79,13 +79,10 @@ def open_target(
         }
         return CombinedTarget([open_target(each, **settings) for each in model], combine)
     path, name = (Path(model) if isinstance(model, (str, Path)) else None), ""
-    if path is not None and not path.exists() and is_function_name(str(path)):
-        path, name, model = None, str(path), import_function(str(path))
-    if path is not None and not path.exists():
-        raise InputError(
-            f"{path} does not exist: `target` is a run, .keras file, SavedModel, .onnx file, export, or "
-            "module:function."
-        )
+    if path is not None:
+        require_target(path)
+        if not path.exists():
+            path, name, model = None, str(path), import_function(str(path))
     if path is not None and path.is_dir() and (path / MANIFEST).is_file():
         path = path / (ONNX_FILE if (path / ONNX_FILE).is_file() else SAVED_MODEL)
     is_onnx = path is not None and path.suffix == ".onnx"

@@ -7,6 +7,7 @@ from pydantic import Field
 import ncen_tf
 from ncen_tf import program
 from ncen_tf.base.errors import InputError
+from ncen_tf.base.flags import require_target
 from ncen_tf.data.loading import DataFlags
 
 
@@ -49,6 +50,8 @@ def main(flags: TransferFlags) -> None:
     if bool(flags.target) == bool(flags.targets):
         raise InputError("Name one model with `target`, or several with `targets`, to take members from.")
     paths = [flags.target] if flags.target else [Path(path) for path in flags.targets]
+    for path in paths:
+        require_target(path)
     default = program.report_folder(flags.target, "transfer") if flags.target else Path("reports/transfer")
     out = flags.out or default
     transfer = ncen_tf.measure_transfer(

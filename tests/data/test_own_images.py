@@ -89,6 +89,20 @@ def test_files_of_every_kind_are_converted(tmp_path: Path) -> None:
     assert red[..., 1:].max() < 15
 
 
+def test_a_gif_of_grey_colours_is_grey(tmp_path: Path) -> None:
+    values = np.array([[0, 3], [90, 255]], np.uint8)
+    for folder, pixels in (("grey", values), ("red", np.stack([values, values, values // 2], -1))):
+        for name in ("a", "b"):
+            path = tmp_path / folder / name / "1.gif"
+            path.parent.mkdir(parents=True)
+            Image.fromarray(pixels).quantize(colors=4).save(path)
+            assert Image.open(path).mode == "P"
+    np.testing.assert_array_equal(
+        load_data(tmp_path / "grey", test_fraction=1.0).test.images, [values[..., np.newaxis]] * 2
+    )
+    assert load_data(tmp_path / "red", test_fraction=1.0).test.images.shape == (2, 2, 2, 3)
+
+
 def test_damaged_and_animated_files_are_named_and_left_out(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -306,6 +306,7 @@ def test_bad_input_is_refused(tiny_export: Path, refuse: Callable[..., None]) ->
     member = tiny_export / "members" / "member_0.onnx"
     refuse("transfer", *QUICK, says="--target")
     refuse("transfer", target, f"--targets={member}", *QUICK, says="--target")
+    refuse("transfer", "--targets=none.onnx", "--dataset=none", says="none.onnx does not exist")
     refuse("transfer", target, *QUICK, "--attacks=pgd,pdg", says="--attacks must list some of")
     refuse("transfer", target, *QUICK, "--num_examples=-1", says="--num_examples")
     refuse("transfer", f"--target={member}", *QUICK, says="several models with --targets")
