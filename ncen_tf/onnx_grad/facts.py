@@ -174,7 +174,7 @@ class GraphFacts:
         shape = inputs[0].shape if inputs else None
         values: list[Array] | None = None
         if node.op_type in ("Shape", "Size") and shape is not None:
-            values = self._evaluate(node, [np.broadcast_to(np.zeros(1, np.float32), shape)])
+            values = self._evaluate(node, [np.broadcast_to(np.float32(0), shape)])
         elif _is_pure(node):
             given = all(known.value is not None for n, known in zip(node.input, inputs, strict=True) if n)
             bounded = all(k.shape is not None and math.prod(k.shape) <= _LARGE for k in outputs)

@@ -32,6 +32,18 @@ def test_shape_arithmetic_stops_the_gradient(opset: int) -> None:
     assert directional_error(model, RNG.normal(size=(3, 2, 4, 4))) < 1e-7
 
 
+def test_shape_of_a_number() -> None:
+    """An assignment to a slice, as of BEiT's relative positions, is traced to Expand(value, Shape(number))."""
+    nodes = [
+        node("Shape", "two", "shape"),
+        node("Expand", "two shape", "factor"),
+        node("Mul", "x factor", "scaled"),
+        node("Tanh", "scaled", "y"),
+    ]
+    model = build(nodes, {"two": np.array(2.0)})
+    assert directional_error(model, RNG.normal(size=(3, 2, 4, 4))) < 1e-7
+
+
 @pytest.mark.parametrize("condition", [True, False])
 def test_if_with_a_constant_condition(condition: bool) -> None:
     model = build([branches("c")], {"c": np.array(condition)})
