@@ -10,8 +10,7 @@ from ncen_tf.attack.attack import Array, Labels, Norm, sizes_of
 from ncen_tf.attack.minimum_norm import DecoupledDirectionNorm, FastMinimumNorm, MinimumNorm, SigmaZero
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.runner import run_attack
-from ncen_tf.attack.scoring import check_examples, predict
-from ncen_tf.attack.whole_pixels import round_images
+from ncen_tf.attack.scoring import check_examples, predict, round_images
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.sources import test_images
 from ncen_tf.report.curve import CurveAttack, RobustnessCurve, build_curve, finite_median

@@ -15,19 +15,18 @@ from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.preview import (
     describe_sample,
     estimate_cost,
+    save_class_sheet,
     warn_of_other_classes,
     warn_of_randomness,
 )
 from ncen_tf.attack.radii import describe_shape, write_eps
-from ncen_tf.attack.results import SuiteResult, read_adversarials
+from ncen_tf.attack.results import read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
-from ncen_tf.attack.scoring import check_examples
+from ncen_tf.attack.scoring import check_examples, round_images
 from ncen_tf.attack.suites import SUITES, Suite, load_suite
-from ncen_tf.attack.whole_pixels import round_images
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import ImageShape, Split
 from ncen_tf.data.sources import test_images
-from ncen_tf.report.class_sheet import save_class_sheet
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
 from ncen_tf.report.results import Report, describe_target
@@ -220,9 +219,7 @@ def evaluate(
     ]
     masked = examine_gradients(opened, chosen, result, images, seed) if chosen.check_gradients else None
     return build_report(
-        result.labels,
-        result.clean_predictions,
-        result.attacks,
+        result,
         protocol=chosen.protocol,
         objective=chosen.objective,
         dataset=data.name,
@@ -232,8 +229,6 @@ def evaluate(
         recorded=opened.recorded,
         masked_gradients=masked,
         images=images,
-        class_names=data.class_names,
-        margins=result.margins,
         curves=curves,
     )
 
@@ -280,11 +275,8 @@ def evaluate_saved(
         allow_unverified=allow_unverified,
         differentiable=False,
     )
-    result: SuiteResult = replay(opened, saved, batch_size)
     return build_report(
-        result.labels,
-        result.clean_predictions,
-        result.attacks,
+        replay(opened, saved, batch_size),
         protocol=f"replay of {Path(file).name}",
         objective=saved.info.objective,
         dataset=saved.info.dataset,
@@ -292,8 +284,6 @@ def evaluate_saved(
         seed=0,
         recorded=opened.recorded,
         images=saved.images,
-        class_names=saved.info.class_names,
-        margins=result.margins,
     )
 
 

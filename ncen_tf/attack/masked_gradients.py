@@ -16,11 +16,10 @@ from tqdm import tqdm
 from ncen_tf.attack.attack import Array, Attack, Labels
 from ncen_tf.attack.iterative import IterativeGradient, RandomStartPgd
 from ncen_tf.attack.objectives import Mask, Objective
-from ncen_tf.attack.results import SuiteResult
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.report.results import GradientCheck, MaskedGradients
+from ncen_tf.report.results import GradientCheck, MaskedGradients, SuiteResult
 from ncen_tf.targets.target import Target
 
 EXAMPLES = 100

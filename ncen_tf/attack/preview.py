@@ -4,8 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from ncen_tf.attack.attack import Array
 from ncen_tf.attack.masked_gradients import ROUNDING, repeat_difference
@@ -18,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 _TINY = 100
 """Passes an image below which an estimate is not worth its time."""
+_MOST_CLASSES = 100
+"""Classes that a picture shows."""
 
 
 def describe_sample(data: Split) -> str:
@@ -26,6 +30,23 @@ def describe_sample(data: Split) -> str:
     fewest, most = counts.min(), counts.max()
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return f"{len(data):,} images of {len(counts)} classes, {each} of each"
+
+
+def save_class_sheet(data: Split, file: Path) -> None:
+    """Write a PNG file with the first image of each class and its name, of the first 100 classes at most."""
+    labels, first = np.unique(data.labels, return_index=True)
+    labels, first = labels[:_MOST_CLASSES], first[:_MOST_CLASSES]
+    columns = math.ceil(math.sqrt(len(labels)))
+    rows = math.ceil(len(labels) / columns)
+    figure = Figure(figsize=(1.4 * columns, 1.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.axis("off")
+    for axes, label, image in zip(grid, labels, data[first].float_images(), strict=False):
+        axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(data.class_names[label][:20], fontsize=8, parse_math=False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
 
 
 def warn_of_other_classes(data: Split, target: Target) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 import ncen_tf
 from ncen_tf.attack.attack import Array, Attack, Labels
@@ -19,26 +18,12 @@ from ncen_tf.base.files import replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.report.results import AttackResult
 from ncen_tf.targets.target import Target
-from ncen_tf.untrusted.zip import check_zip
+from ncen_tf.untrusted.zip import read_npz
 
 S = TypeVar("S", bound=Settings)
 
 SHOWN = 8
 """Number of adversarial images that a result keeps for pages."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SuiteResult:
-    """What attacks did to a target, beside its predictions on clean images."""
-
-    labels: Labels
-    clean_predictions: Labels
-    """[N], the ensemble's class for each clean image."""
-    attacks: list[AttackResult]
-    resumed: int
-    """Number of attacks that an earlier run had finished."""
-    margins: npt.NDArray[np.float32]
-    """[N], log-probability of the true class minus that of the likeliest other one, on clean images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +77,14 @@ class AttackFiles:
     """What an interrupted suite keeps of one attack: finished batches, then the result.
 
     Args:
-        folder: Of the suite; ``None`` keeps nothing.
+        folder: Of the suite.
         attack: The attack.
         key: Digest of all that its outcome depends on, from :func:`result_key`.
     """
 
-    def __init__(self, folder: Path | None, attack: Attack, key: str) -> None:
-        self._file = folder / result_file_name(attack, key) if folder else None
-        self._batches = self._file.with_suffix(".batches") if self._file else None
+    def __init__(self, folder: Path, attack: Attack, key: str) -> None:
+        self._file = folder / result_file_name(attack, key)
+        self._batches = self._file.with_suffix(".batches")
         self._key = key
 
     def read_result(self) -> AttackResult | None:
@@ -113,38 +98,31 @@ class AttackFiles:
 
     def write_result(self, result: AttackResult) -> None:
         """Write the finished attack and remove its batches."""
-        if self._file is not None and self._batches is not None:
-            arrays = {name: v for name, v in vars(result).items() if isinstance(v, np.ndarray)}
-            rest = {name: v for name, v in vars(result).items() if name not in arrays}
-            _write(self._file, _ResultInfo(key=self._key, **rest), arrays)
-            shutil.rmtree(self._batches, ignore_errors=True)
+        arrays = {name: v for name, v in vars(result).items() if isinstance(v, np.ndarray)}
+        rest = {name: v for name, v in vars(result).items() if name not in arrays}
+        _write(self._file, _ResultInfo(key=self._key, **rest), arrays)
+        self.remove_batches()
 
     def read_batches(self, count: int) -> dict[int, AttackedBatch]:
         """Read the finished ones of ``count`` batches by number; those that are damaged are left out."""
-        folder = self._batches
         batches: dict[int, AttackedBatch] = {}
-        if folder is None:
-            return batches
         for number in range(count):
             with contextlib.suppress(InputError):
-                arrays, info = _read(folder / f"{number}.npz", _BatchInfo)
+                arrays, info = _read(self._batches / f"{number}.npz", _BatchInfo)
                 if info.key == self._key:
                     batches[number] = AttackedBatch(**arrays, **info.model_dump(exclude={"key"}))
         return batches
 
     def write_batch(self, number: int, batch: AttackedBatch) -> None:
         """Write a batch; the first has number 0."""
-        if self._batches is not None:
-            self._batches.mkdir(parents=True, exist_ok=True)
-            info = _BatchInfo(
-                key=self._key, queries=batch.queries, gradients=batch.gradients, seconds=batch.seconds
-            )
-            _write(self._batches / f"{number}.npz", info, {"adversarials": batch.adversarials})
+        self._batches.mkdir(parents=True, exist_ok=True)
+        rest = {name: v for name, v in vars(batch).items() if name != "adversarials"}
+        info = _BatchInfo(key=self._key, **rest)
+        _write(self._batches / f"{number}.npz", info, {"adversarials": batch.adversarials})
 
     def remove_batches(self) -> None:
         """Remove the batches of an attack whose images are kept elsewhere."""
-        if self._batches is not None:
-            shutil.rmtree(self._batches, ignore_errors=True)
+        shutil.rmtree(self._batches, ignore_errors=True)
 
 
 def result_key(attack: Attack, target: Target, context: Sequence[str | int]) -> str:
@@ -185,13 +163,13 @@ def read_adversarials(file: Path) -> SavedAdversarials:
     return SavedAdversarials(**arrays, info=info)
 
 
-def read_kept_images(file: Path | None, shape: tuple[int, ...]) -> Array | None:
+def read_kept_images(file: Path, shape: tuple[int, ...]) -> Array | None:
     """Read adversarial images of an earlier run; ``None`` if there are none of this shape."""
     try:
-        adversarials = read_adversarials(file).adversarials if file else None
+        adversarials = read_adversarials(file).adversarials
     except InputError:
         return None
-    return adversarials if adversarials is not None and adversarials.shape == shape else None
+    return adversarials if adversarials.shape == shape else None
 
 
 def _write(file: Path, info: Settings, arrays: Mapping[str, Any], compress: bool = False) -> None:
@@ -200,16 +178,8 @@ def _write(file: Path, info: Settings, arrays: Mapping[str, Any], compress: bool
         save(temporary, info=np.array(info.model_dump_json()), **arrays)
 
 
-def _read(file: Path | None, kind: type[S]) -> tuple[dict[str, Any], S]:
-    if file is None:
-        raise InputError("There is no file.")
-    check_zip(file)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = dict(stored)
-        text = str(arrays.pop("info"))
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("it holds something else than arrays")
-    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
-        raise InputError(f"{file} cannot be read: {error}.") from error
-    return arrays, kind.from_json(text, str(file))
+def _read(file: Path, kind: type[S]) -> tuple[dict[str, Any], S]:
+    arrays = read_npz(file)
+    if "info" not in arrays:
+        raise InputError(f"{file} cannot be read: it has no info.")
+    return arrays, kind.from_json(str(arrays.pop("info")), str(file))

@@ -20,17 +20,15 @@ from ncen_tf.attack.results import (
     AttackFiles,
     SavedAdversarials,
     SavedInfo,
-    SuiteResult,
     read_kept_images,
     result_file_name,
     result_key,
     write_adversarials,
 )
-from ncen_tf.attack.scoring import batches_of, check_examples, score
+from ncen_tf.attack.scoring import batches_of, check_examples, round_adversarials, score
 from ncen_tf.attack.suites import NEAR, Suite
-from ncen_tf.attack.whole_pixels import round_adversarials
 from ncen_tf.base.errors import InputError
-from ncen_tf.report.results import AttackResult
+from ncen_tf.report.results import AttackResult, SuiteResult
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -96,7 +94,7 @@ def run_suite(
             cumulative suite, images that it was not run on are as the attacks before it left them. ``None``
             saves none.
         dataset: Name of the images' dataset, stored with saved images.
-        class_names: Names of its classes, stored with saved images.
+        class_names: Names of its classes.
         run_jobs: Attacks the batches elsewhere, such as on a Ray cluster; ``None`` attacks them here.
 
     Raises:
@@ -127,9 +125,9 @@ def run_suite(
             chosen = chosen & (state.margins <= NEAR * clean_margins)
         key = result_key(attack, target, [*context, hashlib.sha256(chosen.tobytes()).hexdigest()])
         saved = save_adversarials / result_file_name(attack, key) if save_adversarials else None
-        files = AttackFiles(state_dir, attack, key)
-        result = files.read_result()
-        kept = read_kept_images(saved, images.shape) if result is not None else None
+        files = AttackFiles(state_dir, attack, key) if state_dir else None
+        result = files.read_result() if files else None
+        kept = read_kept_images(saved, images.shape) if saved and result else None
         if result is not None and (saved is None or kept is not None):
             logger.info("%s: finished by an earlier run", attack.label)
             resumed += 1
@@ -160,14 +158,15 @@ def run_suite(
                     class_names=tuple(class_names),
                 )
                 write_adversarials(saved, SavedAdversarials(images, kept, labels, info))
-            files.write_result(result)
+            if files:
+                files.write_result(result)
         states[attack.threat_model] = _State(
             state.correct & (result.predictions == labels),
             np.minimum(state.margins, result.margins),
             images if kept is None else kept,
         )
         results.append(result)
-    return SuiteResult(labels, clean, results, resumed, clean_margins)
+    return SuiteResult(labels, clean, clean_margins, results, tuple(class_names), resumed)
 
 
 def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> SuiteResult:
@@ -191,7 +190,7 @@ def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> S
     margins = margins_of(clean_scores, saved.labels)
     settings, images, adversarials = saved.info.settings, saved.images, saved.adversarials
     result = _measure(settings, images, adversarials, saved.labels, scores, (1.0, 0.0), seconds, margins)
-    return SuiteResult(saved.labels, clean, [result], 0, margins)
+    return SuiteResult(saved.labels, clean, margins, [result], saved.info.class_names)
 
 
 def run_attack(

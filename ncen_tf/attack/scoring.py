@@ -1,15 +1,19 @@
-"""Images shown to a target batch by batch: scores, predictions, and what attacks can start from."""
+"""Images as targets take them: checked, rounded to whole pixel values, and scored batch by batch."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from ncen_tf.attack.attack import Array, Labels
+from ncen_tf.attack.attack import Array, Attack, Labels, sizes_of
 from ncen_tf.attack.losses import Array64, log_mean_probabilities
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.base.errors import InputError
 from ncen_tf.targets.target import Target
+
+_LEVELS = 255
+_ROUNDING = 1e-4
+"""Of a radius in pixel values, computed in floats."""
 
 
 def predict(objective: Objective, images: Array, batch_size: int, what: str) -> Labels:
@@ -73,3 +77,30 @@ def batches_of(count: int, size: int, fill: bool) -> Iterator[tuple[int, npt.NDA
     for start in range(0, count, size):
         new = min(size, count - start)
         yield new, np.arange(start, start + (size if fill else new)) % count
+
+
+def round_images(images: Array) -> Array:
+    """Round images in [0, 1] to multiples of 1/255."""
+    return np.rint(images * np.float32(_LEVELS)) / np.float32(_LEVELS)
+
+
+def round_adversarials(attack: Attack, images: Array, adversarials: Array) -> Array:
+    """Round adversarial images to multiples of 1/255 that are within the attack's bound.
+
+    In Linf a pixel takes the nearest value within eps. In the other norms an image whose nearest values are
+    too far is rounded towards its original, which shortens every change.
+
+    Args:
+        attack: Whose ``eps`` and ``norm`` bound the change.
+        images: float32 [N, H, W, C], multiples of 1/255.
+        adversarials: float32 [N, H, W, C] in [0, 1].
+    """
+    clean, found = np.rint(images.astype(float) * _LEVELS), adversarials.astype(float) * _LEVELS
+    nearest = np.rint(found)
+    if attack.norm == "Linf":
+        whole = np.floor(attack.eps * _LEVELS + _ROUNDING)
+        rounded = np.clip(nearest, clean - whole, clean + whole)
+    else:
+        near = sizes_of((nearest - clean) / _LEVELS, attack.norm) <= attack.eps + _ROUNDING / _LEVELS
+        rounded = np.where(near[:, None, None, None], nearest, clean + np.trunc(found - clean))
+    return (np.clip(rounded, 0, _LEVELS) / _LEVELS).astype(np.float32)

@@ -13,7 +13,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import CLASS_NAMES, Dataset, Split, unknown_source
 from ncen_tf.data.folders import list_images, read_labelled
 from ncen_tf.data.sizing import Sizing
-from ncen_tf.untrusted.zip import check_zip
+from ncen_tf.untrusted.zip import check_zip, read_npz
 
 _TFDS_NAME = re.compile(r"\w+([/:][\w.-]+)*")
 _NPZ_WHOLE = (("images", "labels"), ("x", "y"), ("X", "y"))
@@ -125,13 +125,13 @@ def _read_tf_data(dataset: Any, sizing: Sizing) -> Split:
 
 def _open_npz(file: Path, sizing: Sizing) -> Source:
     """Find the arrays of images and labels in a file: those to train and to test on, or all of them."""
-    stored: list[str] = _load_npz(file, lambda arrays: list(arrays.files))
+    stored = [name.removesuffix(".npy") for name in check_zip(file)]
     known = {
         part: [(images.format(part), labels.format(part)) for images, labels in _NPZ_PARTS]
         for part in ("train", "test", "val")
     }
     found = {
-        part: partial(_read_npz, file, sizing, *pair)
+        part: partial(_read_npz, file, sizing, "class_names" in stored, *pair)
         for part, pairs in (known | {"all": [*_NPZ_WHOLE]}).items()
         for pair in reversed(pairs)
         if {*pair} <= {*stored}
@@ -147,26 +147,10 @@ def _open_npz(file: Path, sizing: Sizing) -> Source:
     return Source(origin, next(iter(found.values())))
 
 
-def _read_npz(file: Path, sizing: Sizing, images: str, labels: str) -> Split:
-    """Read images, labels and, if there, ``class_names``."""
-
-    def read(stored: Any) -> tuple[Any, Any, list[str]]:
-        names = [str(name) for name in stored["class_names"]] if "class_names" in stored.files else []
-        return stored[images], stored[labels], names
-
-    pixels, numbers, names = _load_npz(file, read)
-    return _sized(sizing, pixels, numbers, file.stem, tuple(names))
-
-
-def _load_npz(file: Path, read: Callable[[Any], Any]) -> Any:
-    """Read from an archive, in which nothing is unpickled."""
-    check_zip(file)
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return read(stored)
-    except Exception as error:  # zipfile, zlib and NumPy have no common class of errors.
-        reason = "it holds pickled objects" if "pickle" in str(error) else str(error)
-        raise InputError(f"{file} cannot be read: {reason}.") from error
+def _read_npz(file: Path, sizing: Sizing, has_names: bool, images: str, labels: str) -> Split:
+    arrays = read_npz(file, {images, labels, "class_names"} if has_names else {images, labels})
+    names = tuple(map(str, arrays.get("class_names", ())))
+    return _sized(sizing, arrays[images], arrays[labels], file.stem, names)
 
 
 def _open_folder(path: Path, sizing: Sizing) -> Source:

@@ -1,6 +1,9 @@
-"""Accuracies of a classifier under attack, and the report that is made of them."""
+"""Accuracies of a classifier under attack; the report and the table of images that are made of them."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +17,17 @@ from ncen_tf.report.results import (
     ClassAccuracy,
     MaskedGradients,
     Norm,
-    Outcomes,
     Proportion,
     RecordedAccuracy,
     Report,
     ShownImages,
+    SuiteResult,
     TargetInfo,
     WorstCase,
-    class_names_of,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Images = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -56,18 +61,8 @@ def aae(labels: Labels, clean: Labels, adversarial: Sequence[Labels]) -> Proport
     return proportion(robust_accuracy(labels, clean, adversarial).count, clean_accuracy(labels, clean).count)
 
 
-def mean_over_broken(
-    labels: Labels, clean: Labels, adversarial: Labels, sizes: npt.NDArray[np.float32]
-) -> float | None:
-    """Compute the mean size of the changes that broke an example; ``None`` if none did. Sizes: float [N]."""
-    broken = (clean == labels) & (adversarial != labels)
-    return float(sizes[broken].mean()) if broken.any() else None
-
-
 def build_report(
-    labels: Labels,
-    clean: Labels,
-    attacks: Sequence[AttackResult],
+    result: SuiteResult,
     *,
     protocol: str,
     objective: str,
@@ -78,19 +73,13 @@ def build_report(
     recorded: RecordedAccuracy | None = None,
     masked_gradients: MaskedGradients | None = None,
     images: Images | None = None,
-    class_names: Sequence[str] = (),
-    margins: npt.NDArray[np.float32] | None = None,
     curves: Sequence[RobustnessCurve] = (),
 ) -> Report:
     """Build the report of a suite's run.
 
     Args:
-        labels: True classes, int [N].
-        clean: Predictions on clean images, int [N].
-        attacks: What each attack did, in their order.
+        result: What the attacks did, in their order.
         images: Clean images, float32 [N, H, W, C] in [0, 1], for the page; ``None`` shows none.
-        class_names: Name of each class, for the page.
-        margins: Of the clean images, float [N], for the table of images; ``None`` leaves them out.
 
     All other arguments are fields of :class:`~ncen_tf.report.results.Report`.
     """
@@ -98,70 +87,61 @@ def build_report(
         protocol=protocol,
         objective=objective,
         dataset=dataset,
-        examples=len(labels),
+        examples=len(result.labels),
         cumulative=cumulative,
         seed=seed,
         target=target,
-        clean_accuracy=clean_accuracy(labels, clean),
-        attacks=tuple(
-            _attack_row(labels, clean, attacks[: number + 1], cumulative) for number in range(len(attacks))
-        ),
-        worst_case=_worst_cases(labels, clean, attacks),
-        classes=_class_accuracies(labels, clean, attacks, class_names),
+        clean_accuracy=clean_accuracy(result.labels, result.clean_predictions),
+        attacks=tuple(_attack_row(result, number, cumulative) for number in range(len(result.attacks))),
+        worst_case=_worst_cases(result),
+        classes=_class_accuracies(result),
         curves=tuple(curves),
         masked_gradients=masked_gradients,
         recorded=recorded,
-        seconds=sum(attack.seconds for attack in attacks),
+        seconds=sum(attack.seconds for attack in result.attacks),
         environment=describe_environment(),
     )
     if images is not None:
         distances = {curve.norm: np.array(curve.distances, float) for curve in curves}  # None is NaN: last
         report._images = tuple(
-            _shown(
-                labels, clean, attack, images, class_names, distances.get(attack.settings["norm"], margins)
-            )
-            for attack in attacks
+            _shown(result, attack, images, distances.get(attack.settings["norm"], result.margins))
+            for attack in result.attacks
         )
-    report._outcomes = Outcomes(labels, clean, tuple(attacks), tuple(class_names), margins)
+    report._result = result
     return report
 
 
-def _class_accuracies(
-    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], class_names: Sequence[str]
-) -> tuple[ClassAccuracy, ...]:
+def _class_accuracies(result: SuiteResult) -> tuple[ClassAccuracy, ...]:
     found = []
-    for label in np.unique(labels):
-        those = labels == label
-        of_class = labels[those], clean[those]
+    for label in np.unique(result.labels):
+        those = result.labels == label
+        of_class = result.labels[those], result.clean_predictions[those]
+        adversarial = [attack.predictions[those] for attack in result.attacks]
         found.append(
             ClassAccuracy(
                 label=int(label),
-                name=str(class_names_of(labels[those][:1], class_names)[0]),
+                name=str(result.names_of(of_class[0][:1])[0]),
                 clean_accuracy=clean_accuracy(*of_class),
-                robust_accuracy=robust_accuracy(*of_class, [a.predictions[those] for a in attacks]),
+                robust_accuracy=robust_accuracy(*of_class, adversarial),
             )
         )
     return tuple(found)
 
 
-def _attack_row(
-    labels: Labels, clean: Labels, attacks: Sequence[AttackResult], cumulative: bool
-) -> AttackRow:
-    """The row of the last of the attacks."""
-    attack = attacks[-1]
-    predictions, settings = attack.predictions, dict(attack.settings)
-    before = [other for other in attacks[:-1] if cumulative and _threat(other) == _threat(attack)]
-    withstood = [*(other.predictions for other in before), predictions]
-    attacked = int(attack.attacked.sum())
+def _attack_row(result: SuiteResult, number: int, cumulative: bool) -> AttackRow:
+    attack, settings = result.attacks[number], dict(result.attacks[number].settings)
+    before = [other for other in result.attacks[:number] if cumulative and _threat(other) == _threat(attack)]
+    withstood = [each.predictions for each in (*before, attack)]
+    broken, attacked = result.broken_by(attack), int(attack.attacked.sum())
     return AttackRow(
         **{key: settings.pop(key) for key in ("attack", "norm", "eps")},
         settings=settings,
-        robust_accuracy=robust_accuracy(labels, clean, withstood),
-        aae=aae(labels, clean, withstood),
-        mean_l2_broken=mean_over_broken(labels, clean, predictions, attack.l2),
-        mean_linf_broken=mean_over_broken(labels, clean, predictions, attack.linf),
+        robust_accuracy=robust_accuracy(result.labels, result.clean_predictions, withstood),
+        aae=aae(result.labels, result.clean_predictions, withstood),
+        mean_l2_broken=float(attack.l2[broken].mean()) if broken.any() else None,
+        mean_linf_broken=float(attack.linf[broken].mean()) if broken.any() else None,
         attacked=attacked,
-        broken=int(((clean == labels) & (predictions != labels)).sum()),
+        broken=int(broken.sum()),
         queries=round(attack.queries_per_image * attacked),
         gradients=round(attack.gradients_per_image * attacked),
         queries_per_image=attack.queries_per_image,
@@ -170,21 +150,24 @@ def _attack_row(
     )
 
 
-def _worst_cases(labels: Labels, clean: Labels, attacks: Sequence[AttackResult]) -> tuple[WorstCase, ...]:
+def _worst_cases(result: SuiteResult) -> tuple[WorstCase, ...]:
     """Per-example worst case over the attacks of the same norm and eps."""
     groups: dict[tuple[Norm, float], list[AttackResult]] = {}
-    for attack in attacks:
+    for attack in result.attacks:
         groups.setdefault(_threat(attack), []).append(attack)
-    return tuple(
-        WorstCase(
-            attacks=tuple(attack.settings["attack"] for attack in group),
-            norm=norm,
-            eps=eps,
-            robust_accuracy=robust_accuracy(labels, clean, [attack.predictions for attack in group]),
-            aae=aae(labels, clean, [attack.predictions for attack in group]),
+    worst = []
+    for (norm, eps), group in sorted(groups.items()):
+        outcome = result.labels, result.clean_predictions, [attack.predictions for attack in group]
+        worst.append(
+            WorstCase(
+                attacks=tuple(attack.settings["attack"] for attack in group),
+                norm=norm,
+                eps=eps,
+                robust_accuracy=robust_accuracy(*outcome),
+                aae=aae(*outcome),
+            )
         )
-        for (norm, eps), group in sorted(groups.items())
-    )
+    return tuple(worst)
 
 
 def _threat(attack: AttackResult) -> tuple[Norm, float]:
@@ -192,18 +175,54 @@ def _threat(attack: AttackResult) -> tuple[Norm, float]:
 
 
 def _shown(
-    labels: Labels,
-    clean: Labels,
-    attack: AttackResult,
-    images: Images,
-    class_names: Sequence[str],
-    effort: npt.NDArray[np.floating] | None,
+    result: SuiteResult, attack: AttackResult, images: Images, effort: npt.NDArray[np.floating]
 ) -> ShownImages:
-    """Take the shown images that the attack broke, by what it takes to break them, if that is known."""
-    index = attack.shown_index
-    order = np.flatnonzero((clean[index] == labels[index]) & (attack.predictions[index] != labels[index]))
-    if effort is not None:
-        order = order[np.argsort(effort[index[order]], kind="stable")]
-    shown = index[order]
-    names = [class_names_of(classes[shown], class_names) for classes in (labels, clean, attack.predictions)]
+    """Take the shown images that the attack broke, by what it takes to break them."""
+    order = np.flatnonzero(result.broken_by(attack)[attack.shown_index])
+    order = order[np.argsort(effort[attack.shown_index[order]], kind="stable")]
+    shown = attack.shown_index[order]
+    classes = (result.labels, result.clean_predictions, attack.predictions)
+    names = [result.names_of(each[shown]) for each in classes]
     return ShownImages(images[shown], attack.shown[order], list(zip(*names, strict=True)))
+
+
+def per_image_table(result: SuiteResult, curves: Sequence[RobustnessCurve] = ()) -> pd.DataFrame:
+    """Tabulate what each attack did to each image.
+
+    Args:
+        result: Of the attacks of a report.
+        curves: Of the same images, for their minimal distances.
+
+    Returns:
+        N rows with ``index`` (the number of the image among those attacked), ``label``, ``class``,
+        ``clean_prediction``, ``clean_correct``, ``first_broken_by`` (an attack's name, norm and eps, or
+        empty), ``clean_margin``, ``minimal_distance ...`` for each curve's norm (0 where the clean image is
+        classified wrongly, missing where nothing broke it) and, for each attack, ``... attacked``,
+        ``... prediction``, ``... l2`` and ``... linf``. The last three are missing where the attack was not
+        run. A second attack of the same name, norm and eps has its number in the suite after these.
+    """
+    import pandas as pd  # takes half a second
+
+    labels, clean = result.labels, result.clean_predictions
+    first = np.full(len(labels), "", object)
+    columns: dict[str, npt.NDArray[np.generic] | pd.Series] = {
+        "index": np.arange(len(labels)),
+        "label": labels,
+        "class": result.names_of(labels),
+        "clean_prediction": clean,
+        "clean_correct": clean == labels,
+        "first_broken_by": first,
+        "clean_margin": result.margins,
+    }
+    for curve in curves:
+        columns[f"minimal_distance {curve.norm}"] = np.array(curve.distances, float)
+    for number, attack in enumerate(result.attacks, start=1):
+        name = f"{attack.settings['attack']} {attack.settings['norm']} {attack.settings['eps']:g}"
+        if f"{name} attacked" in columns:
+            name += f" ({number})"
+        first[result.broken_by(attack) & (first == "")] = name
+        columns[f"{name} attacked"] = attack.attacked
+        columns[f"{name} prediction"] = pd.Series(attack.predictions, dtype="Int32").where(attack.attacked)
+        for size, values in (("l2", attack.l2), ("linf", attack.linf)):
+            columns[f"{name} {size}"] = np.where(attack.attacked, values, np.float32(np.nan))
+    return pd.DataFrame(columns)

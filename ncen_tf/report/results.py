@@ -1,7 +1,6 @@
 """What a suite of attacks measured, as typed models that read and write their JSON."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,17 +141,28 @@ class AttackResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcomes:
-    """What all attacks of a report did to each of N images."""
+class SuiteResult:
+    """What the attacks of a suite did to each of N images, beside the predictions on the clean ones."""
 
     labels: npt.NDArray[np.int32]
     """[N], the true classes."""
-    clean: npt.NDArray[np.int32]
+    clean_predictions: npt.NDArray[np.int32]
     """[N], the ensemble's class for each clean image."""
-    attacks: tuple[AttackResult, ...]
-    class_names: tuple[str, ...]
-    margins: npt.NDArray[np.float32] | None
+    margins: npt.NDArray[np.float32]
     """[N], log-probability of the true class minus that of the likeliest other one, on the clean image."""
+    attacks: list[AttackResult]
+    class_names: tuple[str, ...] = ()
+    resumed: int = 0
+    """Number of attacks that an earlier run had finished."""
+
+    def broken_by(self, attack: AttackResult) -> npt.NDArray[np.bool_]:
+        """Tell which images [N] are classified correctly when clean and wrongly under an attack."""
+        return (self.clean_predictions == self.labels) & (attack.predictions != self.labels)
+
+    def names_of(self, classes: npt.NDArray[np.int32]) -> npt.NDArray[np.object_]:
+        """Return the name of each class, ``class 12`` where a model of another origin knows more classes."""
+        known = dict(enumerate(self.class_names))
+        return np.array([known.get(int(number), f"class {number}") for number in classes], object)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +219,7 @@ class Report(Settings):
     environment: dict[str, Any]
     _images: tuple[ShownImages, ...] = PrivateAttr(())
     """For each attack, images for the page; empty in a report that was read from a file."""
-    _outcomes: Outcomes | None = PrivateAttr(None)
+    _result: SuiteResult | None = PrivateAttr(None)
     """For the table of images; ``None`` in a report that was read from a file."""
 
     def __str__(self) -> str:
@@ -232,10 +242,10 @@ class Report(Settings):
         self.write(folder / "report.json")
         with replacing(folder / "report.html") as temporary:
             temporary.write_text(render_page(self), encoding="utf-8")
-        if self._outcomes is not None:
-            from ncen_tf.report.per_image import per_image_table  # pandas takes half a second to import.
+        if self._result is not None:
+            from ncen_tf.report.metrics import per_image_table
 
-            table_of_images = per_image_table(self._outcomes, self.curves)
+            table_of_images = per_image_table(self._result, self.curves)
             with replacing(folder / "images.csv") as temporary:
                 table_of_images.to_csv(temporary, index=False, lineterminator="\n")
             with replacing(folder / "images.parquet") as temporary:
@@ -263,9 +273,3 @@ def describe_target(target: Target) -> TargetInfo:
         providers=tuple(target.providers),
         signatures=target.signatures,
     )
-
-
-def class_names_of(labels: npt.NDArray[np.int32], class_names: Sequence[str]) -> npt.NDArray[np.object_]:
-    """Return the name of each label, ``class 12`` where a model of another origin knows more classes."""
-    known = dict(enumerate(class_names))
-    return np.array([known.get(int(label), f"class {label}") for label in labels], object)

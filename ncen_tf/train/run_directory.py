@@ -15,7 +15,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import remove_leftovers, replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.untrusted.zip import check_zip
+from ncen_tf.untrusted.zip import read_npz
 
 logger = logging.getLogger(__name__)
 
@@ -266,12 +266,7 @@ def read_checkpoint(file: Path) -> Arrays:
     Raises:
         InputError: The file is damaged, or holds NaN or infinity.
     """
-    try:
-        check_zip(file)
-        with np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
-        raise InputError(f"{file} cannot be read: {' '.join(str(error).split())}.") from error
+    arrays = read_npz(file)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise InputError(f"{file} holds NaN or infinity in {name}.")

@@ -1,7 +1,12 @@
-"""Check zip archives before anything in them is unpacked."""
+"""Check zip archives before anything in them is unpacked, and read arrays from them."""
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ncen_tf.base.errors import InputError
 
@@ -36,3 +41,21 @@ def check_zip(file: Path) -> dict[str, int]:
     if unpacked > max(SMALL, MAX_EXPANSION * size):
         raise InputError(f"{file} has {size:,} bytes and would unpack to {unpacked:,}: do not trust it.")
     return {member.filename: member.file_size for member in members}
+
+
+def read_npz(file: Path, names: Iterable[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read the named arrays of an ``.npz`` file, or all, without unpickling anything.
+
+    Raises:
+        InputError: The file is refused by :func:`check_zip`, damaged, or has no such array.
+    """
+    check_zip(file)
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in names or stored.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds something else than arrays")
+    except Exception as error:  # zipfile, zlib and NumPy have no common class for what damage leads to
+        reason = "it holds pickled objects" if "pickle" in str(error) else " ".join(str(error).split())
+        raise InputError(f"{file} cannot be read: {reason}.") from error
+    return arrays

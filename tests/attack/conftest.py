@@ -1,4 +1,4 @@
-"""A small ensemble, trained for a few seconds on the embedded sample, and images to attack."""
+"""Targets and images to attack: a small ensemble trained for seconds on the sample, and a linear one."""
 
 import keras
 import numpy as np
@@ -7,7 +7,13 @@ import pytest
 from ncen_tf.data.loading import load_data
 from ncen_tf.ensembles.ensemble import Ensemble
 from ncen_tf.targets.tensorflow_targets import KerasTarget
-from tests.attack.helpers import Examples, small_member
+from tests.attack.helpers import (
+    Examples,
+    LinearTarget,
+    images_and_predictions,
+    linear_target,
+    small_member,
+)
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,14 @@ def residual_target(trained: list[keras.Model]) -> KerasTarget:
 def examples() -> Examples:
     test = load_data("fashion_mnist_sample").test
     return test.float_images()[:40], test.labels[:40].astype(np.int32)
+
+
+@pytest.fixture
+def linear() -> LinearTarget:
+    return linear_target()
+
+
+@pytest.fixture
+def shown(linear: LinearTarget) -> Examples:
+    """Images that the linear target classifies correctly."""
+    return images_and_predictions(linear, 20)

@@ -1,5 +1,6 @@
 """Small targets, and a short way to run attacks on them."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy.typing as npt
 
 from ncen_tf.attack.attack import Attack
 from ncen_tf.attack.cleverhans_attacks import FastGradient, ProjectedGradientDescent
-from ncen_tf.attack.results import SuiteResult
+from ncen_tf.attack.iterative import MomentumIterative, RandomStartPgd
 from ncen_tf.attack.runner import run_suite
 from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
+from ncen_tf.report.results import AttackResult, SuiteResult
 from ncen_tf.targets.target import Target
 
 Array = npt.NDArray[np.float32]
@@ -22,6 +24,8 @@ Examples = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 FGSM = FastGradient(eps=0.1)
 PGD = ProjectedGradientDescent(eps=0.1, steps=3, step_size=0.05)
 SQUARE = Square(eps=0.1, queries=10)
+ONE_STEP = MomentumIterative(eps=0.1, steps=1, step_size=0.1)
+STEPS = RandomStartPgd(eps=0.1, steps=3, step_size=0.05)
 
 
 class LinearTarget(Target):
@@ -94,3 +98,8 @@ def run(target: Target, examples: tuple[Any, Any], *attacks: Attack, **options: 
 
 def first(examples: Examples, count: int) -> Examples:
     return examples[0][:count], examples[1][:count]
+
+
+def assert_same(one: AttackResult, other: AttackResult) -> None:
+    for field in dataclasses.fields(AttackResult):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))

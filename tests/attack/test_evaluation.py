@@ -17,7 +17,7 @@ from ncen_tf.attack.square import Square
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
-from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target
+from tests.attack.helpers import LinearTarget, images_and_predictions
 from tests.conftest import ROOT
 
 Array = npt.NDArray[np.float32]
@@ -25,11 +25,6 @@ Array = npt.NDArray[np.float32]
 STEP = MomentumIterative(eps=0.3, steps=1, step_size=0.3)
 GRADIENTS = Suite(name="gradients", attacks=(STEP, RandomStartPgd(eps=0.3, steps=3, step_size=0.1)))
 QUERIES = Suite(name="queries", attacks=(Square(eps=0.3, queries=20),))
-
-
-@pytest.fixture
-def linear() -> LinearTarget:
-    return linear_target()
 
 
 @pytest.fixture

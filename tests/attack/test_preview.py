@@ -13,10 +13,14 @@ import ncen_tf
 from ncen_tf.attack.attack import find_attack
 from ncen_tf.attack.auto_pgd import AutoPgdTargeted
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.preview import describe_sample, estimate_cost, warn_of_other_classes
+from ncen_tf.attack.preview import (
+    describe_sample,
+    estimate_cost,
+    save_class_sheet,
+    warn_of_other_classes,
+)
 from ncen_tf.attack.suites import load_suite
 from ncen_tf.data.dataset import Split
-from ncen_tf.report.class_sheet import save_class_sheet
 from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target
 from tests.conftest import Program
 

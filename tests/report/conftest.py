@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ncen_tf.report.metrics import build_report
-from ncen_tf.report.results import AttackResult, RecordedAccuracy, Report, TargetInfo
+from ncen_tf.report.results import AttackResult, RecordedAccuracy, Report, SuiteResult, TargetInfo
 
 LABELS = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1], np.int32)
 CLEAN = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 0], np.int32)  # 8 of 10 right
@@ -34,7 +34,7 @@ def outcome(name: str, norm: str, eps: float, predictions: Any, **changes: Any) 
     return dataclasses.replace(result, **changes)
 
 
-def make_report(attacks: list[AttackResult], **changes: Any) -> Report:
+def make_report(attacks: list[AttackResult], margins: Any = (1,) * 10, **changes: Any) -> Report:
     target = TargetInfo(
         description="onnx <exports>/x/ensemble.onnx",
         sha256="ab" * 32,
@@ -50,9 +50,10 @@ def make_report(attacks: list[AttackResult], **changes: Any) -> Report:
         "seed": 7,
         "recorded": RecordedAccuracy(value=0.8, examples=10),
         "images": IMAGES,
-        "class_names": ("T-shirt/top", "<Bag>"),
     }
-    return build_report(LABELS, CLEAN, attacks, **(settings | changes))
+    class_names = ("T-shirt/top", "<Bag>")
+    result = SuiteResult(LABELS, CLEAN, np.array(margins, np.float32), attacks, class_names)
+    return build_report(result, **(settings | changes))
 
 
 @pytest.fixture
