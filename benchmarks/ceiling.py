@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from benchmarks.results import BenchmarkFlags, Row, Table
 from benchmarks.timing import Candidate, Run, Timing, interleaved
-from ncen_tf.train.precision import has_native_bfloat16
+from ncen_tf.train.devices import has_native_bfloat16
 
 LAYERS = ((28, 16), (14, 32), (7, 64), (14, 128))
 """Height and width, channels in and out: the three stages of a ResNet on 28 x 28, and a wide layer."""

@@ -18,7 +18,6 @@ from .ensembles.regularizers import (
     AdversarialTraining as AdversarialTraining,
 )
 from .export.export import export_ensemble as export_ensemble, verify_export as verify_export
-from .export.loading import load_ensemble as load_ensemble
 from .export.manifest import Manifest as Manifest
 from .report.curve import RobustnessCurve as RobustnessCurve
 from .report.gate import Gate as Gate
@@ -33,7 +32,12 @@ from .targets.interface import ModelInterface as ModelInterface
 from .targets.opening import open_target as open_target
 from .train.config import TrainConfig as TrainConfig
 from .train.diagnostics import diagnose_runs as diagnose_runs
-from .train.training import TrainedRun as TrainedRun, open_run as open_run, train_ensemble as train_ensemble
+from .train.trained_run import (
+    TrainedRun as TrainedRun,
+    load_ensemble as load_ensemble,
+    open_run as open_run,
+)
+from .train.training import train_ensemble as train_ensemble
 from .train.weight_average import WeightAverage as WeightAverage
 from .transfer.run import measure_transfer as measure_transfer
 

@@ -38,7 +38,7 @@ from ncen_tf.export.manifest import (
     ReducedPrecision,
     describe_files,
 )
-from ncen_tf.train.training import TrainedRun
+from ncen_tf.train.trained_run import TrainedRun
 
 FORMATS, PRECISIONS, OPSETS = ("onnx", "saved_model"), ("float16", "int8"), range(11, 19)
 """What can be exported; the opsets are those that tf2onnx writes and the gradient builder differentiates."""

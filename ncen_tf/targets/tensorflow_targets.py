@@ -25,7 +25,7 @@ from ncen_tf.targets.interface import (
 )
 from ncen_tf.targets.scores import choose_output, is_one_score, is_softmax_of, read_output
 from ncen_tf.targets.target import Array, Target, no_gradient
-from ncen_tf.train import training
+from ncen_tf.train import trained_run
 from ncen_tf.untrusted.keras_file import load_keras_model, memory_limit
 from ncen_tf.untrusted.memory import noise, try_model
 
@@ -281,7 +281,7 @@ def open_run(path: Path, batch_statistics: bool = False, differentiable: bool = 
     Raises:
         InputError: There is no run, nothing is saved yet, or a file is damaged.
     """
-    run = training.open_run(path)
+    run = trained_run.open_run(path)
     state = "finished" if run.summary else f"after {run.epochs_trained} epochs"
     return KerasTarget(
         run.ensemble,

@@ -1,15 +1,14 @@
-"""A whole training run, from settings and data to a run directory, and runs read back."""
+"""A whole training run, from settings and data to a run directory."""
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
 import logging
 import statistics
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -25,6 +24,8 @@ from ncen_tf.ensembles.regularizers import ADP
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import (
     broadcast,
+    dtype_policy,
+    fastest_precision,
     has_several_workers,
     is_chief,
     naming_lost_workers,
@@ -33,43 +34,10 @@ from ncen_tf.train.devices import (
 )
 from ncen_tf.train.diagnostics import write_diagnostics
 from ncen_tf.train.loop import fit_run, learning_rates
-from ncen_tf.train.precision import fastest_precision, has_native_bfloat16, seconds_per_step
-from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary, newest_intact
-from ncen_tf.untrusted.keras_file import load_weights
+from ncen_tf.train.run_directory import DataRecord, RunDirectory, RunSummary
+from ncen_tf.train.trained_run import TrainedRun, open_run
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    """A run read from its directory.
-
-    Attributes:
-        path: The run directory.
-        ensemble: The trained ensemble, in float32.
-        config: Settings of the run.
-        data: What it was trained and measured on.
-        history: A record of each finished epoch.
-        summary: The result; ``None`` while the run is not finished.
-
-    Examples:
-        >>> import ncen_tf
-        >>> run = ncen_tf.open_run("runs/fmnist")  # doctest: +SKIP
-        >>> run.epochs_trained  # doctest: +SKIP
-        40
-    """
-
-    path: Path
-    ensemble: Ensemble
-    config: TrainConfig
-    data: DataRecord
-    history: list[EpochRecord]
-    summary: RunSummary | None
-
-    @property
-    def epochs_trained(self) -> int:
-        """Number of epochs after which the ensemble was saved."""
-        return len(self.history)
 
 
 def train_ensemble(
@@ -133,7 +101,8 @@ def train_ensemble(
                 _send_to_workers(strategy, run)
         goes_on = run.has_begun and not overwrite
         if config.precision == "auto":
-            config = _with_precision(config, record, run.read_config() if goes_on else None, strategy)
+            found = run.read_config().precision if goes_on else fastest_precision(config, record, strategy)
+            config = config.model_copy(update={"precision": found})
         if goes_on:
             run.refuse_other(config, record)
         if goes_on and run.is_complete:
@@ -141,52 +110,6 @@ def train_ensemble(
         else:
             _train(config, loaded, record, run, strategy, goes_on=goes_on, progress=progress)
         return dataclasses.replace(open_run(run.path), path=path)
-
-
-def open_run(path: Path | str) -> TrainedRun:
-    """Read a run, finished or at its newest checkpoint.
-
-    Args:
-        path: The run directory.
-
-    Returns:
-        The run, its ensemble in float32.
-
-    Raises:
-        InputError: The folder holds no run, nothing is saved yet, or a file is damaged.
-
-    Examples:
-        >>> import ncen_tf
-        >>> ncen_tf.open_run("runs/fmnist").config.members  # doctest: +SKIP
-        ('resnet20', 'resnet20', 'resnet20')
-    """
-    run = RunDirectory(Path(path))
-    config, data = run.read_config(), DataRecord.read(run.data_file)
-    try:
-        with _dtype_policy("float32"):
-            ensemble = build_ensemble(config.members, data.image_shape, len(data.class_names))
-    except InputError:
-        raise
-    except (ValueError, OverflowError, tf.errors.OpError) as error:
-        raise InputError(
-            f"{run.path}: its members cannot take images of shape {data.image_shape}, as its data.json says."
-        ) from error
-    if run.model_file.is_file():
-        load_weights(ensemble, run.model_file)
-        summary = RunSummary.read(run.summary_file) if run.is_complete else None
-        return TrainedRun(run.path, ensemble, config, data, run.read_history(), summary)
-    found = newest_intact(run.checkpoints)
-    if found is None:
-        raise InputError(f"{run.path} has neither {run.model_file.name} nor a checkpoint yet.")
-    _, arrays = found
-    try:
-        for index, variable in enumerate(ensemble.variables):
-            group = "average" if f"average/{index}" in arrays else "weights"
-            variable.assign(arrays[f"{group}/{index}"])
-        epochs = int(arrays["epoch"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"The checkpoints in {run.checkpoints} are not of this run's ensemble.") from error
-    return TrainedRun(run.path, ensemble, config, data, run.read_history(epochs), None)
 
 
 def _train(
@@ -200,7 +123,7 @@ def _train(
     progress: bool,
 ) -> None:
     steps = steps_per_epoch(len(data.train), config.batch_size)
-    with _dtype_policy(config.precision):
+    with dtype_policy(config.precision):
         with strategy.scope():
             ensemble = _build(config, record, steps)
         if config.initial_run and not goes_on:
@@ -252,16 +175,6 @@ def _build(config: TrainConfig, data: DataRecord, steps: int) -> Ensemble:
     return ensemble
 
 
-@contextlib.contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
-
-
 def _describe(data: Dataset) -> DataRecord:
     digest = hashlib.sha256()
     for split in (data.train, data.test):
@@ -276,23 +189,6 @@ def _describe(data: Dataset) -> DataRecord:
         test_examples=len(data.test),
         sha256=digest.hexdigest(),
     )
-
-
-def _with_precision(
-    config: TrainConfig, data: DataRecord, begun: TrainConfig | None, strategy: tf.distribute.Strategy
-) -> TrainConfig:
-    """Replace the precision auto: by that of the run that has begun, else by the fastest on the chief."""
-    if begun:
-        return config.model_copy(update={"precision": begun.precision})
-    chosen = ""
-    if is_chief(strategy):
-        measure = functools.partial(
-            seconds_per_step, config=config, image_shape=data.image_shape, classes=len(data.class_names)
-        )
-        chosen = fastest_precision(measure, has_native_bfloat16())
-    if has_several_workers(strategy):
-        chosen = broadcast(strategy, chosen.encode()).decode()
-    return config.model_copy(update={"precision": chosen})
 
 
 def _refuse_unsuitable(config: TrainConfig, data: DataRecord) -> None:

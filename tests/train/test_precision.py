@@ -3,19 +3,27 @@
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 import ncen_tf
+from ncen_tf.train import devices
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.train.precision import (
-    Precision,
-    fastest_precision,
-    has_native_bfloat16,
-    seconds_per_step,
-)
-from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.devices import Precision, fastest_precision, has_native_bfloat16, seconds_per_step
+from ncen_tf.train.run_directory import DataRecord, RunDirectory
 
 CONFIG = TrainConfig.for_dataset(
     "fashion_mnist_sample", members=["resnet8"] * 2, regularizer=None, epochs=1, precision="auto"
+)
+
+
+DATA = DataRecord(
+    name="small",
+    source="made up",
+    image_shape=(8, 8, 1),
+    class_names=("a", "b", "c"),
+    train_examples=2,
+    test_examples=2,
+    sha256="",
 )
 
 
@@ -23,22 +31,29 @@ CONFIG = TrainConfig.for_dataset(
     ("plain", "mixed", "expected"),
     [(2.0, 1.0, "mixed_bfloat16"), (1.0, 2.0, "float32"), (1.0, 1.0, "float32")],
 )
-def test_the_faster_precision_is_chosen(plain: float, mixed: float, expected: Precision) -> None:
-    seconds: dict[Precision, float] = {"float32": plain, "mixed_bfloat16": mixed}
-    assert fastest_precision(seconds.__getitem__, native=True) == expected
+def test_the_faster_precision_is_chosen(
+    plain: float, mixed: float, expected: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"float32": plain, "mixed_bfloat16": mixed}
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda: True)
+    monkeypatch.setattr(devices, "seconds_per_step", lambda precision, *_: seconds[precision])
+    assert fastest_precision(CONFIG, DATA, tf.distribute.get_strategy()) == expected
 
 
-def test_nothing_is_measured_without_native_bfloat16() -> None:
-    def refuse(precision: Precision) -> float:
+def test_nothing_is_measured_without_native_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(precision: Precision, *_: object) -> float:
         raise AssertionError(precision)
 
-    assert fastest_precision(refuse, native=False) == "float32"
+    monkeypatch.setattr(devices, "has_native_bfloat16", lambda: False)
+    monkeypatch.setattr(devices, "seconds_per_step", refuse)
+    assert fastest_precision(CONFIG, DATA, tf.distribute.get_strategy()) == "float32"
 
 
 def test_a_step_is_measured_at_both_precisions() -> None:
-    for precision in ("float32", "mixed_bfloat16"):
-        seconds = seconds_per_step(precision, CONFIG.model_copy(update={"batch_size": 2}), (8, 8, 1), 3)
-        assert 0 < seconds < 60
+    config = CONFIG.model_copy(update={"batch_size": 2})
+    precisions: tuple[Precision, ...] = ("float32", "mixed_bfloat16")
+    for precision in precisions:
+        assert 0 < seconds_per_step(precision, config, DATA) < 60
 
 
 def test_a_run_records_the_precision_and_keeps_it(tmp_path: Path) -> None:

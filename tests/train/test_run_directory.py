@@ -12,7 +12,7 @@ import pytest
 from ncen_tf.base.errors import InputError
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.run_directory import DataRecord, RunDirectory, read_checkpoint
-from ncen_tf.train.training import open_run
+from ncen_tf.train.trained_run import open_run
 from tests.conftest import ROOT
 
 CONFIG = TrainConfig(members=("resnet8", "resnet8"), regularizer=None, epochs=1)
