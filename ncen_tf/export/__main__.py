@@ -9,9 +9,10 @@ from ncen_tf import program
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.loading import TEST_FRACTION, DataFlags
+from ncen_tf.export.manifest import ExportSettings
 
 
-class ExportFlags(DataFlags):
+class ExportFlags(ExportSettings, DataFlags):
     """Flags of the program."""
 
     dataset: str | None = Field(  # type: ignore[assignment]
@@ -19,14 +20,6 @@ class ExportFlags(DataFlags):
     )
     run: Path | None = Field(None, description="Run directory to export")
     out: Path | None = Field(None, description="Folder to write (default: exports/NAME of the run)")
-    formats: tuple[str, ...] = Field(("onnx", "saved_model"), description="Formats, of onnx and saved_model")
-    opset: int = Field(17, description="ONNX opset, from 11 to 18")
-    members: bool = Field(False, description="Export of each member as an ONNX file, too")
-    precisions: tuple[str, ...] = Field(
-        (),
-        description="Further ONNX files, of float16 and int8",
-        json_schema_extra={"flag": "onnx_precision"},
-    )
     overwrite: bool = Field(False, description="Replacement of an export in the same folder")
     verify: Path | None = Field(
         None,
@@ -49,10 +42,8 @@ def export(flags: ExportFlags, run_path: Path) -> None:
         test_examples=run.config.test_examples,
     )
     out = flags.out or Path("exports") / run_path.resolve().name
-    chosen = {
-        name: getattr(flags, name) for name in ("formats", "opset", "members", "precisions", "overwrite")
-    }
-    manifest = ncen_tf.export_ensemble(run, out, data=data, **chosen)
+    chosen = {name: getattr(flags, name) for name in ExportSettings.model_fields}
+    manifest = ncen_tf.export_ensemble(run, out, data=data, overwrite=flags.overwrite, **chosen)
     for name, entry in manifest.files.items():
         print(f"{entry.size:>10,} bytes  {out / name}")
     measured = manifest.accuracy

@@ -32,6 +32,7 @@ from ncen_tf.export.manifest import (
     ONNX_FILE,
     SAVED_MODEL,
     Accuracy,
+    ExportSettings,
     ImageInput,
     Manifest,
     Parity,
@@ -40,10 +41,6 @@ from ncen_tf.export.manifest import (
 )
 from ncen_tf.train.trained_run import TrainedRun
 
-FORMATS, PRECISIONS, OPSETS = ("onnx", "saved_model"), ("float16", "int8"), range(11, 19)
-"""What can be exported; the opsets are those that tf2onnx writes and the gradient builder differentiates."""
-INT8_OPSET = 13
-"""The first opset that quantizes by channel."""
 MAX_DIFFERENCE = 1e-5
 """Largest accepted difference between two probabilities of the same image."""
 REDUCED_DRIFT = 0.01
@@ -56,7 +53,7 @@ def export_ensemble(
     folder: Path | str,
     *,
     data: Split | Dataset,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = ("onnx", "saved_model"),
     opset: int = 17,
     members: bool = False,
     precisions: Sequence[str] = (),
@@ -96,7 +93,12 @@ def export_ensemble(
     split, source = _test_images(data)
     if calibration is None and isinstance(data, Dataset):
         calibration = data.train
-    _check_arguments(folder, formats, opset, precisions, calibration, overwrite)
+    wanted: dict[str, Any] = {"formats": tuple(formats), "precisions": tuple(precisions)}
+    chosen = ExportSettings(opset=opset, members=members, **wanted)
+    if "int8" in chosen.precisions and calibration is None:
+        raise InputError("int8 needs training images as `calibration`.")
+    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
+        raise InputError(f"{folder} exists: choose another folder, or `overwrite` it if it is an export.")
     run = model if isinstance(model, TrainedRun) else None
     ensemble = run.ensemble if run else model
     if not isinstance(ensemble, Ensemble):
@@ -118,9 +120,9 @@ def export_ensemble(
     metadata = to_jsonable_python(about)
     try:
         with replacing_directory(folder) as new:
-            if "saved_model" in formats:
+            if "saved_model" in chosen.formats:
                 save_saved_model(float32, image_shape, new / SAVED_MODEL)
-            if "onnx" in formats:
+            if "onnx" in chosen.formats:
                 onnx.save(convert_to_onnx(float32, image_shape, metadata, opset), new / ONNX_FILE)
             if members:
                 (new / MEMBERS).mkdir()
@@ -129,7 +131,7 @@ def export_ensemble(
                     onnx.save(converted, new / MEMBERS / f"member_{index}.onnx")
             predictors = whole_ensembles(new)
             parity = {name: measure_parity(name, p, reference, split) for name, p in predictors.items()}
-            files = [reduce_precision(new / ONNX_FILE, name, calibration) for name in precisions]
+            files = [reduce_precision(new / ONNX_FILE, name, calibration) for name in chosen.precisions]
             reduced = {file.name: measure_agreement(file, reference, split) for file in files}
             manifest = Manifest(
                 **about,
@@ -266,30 +268,6 @@ def accuracy(probabilities: Array, split: Split) -> float:
 def predictions_sha256(probabilities: Array) -> str:
     """Hash the predicted classes."""
     return hashlib.sha256(probabilities.argmax(1).astype(np.uint16).tobytes()).hexdigest()
-
-
-def _check_arguments(
-    folder: Path,
-    formats: Sequence[str],
-    opset: int,
-    precisions: Sequence[str],
-    calibration: Split | None,
-    overwrite: bool,
-) -> None:
-    for name, values, allowed in (("formats", formats, FORMATS), ("precisions", precisions, PRECISIONS)):
-        for value in values:
-            if value not in allowed:
-                raise InputError(f"`{name}` must be of {', '.join(allowed)}, got {value!r}.")
-    if not formats or (precisions and "onnx" not in formats):
-        raise InputError("`formats` must name a format, and onnx where `precisions` are given.")
-    if opset not in OPSETS:
-        raise InputError(f"`opset` must be from {OPSETS.start} to {OPSETS.stop - 1}, got {opset}.")
-    if "int8" in precisions and opset < INT8_OPSET:
-        raise InputError(f"int8 needs an `opset` of {INT8_OPSET} or above, got {opset}.")
-    if "int8" in precisions and calibration is None:
-        raise InputError("int8 needs training images as `calibration`.")
-    if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
-        raise InputError(f"{folder} exists: choose another folder, or `overwrite` it if it is an export.")
 
 
 def _test_images(data: Split | Dataset) -> tuple[Split, str | None]:

@@ -1,4 +1,4 @@
-"""The manifest of an export: what was exported, how it was measured, and the hash of every file."""
+"""Settings of an export, and its manifest: what was exported and measured, and the hash of every file."""
 
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +15,30 @@ ONNX_FILE, SAVED_MODEL, MEMBERS = "ensemble.onnx", "saved_model", "members"
 """Names in an export: the two forms of the whole ensemble, and the folder of its members."""
 IMAGE, PROBABILITIES, MEMBER_LOGITS = "image", "probabilities", "member_logits"
 """Input and outputs of the exported files."""
+
+
+class ExportSettings(Settings):
+    """What is exported: arguments of :func:`ncen_tf.export_ensemble`, flags, and a table of a grid."""
+
+    formats: tuple[Literal["onnx", "saved_model"], ...] = Field(
+        default=("onnx", "saved_model"), description="Formats, of onnx and saved_model"
+    )
+    # Opsets that tf2onnx writes and the gradient builder differentiates.
+    opset: int = Field(default=17, ge=11, le=18, description="ONNX opset")
+    members: bool = Field(default=False, description="Export of each member as an ONNX file, too")
+    precisions: tuple[Literal["float16", "int8"], ...] = Field(
+        default=(),
+        description="Further ONNX files, of float16 and int8",
+        json_schema_extra={"flag": "onnx_precision"},
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if not self.formats or (self.precisions and "onnx" not in self.formats):
+            raise InputError("`formats` must name a format, and onnx where `precisions` are given.")
+        if "int8" in self.precisions and self.opset < 13:  # the first that quantizes by channel
+            raise InputError(f"int8 needs an `opset` of 13 or above, got {self.opset}.")
+        return self
 
 
 class ImageInput(Settings):

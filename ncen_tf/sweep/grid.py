@@ -16,6 +16,7 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml, sha256
 from ncen_tf.base.flags import flags_of
 from ncen_tf.base.settings import Settings
+from ncen_tf.export.manifest import ExportSettings
 from ncen_tf.report.results import Norm
 from ncen_tf.train.config import TrainConfig
 
@@ -25,13 +26,10 @@ SEPARATOR = "__"
 _LISTS = {flag.name for flag in flags_of(TrainConfig) if typing.get_origin(flag.type) is tuple}
 
 
-class ExportSettings(Settings):
-    """How each cell is exported: arguments of :func:`ncen_tf.export_ensemble`."""
+class CellExport(ExportSettings):
+    """How each cell is exported."""
 
     formats: tuple[Literal["onnx", "saved_model"], ...] = ("onnx",)
-    opset: int = Field(default=17, ge=11, le=18)
-    members: bool = False
-    precisions: tuple[Literal["float16", "int8"], ...] = ()
 
     @field_validator("formats")
     @classmethod
@@ -74,7 +72,7 @@ class GridCell(Settings):
     name: str
     """Made of the settings that vary over the grid, such as ``regularizer=nce__seed=0``."""
     config: TrainConfig
-    export: ExportSettings
+    export: CellExport
     attacks: tuple[AttackSettings, ...]
 
     def trains_the_same(self, other: "GridCell") -> bool:
@@ -125,7 +123,7 @@ def read_grid(file: str | Path) -> list[GridCell]:
         with _naming(f"{file}, cell {name}"):
             configs.append(TrainConfig.from_flags(split))
     with _naming(f"{file}, [export]"):
-        exported = ExportSettings(**export)
+        exported = CellExport(**export)
     attacks = _attacks(file, attack)
     cells: list[GridCell] = []
     for name, config in zip(names, configs, strict=True):
