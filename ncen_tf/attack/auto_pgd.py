@@ -121,10 +121,7 @@ class AutoPgdLogitRatio(AutoPgd):
     least_classes: ClassVar[int] = 3
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        def loss(logits: Array64, rows: Rows) -> LossAndGradient:
-            return of_ensemble(lambda scores: logit_ratio(scores, remaining.labels[rows]))(logits)
-
-        yield loss
+        yield lambda logits, rows: of_ensemble(logit_ratio, logits, remaining.labels[rows])
 
 
 @settings
@@ -156,12 +153,7 @@ class AutoPgdTargeted(AutoPgd):
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
         def towards(targets: Labels) -> Loss:
-            def loss(logits: Array64, rows: Rows) -> LossAndGradient:
-                return of_ensemble(
-                    lambda scores: targeted_logit_ratio(scores, remaining.labels[rows], targets[rows])
-                )(logits)
-
-            return loss
+            return lambda logits, rows: of_ensemble(targeted_logit_ratio, logits, labels[rows], targets[rows])
 
         objective, clean, labels = remaining.objective, remaining.clean, remaining.labels
         if self.targets < objective.target.classes - 1:

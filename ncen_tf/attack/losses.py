@@ -5,7 +5,7 @@ logarithms of probabilities, which are logits too.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,7 @@ def log_odds(scores: Array64, labels: Labels) -> LossAndGradient:
         scores: [N, C].
         labels: int [N].
     """
-    rows = np.arange(len(scores))
-    others = scores.copy()
-    others[rows, labels] = -np.inf
+    rows, others = np.arange(len(scores)), without_true(scores, labels)
     against = log_sum_exp(others)
     gradient = np.exp(others - against[:, np.newaxis])
     gradient[rows, labels] = -1
@@ -111,16 +109,18 @@ def _ratio(
     return margin / width, gradient
 
 
-def of_ensemble(
-    loss: Callable[[Array64], LossAndGradient],
-) -> Callable[[Array64], LossAndGradient]:
-    """Apply a loss of scores [N, C] to the log-probabilities of an ensemble's logits [N, k, C]."""
+def margin(scores: Array64, labels: Labels) -> LossAndGradient:
+    """Compute margins max_{c != y} s_c - s_y of scores [N, C]: above 0 where another class is predicted."""
+    rows, rivals = np.arange(len(scores)), without_true(scores, labels).argmax(axis=1)
+    gradient = np.zeros_like(scores)
+    gradient[rows, rivals], gradient[rows, labels] = 1, -1
+    return scores[rows, rivals] - scores[rows, labels], gradient
 
-    def of_logits(logits: Array64) -> LossAndGradient:
-        losses, slopes = loss(log_mean_probabilities(logits))
-        return losses, through_log_mean_probabilities(logits, slopes)
 
-    return of_logits
+def of_ensemble(loss: Callable[..., LossAndGradient], logits: Array64, *labels: Labels) -> LossAndGradient:
+    """Compute a loss of scores [N, C] for the log-probabilities of an ensemble with logits [N, k, C]."""
+    losses, slopes = loss(log_mean_probabilities(logits), *labels)
+    return losses, through_log_mean_probabilities(logits, slopes)
 
 
 def through_log_mean_probabilities(logits: Array64, slopes: Array64) -> Array64:
@@ -138,13 +138,10 @@ def ensemble_cross_entropy(logits: Array64, labels: Labels) -> LossAndGradient:
         logits: [N, k, C].
         labels: int [N].
     """
-
-    def negative_score(scores: Array64) -> LossAndGradient:
-        rows, slopes = np.arange(len(scores)), np.zeros_like(scores)
-        slopes[rows, labels] = -1
-        return -scores[rows, labels], slopes
-
-    return of_ensemble(negative_score)(logits)
+    scores = log_mean_probabilities(logits)
+    rows, slopes = np.arange(len(scores)), np.zeros_like(scores)
+    slopes[rows, labels] = -1
+    return -scores[rows, labels], through_log_mean_probabilities(logits, slopes)
 
 
 def member_average(logits: Array64, labels: Labels) -> LossAndGradient:
@@ -196,9 +193,15 @@ def log_mean_probabilities(logits: npt.NDArray[np.floating]) -> Array64:
 
 def margins_of(scores: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[np.float32]:
     """Compute by how much the true class's score exceeds the best other one: [N, C] -> float32 [N]."""
-    rows, others = np.arange(len(labels)), scores.copy()
-    others[rows, labels] = -np.inf
-    return (scores[rows, labels] - others.max(axis=1)).astype(np.float32)
+    others = without_true(scores, labels)
+    return (scores[np.arange(len(labels)), labels] - others.max(axis=1)).astype(np.float32)
+
+
+def without_true(scores: npt.NDArray[np.floating], labels: Labels) -> npt.NDArray[Any]:
+    """Return scores [N, C] with -inf in place of those of the true classes."""
+    others = scores.copy()
+    others[np.arange(len(scores)), labels] = -np.inf
+    return others
 
 
 def log_softmax(scores: Array64) -> Array64:

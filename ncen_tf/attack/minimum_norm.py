@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation, Norm, sizes_of
 from ncen_tf.attack.iterative import direction, lengths
-from ncen_tf.attack.losses import Array64, LossAndGradient, of_ensemble
+from ncen_tf.attack.losses import Array64, LossAndGradient, margin, of_ensemble
 from ncen_tf.attack.objectives import Mask, Objective
 from ncen_tf.base.settings import settings
 
@@ -221,20 +221,10 @@ def _l1_threshold(sizes: Array, radius: Array) -> npt.NDArray[np.float64]:
 
 def _ask(objective: Objective, x: Array, labels: Labels) -> Answer:
     def loss(logits: Array64) -> LossAndGradient:
-        margins, slopes = of_ensemble(lambda scores: margin(scores, labels))(logits)
+        margins, slopes = of_ensemble(margin, logits, labels)
         # Scaled together: the gradient enters the target with a largest component of 1.
         scale = np.maximum(np.abs(slopes).max(axis=(1, 2)), np.finfo(np.float64).tiny)
         return margins / scale, slopes / scale[:, None, None]
 
     _, losses, gradients = objective.ascend(x, loss)
     return Answer(losses > _LEAST_MARGIN, losses, gradients)
-
-
-def margin(scores: Array64, labels: Labels) -> LossAndGradient:
-    """Compute margins max_{c != y} s_c - s_y of scores [N, C]: above 0 where another class is predicted."""
-    rows, others = np.arange(len(scores)), scores.copy()
-    others[rows, labels] = -np.inf
-    rivals = others.argmax(axis=1)
-    gradient = np.zeros_like(scores)
-    gradient[rows, rivals], gradient[rows, labels] = 1, -1
-    return scores[rows, rivals] - scores[rows, labels], gradient

@@ -16,6 +16,7 @@ from ncen_tf.attack.losses import (
     log_odds,
     log_softmax,
     through_log_mean_probabilities,
+    without_true,
 )
 from ncen_tf.attack.objectives import Objective, RemainingExamples
 from ncen_tf.attack.randomness import image_keys
@@ -109,9 +110,7 @@ def mora_loss(
     by_member = np.exp(log_softmax(scaled))
     of_probabilities = averages == "probabilities"
     ensemble = by_member.mean(axis=1) if of_probabilities else np.exp(log_softmax(scaled.mean(axis=1)))
-    others = ensemble.copy()
-    others[rows, labels] = -np.inf
-    rivals = others.argmax(axis=1)
+    rivals = without_true(ensemble, labels).argmax(axis=1)
     true, rival = by_member[rows, :, labels], by_member[rows, :, rivals]
     least = np.finfo(np.float64).tiny
     total_true = np.maximum(ensemble[rows, labels], least)[:, np.newaxis]

@@ -83,8 +83,8 @@ OURS: dict[Callable[[Array], Array], Callable[[Array], LossAndGradient]] = {
     ensemble: lambda z: CROSS_ENTROPIES["ensemble"](z, FIVE),
     released: lambda z: CROSS_ENTROPIES["stacked_softmax"](z, FIVE),
     odds: lambda z: ensemble_log_odds(z, FIVE),
-    dlr: of_ensemble(lambda scores: logit_ratio(scores, FIVE)),
-    targeted: of_ensemble(lambda scores: targeted_logit_ratio(scores, FIVE, (FIVE + 1) % 4)),
+    dlr: lambda logits: of_ensemble(logit_ratio, logits, FIVE),
+    targeted: lambda logits: of_ensemble(targeted_logit_ratio, logits, FIVE, (FIVE + 1) % 4),
 }
 
 
@@ -131,11 +131,11 @@ def test_tensorflow_differentiates_the_same_formulas(margin: float) -> None:
     pairs: list[tuple[Callable[[Any], Any], LossAndGradient]] = [
         (
             lambda t: tensorflow_ratio(tf_log_mean_probabilities(t), FIVE),
-            of_ensemble(lambda s: logit_ratio(s, FIVE))(z),
+            of_ensemble(logit_ratio, z, FIVE),
         ),
         (
             lambda t: tensorflow_targeted(tf_log_mean_probabilities(t), FIVE, others),
-            of_ensemble(lambda s: targeted_logit_ratio(s, FIVE, others))(z),
+            of_ensemble(targeted_logit_ratio, z, FIVE, others),
         ),
         (lambda t: tensorflow_log_odds(t[:, 1], FIVE), log_odds(z[:, 1], FIVE)),
     ]

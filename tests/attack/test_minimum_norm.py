@@ -8,12 +8,12 @@ import pytest
 import tensorflow as tf
 
 from ncen_tf.attack.attack import Norm, sizes_of
+from ncen_tf.attack.losses import margin
 from ncen_tf.attack.minimum_norm import (
     DecoupledDirectionNorm,
     FastMinimumNorm,
     MinimumNorm,
     SigmaZero,
-    margin,
     to_ball,
 )
 from ncen_tf.attack.objectives import Objective
