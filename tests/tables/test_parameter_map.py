@@ -19,11 +19,6 @@ X, Y, SEEDS = (0.0, 0.02, 0.1), (-0.04, 0.04), (0, 1)
 
 
 @pytest.fixture
-def rng() -> Rng:
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def records(rng: Rng) -> list[CellRecord]:
     return [point(rng, x, y, seed) for x in X for y in Y for seed in SEEDS]
 
