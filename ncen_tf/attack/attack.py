@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import importlib
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,11 @@ from pydantic import Field
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
+from ncen_tf.report.measured import Norm as Norm
 
 if TYPE_CHECKING:
     from ncen_tf.attack.objectives import Objective
 
-Norm = Literal["Linf", "L2", "L1", "L0"]
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 
