@@ -55,14 +55,7 @@ def _starts(images: Array, predictions: npt.NDArray[np.intp]) -> Array:
 
 @settings
 class Zoo(_ArtAttack):
-    """Zeroth-order optimisation of log-probabilities, L2 (Chen et al., 2017, arXiv:1708.03999).
-
-    Args:
-        eps: Perturbation bound in L2.
-        iterations: Most iterations for an image.
-        step_size: Of Adam on the pixels.
-        parallel: Number of pixels changed in each iteration.
-    """
+    """Zeroth-order optimisation of log-probabilities, L2 (Chen et al., 2017, arXiv:1708.03999)."""
 
     name: ClassVar[str] = "ZOO"
     iterations: int = Field(default=200, gt=0, description="Most iterations for an image")
@@ -94,13 +87,7 @@ class Boundary(_ArtAttack):
 
 @settings
 class HopSkipJump(_ArtAttack):
-    """HopSkipJump, L2 (Chen et al., 2020, arXiv:1904.02144).
-
-    Args:
-        eps: Perturbation bound in L2.
-        iterations: Most iterations for an image.
-        evaluations: Most queries for one estimate of a gradient.
-    """
+    """HopSkipJump, L2 (Chen et al., 2020, arXiv:1904.02144)."""
 
     name: ClassVar[str] = "HopSkipJump"
     iterations: int = Field(default=50, gt=0, description="Most iterations for an image")

@@ -62,10 +62,6 @@ ATTACKS = {
 class Attack(abc.ABC):
     """Settings of an attack; calling it attacks a batch.
 
-    Args:
-        eps: Perturbation bound in the attack's norm; images are in [0, 1].
-        norm: ``Linf``, ``L2``, ``L1`` or ``L0`` (changed values), one of the attack's ``norms``.
-
     Raises:
         InputError: A setting is out of range.
     """
@@ -77,8 +73,8 @@ class Attack(abc.ABC):
     """Whether random numbers depend on the seed and the image alone, and not on its batch."""
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     """The norms that the attack knows."""
-    eps: float = Field(gt=0, description="Perturbation bound for images in [0, 1]")
-    norm: Norm = Field(default="Linf", description="Norm of the perturbation")
+    eps: float = Field(gt=0, description="Perturbation bound in the norm, for images in [0, 1]")
+    norm: Norm = Field(default="Linf", description="One of the attack's norms; L0 counts changed values")
 
     def __post_init__(self) -> None:
         if self.norm not in self.norms:

@@ -41,12 +41,6 @@ class AutoPgd(Attack):
     differ, this follows the implementation: an example that has just been compared for the first time is
     not halved for want of a new best, and rises are counted along the images that were visited.
     An example is dropped at the first image that breaks it.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps of a run.
-        restarts: Number of runs for each loss, each from a new random start.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
@@ -54,7 +48,7 @@ class AutoPgd(Attack):
     least_classes: ClassVar[int] = 2
     """Number of classes from which on the losses are defined."""
     steps: int = Field(default=100, gt=0, description="Number of gradient steps of a run")
-    restarts: int = Field(default=1, gt=0, description="Number of runs for each loss")
+    restarts: int = Field(default=1, gt=0, description="Number of runs for each loss, each from a new start")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         if objective.target.classes < self.least_classes:
@@ -130,18 +124,11 @@ class AutoPgdTargeted(AutoPgd):
 
     If fewer classes are tried than there are, they are those whose boundary is nearest to the clean image by
     :func:`nearest_classes`, of the likeliest ``4 targets``.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps of a run.
-        restarts: Number of runs for each class.
-        targets: Number of wrong classes that are tried; all if there are fewer.
     """
 
     name: ClassVar[str] = "APGD-T"
     least_classes: ClassVar[int] = 4
-    targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried")
+    targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried, at most")
 
     def budget(self, classes: int, members: int) -> Budget:
         gradients, queries = super().budget(classes, members)

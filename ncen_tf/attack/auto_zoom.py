@@ -26,21 +26,13 @@ class AutoZoom(MinimalPerturbation):
     true class and the best other one in the ensemble's log-probabilities, whatever the objective. The
     gradient is estimated from differences along random unit vectors: one until the image is broken, then
     ``vectors``, while the change is made smaller. Queries for an image stop when it is broken within ``eps``.
-
-    Args:
-        eps: Perturbation bound in L2.
-        queries: Most forward passes for an image.
-        reduction: Quotient of the sides of image and change.
-        vectors: Number of random vectors in an estimate after the first success.
-        step_size: Of Adam.
-        weight: Of the margin.
     """
 
     name: ClassVar[str] = "AutoZOOM"
     gradient_free: ClassVar[bool] = True
     queries: int = Field(default=5000, gt=0, description="Most forward passes for an image")
     reduction: int = Field(default=2, ge=1, description="Quotient of the sides of image and change")
-    vectors: int = Field(default=5, ge=1, description="Number of random vectors after the first success")
+    vectors: int = Field(default=5, ge=1, description="Number of random vectors once the image is broken")
     step_size: float = Field(default=0.01, gt=0, description="Learning rate of Adam on the change")
     weight: float = Field(default=10.0, gt=0, description="Weight of the margin beside the squared distance")
 

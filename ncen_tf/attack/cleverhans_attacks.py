@@ -73,21 +73,13 @@ class FastGradient(_CleverHansAttack):
 
 @settings
 class MomentumIterative(_CleverHansAttack):
-    """Momentum iterative FGSM (Dong et al., 2018, arXiv:1710.06081); no random start.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps.
-        step_size: Size of each step, in that norm.
-        decay: Share of the accumulated gradient that the next step keeps.
-    """
+    """Momentum iterative FGSM (Dong et al., 2018, arXiv:1710.06081); no random start."""
 
     name: ClassVar[str] = "MI-FGSM"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     steps: int = Field(default=40, gt=0, description="Number of gradient steps")
-    step_size: float = Field(default=0.01, gt=0, description="Size of each step")
-    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that is kept")
+    step_size: float = Field(default=0.01, gt=0, description="Size of each step, in the norm")
+    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that a step keeps")
 
     def attack(self, columns: TensorFlowObjective, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         norm = np.inf if self.norm == "Linf" else 2
@@ -106,17 +98,11 @@ class MomentumIterative(_CleverHansAttack):
 
 @settings
 class ProjectedGradientDescent(_CleverHansAttack):
-    """Projected gradient descent (Madry et al., 2018, arXiv:1706.06083) in Linf from one random start.
-
-    Args:
-        eps: Perturbation bound.
-        steps: Number of gradient steps.
-        step_size: Size of each step, at most eps.
-    """
+    """Projected gradient descent (Madry et al., 2018, arXiv:1706.06083) in Linf from one random start."""
 
     name: ClassVar[str] = "PGD"
     steps: int = Field(kw_only=True, gt=0, description="Number of gradient steps")
-    step_size: float = Field(kw_only=True, gt=0, description="Size of each step")
+    step_size: float = Field(kw_only=True, gt=0, description="Size of each step, at most eps")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,12 +35,7 @@ class _FoolboxAttack(MinimalPerturbation):
 
 @settings
 class DeepFool(_FoolboxAttack):
-    """DeepFool, L2 (Moosavi-Dezfooli et al., 2016, arXiv:1511.04599).
-
-    Args:
-        eps: Perturbation bound in L2.
-        steps: Most linearisations.
-    """
+    """DeepFool, L2 (Moosavi-Dezfooli et al., 2016, arXiv:1511.04599)."""
 
     name: ClassVar[str] = "DeepFool"
     steps: int = Field(default=50, gt=0, description="Most linearisations")
@@ -51,14 +46,7 @@ class DeepFool(_FoolboxAttack):
 
 @settings
 class CarliniWagner(_FoolboxAttack):
-    """Carlini & Wagner, L2 (2017, arXiv:1608.04644).
-
-    Args:
-        eps: Perturbation bound in L2.
-        steps: Number of Adam steps for each constant.
-        binary_search_steps: Number of constants tried.
-        step_size: Of Adam, in tanh space.
-    """
+    """Carlini & Wagner, L2 (2017, arXiv:1608.04644)."""
 
     name: ClassVar[str] = "CW"
     steps: int = Field(default=1000, gt=0, description="Number of Adam steps for each constant")

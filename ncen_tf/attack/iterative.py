@@ -25,12 +25,6 @@ class IterativeGradient(Attack):
     """Gradient steps, each projected onto the perturbation bound (Madry et al., 2018, arXiv:1706.06083).
 
     Subclasses choose loss, start, momentum and restarts.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps of a run.
-        step_size: Size of each step, in that norm.
     """
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
@@ -42,7 +36,7 @@ class IterativeGradient(Attack):
     """Share of the accumulated gradient that the next step keeps; ``None`` accumulates nothing."""
 
     steps: int = Field(default=40, gt=0, description="Number of gradient steps of a run")
-    step_size: float = Field(default=0.01, gt=0, description="Size of each step")
+    step_size: float = Field(default=0.01, gt=0, description="Size of each step, in the norm")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         generator = np.random.default_rng(seed)
@@ -98,22 +92,15 @@ class RestartedPgd(IterativeGradient):
 
     The defaults are PGD-50-10 of Wong et al. (2020, arXiv:2001.03994), who step eps / 4. An example is
     dropped at the first image that breaks it.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps of a run.
-        step_size: Size of each step, in that norm.
-        restarts: Number of runs, each from a new random start.
     """
 
     name: ClassVar[str] = "PGD-restarts"
     seeded_by_image: ClassVar[bool] = True
     random_start: ClassVar[bool] = True
     stops_when_broken: ClassVar[bool] = True
-    step_size: float = Field(kw_only=True, gt=0, description="Size of each step")
+    step_size: float = Field(kw_only=True, gt=0, description="Size of each step, in the norm")
     steps: int = Field(default=50, gt=0, description="Number of gradient steps of a run")
-    restarts: int = Field(default=10, gt=0, description="Number of runs")  # type: ignore[misc]
+    restarts: int = Field(default=10, gt=0, description="Number of runs, each from a new random start")  # type: ignore[misc]
 
     def loss(self, objective: Objective, logits: Array64, labels: Labels) -> LossAndGradient:
         return ensemble_log_odds(logits, labels)
@@ -121,18 +108,10 @@ class RestartedPgd(IterativeGradient):
 
 @settings
 class MomentumIterative(IterativeGradient):
-    """Momentum iterative FGSM (Dong et al., 2018, arXiv:1710.06081); no random start.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps.
-        step_size: Size of each step, in that norm.
-        decay: Share of the accumulated gradient that the next step keeps.
-    """
+    """Momentum iterative FGSM (Dong et al., 2018, arXiv:1710.06081); no random start."""
 
     name: ClassVar[str] = "MI-FGSM"
-    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that is kept")  # type: ignore[misc]
+    decay: float = Field(default=1.0, gt=0, description="Share of the accumulated gradient that a step keeps")  # type: ignore[misc]
 
 
 @settings
@@ -141,14 +120,6 @@ class DiverseInput(MomentumIterative):
 
     The original enlarges images, which a network of fixed input size cannot take: here, as is usual
     for such networks, they are shrunk and padded with zeros to their old size.
-
-    Args:
-        eps: Perturbation bound in Linf.
-        steps: Number of gradient steps.
-        step_size: Size of each step.
-        decay: Share of the accumulated gradient that the next step keeps.
-        probability: Probability of a changed copy at each step, in (0, 1].
-        least_scale: Size of the smallest copy relative to the image, in (0, 1].
     """
 
     name: ClassVar[str] = "DIM"

@@ -53,13 +53,7 @@ class Walk:
 
 @settings
 class MinimumNorm(MinimalPerturbation):
-    """Base of searches for the nearest adversarial image, on the margin of the ensemble's log-probabilities.
-
-    Args:
-        eps: Perturbation bound; images that are farther away count as not broken.
-        norm: Norm of the distance.
-        steps: Number of gradient steps.
-    """
+    """Base of searches for the nearest adversarial image, on margins of the ensemble's log-probabilities."""
 
     steps: int = Field(default=100, gt=0, description="Number of gradient steps")
     first_bound: ClassVar[float] = 0.0
@@ -97,20 +91,17 @@ class FastMinimumNorm(MinimumNorm):
 
     Until an image is adversarial, the radius is the distance of the linearised boundary, as in the paper, but
     grows at least like that of later steps: [0, 1] may cut off what the linear model counts on.
-
-    Args:
-        eps: Perturbation bound; images that are farther away count as not broken.
-        norm: ``Linf``, ``L2``, ``L1`` or ``L0``.
-        steps: Number of gradient steps.
-        step_size: First L2 size of a step; it falls to a hundredth of this.
-        rate: First relative change of the radius in a step; it falls to a fiftieth of this.
     """
 
     name: ClassVar[str] = "FMN"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2", "L1", "L0")
     norm: Norm = "Linf"
-    step_size: float = Field(default=1.0, gt=0, description="First L2 size of a step")
-    rate: float = Field(default=0.05, gt=0, lt=1, description="First relative change of the radius")
+    step_size: float = Field(
+        default=1.0, gt=0, description="First L2 size of a step; it falls to a hundredth"
+    )
+    rate: float = Field(
+        default=0.05, gt=0, lt=1, description="First relative change of the radius; it falls to a fiftieth"
+    )
 
     def move(self, walk: Walk, answer: Answer, falling: np.float32) -> Array:
         rate = self.rate * (0.02 + 0.98 * falling)
@@ -134,11 +125,6 @@ class FastMinimumNorm(MinimumNorm):
 class DecoupledDirectionNorm(MinimumNorm):
     """DDN, L2 (Rony et al., 2019, arXiv:1811.09600, Algorithm 1): steps turn the direction of the change, and
     its length shrinks while the image is adversarial and grows while it is not.
-
-    Args:
-        eps: Perturbation bound; images that are farther away count as not broken.
-        steps: Number of gradient steps.
-        rate: Relative change of the length in a step.
     """
 
     name: ClassVar[str] = "DDN"
@@ -160,25 +146,24 @@ class SigmaZero(MinimumNorm):
     """Sigma-zero, L0 (Cinà et al., 2025, arXiv:2402.01879, Algorithm 1): steps on the margin and on a smooth
     count of the changed values, of which small ones are set back.
 
-    A value is one channel of one pixel.
-
-    Args:
-        eps: Largest number of changed values; images with more count as not broken.
-        steps: Number of gradient steps.
-        step_size: First Linf size of a step; it falls to 0 as a cosine.
-        sigma: Smoothness of the count, the sum of d^2 / (d^2 + sigma) over changes d.
-        threshold: First size below which a change is set back.
-        rate: Change of that size in a step, relative to the step size.
+    ``eps`` is the largest number of changed values. A value is one channel of one pixel.
     """
 
     name: ClassVar[str] = "sigma-zero"
     norms: ClassVar[tuple[Norm, ...]] = ("L0",)
     norm: Norm = "L0"
     steps: int = Field(default=300, gt=0, description="Number of gradient steps")
-    step_size: float = Field(default=1.0, gt=0, description="First Linf size of a step")
-    sigma: float = Field(default=1e-3, gt=0, description="Smoothness of the count of changed values")
+    step_size: float = Field(default=1.0, gt=0, description="First Linf size of a step; it falls to 0")
+    sigma: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Smoothness of the count, the sum of d^2 / (d^2 + sigma) over changes d",
+    )
     first_bound: ClassVar[float] = 0.3
-    rate: float = Field(default=0.01, gt=0, description="Change of the threshold, relative to the step size")
+    """First size below which a change is set back."""
+    rate: float = Field(
+        default=0.01, gt=0, description="Change of that size in a step, relative to the step's"
+    )
 
     def move(self, walk: Walk, answer: Answer, falling: np.float32) -> Array:
         change = walk.x - walk.clean

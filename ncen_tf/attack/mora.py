@@ -35,20 +35,18 @@ class Mora(Attack):
 
     Steps fall linearly from 2 eps to 0 and keep a quarter of the last one, from a random start. An example
     is dropped at the first image that breaks it. Refuses a single classifier, which has nothing to reweigh.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps.
-        share: Share of the reweighed members in the scores whose loss is maximised, in (0, 1].
-        averages: What the loss takes the ensemble to average.
     """
 
     name: ClassVar[str] = "MORA"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     seeded_by_image: ClassVar[bool] = True
     steps: int = Field(default=100, gt=0, description="Number of gradient steps")
-    share: float = Field(default=0.9, gt=0, le=1, description="Share of the reweighed members in the scores")
+    share: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of the reweighed members in the scores whose loss is maximised",
+    )
     averages: Averages = Field(
         default="probabilities", description="What the loss takes the ensemble to average"
     )

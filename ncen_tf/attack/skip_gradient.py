@@ -24,21 +24,13 @@ class SkipGradient(MomentumIterative):
 
     Needs a Keras target: a functional model, or an ensemble whose members are functional models.
 
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        steps: Number of gradient steps.
-        step_size: Size of each step, in that norm.
-        decay: Share of the accumulated gradient that the next step keeps.
-        gamma: Factor on the gradient through each residual branch, in (0, 1]; 1 is MI-FGSM.
-
     Raises:
         InputError: When called: the target has no residual Keras layers.
     """
 
     name: ClassVar[str] = "SGM"
     gamma: float = Field(
-        default=0.2, gt=0, le=1, description="Factor on the gradient through residual branches"
+        default=0.2, gt=0, le=1, description="Factor on the gradient through residual branches; 1 is MI-FGSM"
     )
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:

@@ -28,12 +28,6 @@ class Square(Attack):
     Lowers the margin between the true class and the best other one, in the ensemble's
     log-probabilities, whatever the objective. Queries for an image stop when it is broken; a proposal that
     changes nothing counts as one, but is not made.
-
-    Args:
-        eps: Perturbation bound.
-        norm: ``Linf`` or ``L2``.
-        queries: Most forward passes for an image.
-        initial_area: Share of the image that the first patches cover, in (0, 1].
     """
 
     name: ClassVar[str] = "Square"
