@@ -93,25 +93,20 @@ def measure_curve(
     norm: Norm,
     *,
     dataset: str,
-    seed: int = 0,
+    seed: int,
+    batch_size: int,
     steps: int | None = None,
-    batch_size: int = 100,
     known: Sequence[AttackResult] = (),
     round_to_8bit: bool = False,
 ) -> RobustnessCurve:
-    """Attack images with the minimum-norm attacks of a norm.
+    """Attack images float32 [N, H, W, C] in [0, 1] as :func:`robustness_curve` does.
 
     Args:
-        target: What is attacked; differentiable.
-        images: float32 [N, H, W, C] in [0, 1].
-        labels: int32 [N].
-        norm: Norm of the distances.
         dataset: Name of the images' dataset.
-        seed: Recorded, in [0, 2^31).
-        steps: Number of gradient steps; each attack's own by default.
-        batch_size: Number of images at a time.
         known: Attacks on the same images, whose adversarial images count, too, in Linf and L2.
         round_to_8bit: Round adversarial images to multiples of 1/255.
+
+    The other arguments are those of :func:`robustness_curve`.
 
     Raises:
         InputError: The target has no gradient, or ``norm`` is unknown.

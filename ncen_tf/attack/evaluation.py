@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ncen_tf.attack.attack import Norm
-from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.curve import measure_curve
 from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.preview import (
+    check_clean_accuracy,
     describe_sample,
     estimate_cost,
     save_class_sheet,
@@ -25,7 +25,7 @@ from ncen_tf.attack.runner import replay, run_suite
 from ncen_tf.attack.scoring import check_examples, round_images
 from ncen_tf.attack.suites import SUITES, Suite, load_suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import ImageShape, Split
+from ncen_tf.data.dataset import ImageShape
 from ncen_tf.data.sources import test_images
 from ncen_tf.report.gate import Gate
 from ncen_tf.report.metrics import build_report
@@ -141,7 +141,8 @@ def evaluate(
         "check_gradients": check_gradients,
     }
     chosen = chosen.with_choices(**choices, round_to_8bit=round_to_8bit)
-    data = _select(data, chosen, examples, sample_seed)
+    number = min(chosen.examples, len(data)) if examples is None else examples
+    data = data.sample(number, sample_seed) if number else data
     opening: dict[str, Any] = {
         "image_shape": data.images.shape[1:],
         "interface": interface,
@@ -302,9 +303,3 @@ def _load_suite(
             text = ", ".join(map(write_eps, bounds))
             logger.info("eps %s (default for %s, %s)", text, describe_shape(image_shape), each)
     return loaded
-
-
-def _select(data: Split, suite: Suite, examples: int | None, sample_seed: int | None) -> Split:
-    """Take the images that are attacked: as many as asked for, or as the suite takes."""
-    number = min(suite.examples, len(data)) if examples is None else examples
-    return data.sample(number, sample_seed) if number else data

@@ -1,19 +1,24 @@
-"""What is told of images and target before the attacks start."""
+"""Looks at images and target before hours of attacks: what is shown, told and refused."""
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.stats
 from matplotlib.figure import Figure
 
-from ncen_tf.attack.attack import Array
+from ncen_tf.attack.attack import Array, Labels
 from ncen_tf.attack.masked_gradients import ROUNDING, repeat_difference
 from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.scoring import predict
 from ncen_tf.attack.suites import Suite
+from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
+from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.target import Target
 
 logger = logging.getLogger(__name__)
@@ -22,6 +27,13 @@ _TINY = 100
 """Passes an image below which an estimate is not worth its time."""
 _MOST_CLASSES = 100
 """Classes that a picture shows."""
+_FEWEST, _MOST, _FOR_ALTERNATIVES = 30, 256, 100
+"""Images: fewer tell nothing, more are not looked at; and those that alternatives are tried on."""
+_LIKELY_CHANCE, _UNLIKELY = 1e-3, 1e-6
+_CLEARLY = 0.2
+"""What another way of feeding the images must add to the accuracy to be named."""
+_IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_CAFFE: dict[str, Any] = {"input_range": (0, 255), "mean": (103.939, 116.779, 123.68), "channel_order": "BGR"}
 
 
 def describe_sample(data: Split) -> str:
@@ -95,6 +107,114 @@ def warn_of_randomness(target: Target, images: Array) -> None:
             len(images),
             difference,
         )
+
+
+def check_clean_accuracy(target: Target, images: Array, labels: Labels, batch_size: int) -> None:
+    """Refuse a target whose accuracy on clean images tells that they are not what it was trained on.
+
+    That is an accuracy which guessing reaches (one-sided binomial test at 1e-3), or one far below what its
+    export recorded (at 1e-6). A target that passes, but would be clearly more accurate with images of another
+    range, mean, deviation or order of channels, gets a warning that names it. Fewer than 30 images are not
+    judged; of more than 256, as many are taken.
+
+    Args:
+        target: What will be attacked.
+        images: float32 [N, H, W, C] in [0, 1].
+        labels: int32 [N].
+        batch_size: Number of images at a time.
+
+    Raises:
+        InputError: The accuracy is too low. The message names what to check, and the way to feed the images
+            that gives a clearly higher accuracy, if one was found.
+    """
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(_MOST, len(images))).astype(int))
+    images, labels = images[chosen], labels[chosen]
+    count = len(images)
+    if count < _FEWEST:
+        return
+    predictions = predict(Objective(target, "ensemble"), images, batch_size, "clean images")
+    correct = int((predictions == labels).sum())
+    recorded = target.recorded
+    if scipy.stats.binom.sf(correct - 1, count, 1 / target.classes) > _LIKELY_CHANCE:
+        reason = f"no better than guessing one of {target.classes} classes"
+    elif recorded and scipy.stats.binom.cdf(correct, count, recorded.value) < _UNLIKELY:
+        reason = f"far below the {recorded.value:.4g} that its export recorded"
+    else:
+        if recorded is None and correct <= (1 - _CLEARLY) * count:
+            hint = _better_way(target, images, labels, batch_size)
+            if hint:
+                logger.warning("%s may be fed wrongly: %s on clean images.", target.description, hint)
+        return
+    hint = _better_way(target, images, labels, batch_size) or _other_order(predictions, labels)
+    if not hint:
+        hint = (
+            "check the order of classes, `input_range`, `mean` and `std`, `input_layout` and `channel_order`"
+        )
+    raise InputError(
+        f"{target.description} classifies {correct} of {count} clean images correctly, {reason}: {hint}. Set "
+        "`allow_low_accuracy` to attack it all the same."
+    )
+
+
+def _better_way(target: Target, images: Array, labels: Labels, batch_size: int) -> str:
+    """Try other ranges, deviations and orders of channels; name the best if it is clearly better."""
+    now = target.preprocessing
+    if now is None:
+        return ""
+    images, labels = images[:_FOR_ALTERNATIVES], labels[:_FOR_ALTERNATIVES]
+    objective = Objective(target, "ensemble")
+
+    def accuracy(interface: ModelInterface) -> float:
+        fed = now.images_for(now.replaced(interface), images)
+        return float((predict(objective, fed, batch_size, "clean images") == labels).mean())
+
+    tried = {interface: accuracy(interface) for interface in _alternatives(now.interface, target)}
+    if not tried:
+        return ""
+    best = max(tried, key=lambda interface: tried[interface])
+    if tried[best] < accuracy(now.interface) + _CLEARLY:
+        return ""
+    settings = [
+        f"`{name}`={','.join(f'{v:g}' for v in value) if isinstance(value, tuple) else value}"
+        for name in ("input_range", "mean", "std", "channel_order")
+        if (value := getattr(best, name)) is not None and value != getattr(now.interface, name)
+    ]
+    return f"with {' '.join(settings)} the accuracy is {tried[best]:.2g}"
+
+
+def _alternatives(now: ModelInterface, target: Target) -> Iterator[ModelInterface]:
+    """Iterate over the usual ways to feed images, other than the present one."""
+    kept: dict[str, Any] = {
+        "input_layout": now.input_layout,
+        "output": now.output,
+        "output_name": now.output_name,
+    }
+    ways: list[dict[str, Any]] = [{"input_range": r} for r in ((0, 1), (0, 255), (-1, 1))]
+    color = target.image_shape[2] == 3
+    if target.whole_pixels:
+        ways = [{}]
+    elif color:
+        ways += [{"input_range": (0, 1), **_IMAGENET}, _CAFFE]
+    if color:
+        ways += [{**way, "channel_order": "BGR"} for way in ways if "channel_order" not in way]
+    for way in ways:
+        interface = ModelInterface(**kept, **way)
+        if interface != now:
+            yield interface
+
+
+def _other_order(predictions: Labels, labels: Labels) -> str:
+    """Say that predictions follow another order of classes, if that explains most of them."""
+    classes = np.unique(labels)
+    usual = [int(np.bincount(predictions[labels == c]).argmax()) for c in classes]
+    explained = sum(int((predictions[labels == c] == u).sum()) for c, u in zip(classes, usual, strict=True))
+    if len(classes) < 2 or len(set(usual)) < len(classes) or explained < 0.6 * len(labels):
+        return ""
+    pairs = [f"{u} for {c}" for c, u in zip(classes[:3], usual[:3], strict=True)]
+    return (
+        f"it mostly answers with one other class for each ({', '.join(pairs)}, ...), so the order of classes "
+        "in the data is not that of its outputs"
+    )
 
 
 def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:

@@ -9,8 +9,8 @@ import pytest
 
 import ncen_tf
 from ncen_tf.attack.attack import Norm
-from ncen_tf.attack.clean_accuracy import check_clean_accuracy
 from ncen_tf.attack.iterative import RandomStartPgd
+from ncen_tf.attack.preview import check_clean_accuracy
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
