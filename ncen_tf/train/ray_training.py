@@ -37,9 +37,9 @@ def train_on_ray(
     run_dir: Path,
     *,
     workers: int,
-    cpus: float = 1,
-    gpus: float = 0,
-    overwrite: bool = False,
+    cpus: float,
+    gpus: float,
+    overwrite: bool,
 ) -> None:
     """Train an ensemble with MultiWorkerMirroredStrategy over workers of a Ray cluster.
 
