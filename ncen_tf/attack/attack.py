@@ -100,12 +100,7 @@ class Attack(abc.ABC):
         """
 
     def budget(self, classes: int, members: int) -> Budget | None:
-        """Return the most gradients and forward passes for an image; ``None`` where they are not known.
-
-        Args:
-            classes: Number of classes of the target.
-            members: Number of its members.
-        """
+        """Return the most passes for an image of a target of so many classes and members, if known."""
         return None
 
     def require_members(self, objective: Objective) -> None:

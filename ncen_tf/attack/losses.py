@@ -1,7 +1,8 @@
 """Losses that attacks maximise, with their gradients with respect to the logits, in NumPy and float64.
 
-Each function returns losses [N] and gradients of the shape of its first argument. Scores are logits, or the
-logarithms of probabilities, which are logits too.
+Throughout, logits are those of k members, [N, k, C]; scores are logits of one classifier, [N, C], or the
+logarithms of probabilities, which are logits too; labels are integers [N]. Losses are returned as [N], with
+gradients of the shape of the first argument.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,10 +25,6 @@ def log_odds(scores: Array64, labels: Labels) -> LossAndGradient:
     Cross-entropy is softplus of it, so both rise together: attacks that compare values of one example and
     follow the direction of its gradient take the same steps on either. But the cross-entropy of an example
     that the classifier is sure of is rounded to 0, and so is its gradient; then the example looks robust.
-
-    Args:
-        scores: [N, C].
-        labels: int [N].
     """
     rows, others = np.arange(len(scores)), without_true(scores, labels)
     against = log_sum_exp(others)
@@ -42,10 +39,6 @@ def ensemble_log_odds(logits: Array64, labels: Labels) -> LossAndGradient:
     With member i's log-odds o_i, that is log sum_i sigmoid(o_i) - log sum_i sigmoid(-o_i). In this form a
     member that is sure keeps its part of the gradient, however small: where one member is sure of the true
     class and another of a wrong one, there is no other.
-
-    Args:
-        logits: [N, k, C].
-        labels: int [N].
     """
     count, members, classes = logits.shape
     odds, slopes = log_odds(logits.reshape(-1, classes), np.repeat(labels, members))
@@ -64,14 +57,8 @@ def logit_ratio(scores: Array64, labels: Labels) -> LossAndGradient:
     """Compute the difference of logits ratio, DLR (Croce & Hein, 2020, arXiv:2003.01690, Eq. 6).
 
     -(s_y - max_{c != y} s_c) / (s_(1) - s_(3)), where s_(j) is the j-th largest score: neither adding to
-    the scores nor multiplying them changes it.
-
-    Args:
-        scores: [N, C], C >= 3.
-        labels: int [N].
-
-    Returns:
-        Losses are above 0 where another class is predicted.
+    the scores nor multiplying them changes it. It needs C >= 3, and is above 0 where another class is
+    predicted.
     """
     ranked = np.argsort(-scores, axis=1, kind="stable")
     rivals = np.where(ranked[:, 0] == labels, ranked[:, 1], ranked[:, 0])
@@ -81,13 +68,7 @@ def logit_ratio(scores: Array64, labels: Labels) -> LossAndGradient:
 def targeted_logit_ratio(scores: Array64, labels: Labels, targets: Labels) -> LossAndGradient:
     """Compute the targeted DLR (Croce & Hein, 2020, Eq. 7): -(s_y - s_t) / (s_(1) - (s_(3) + s_(4)) / 2).
 
-    Args:
-        scores: [N, C], C >= 4.
-        labels: int [N], the true classes.
-        targets: int [N], the classes t to reach.
-
-    Returns:
-        Losses are above 0 where the target scores higher than the true class.
+    It needs C >= 4, and is above 0 where the target t scores higher than the true class y.
     """
     ranked = np.argsort(-scores, axis=1, kind="stable")
     spread = [(ranked[:, 0], 1.0), (ranked[:, 2], -0.5), (ranked[:, 3], -0.5)]
@@ -132,12 +113,7 @@ def through_log_mean_probabilities(logits: Array64, slopes: Array64) -> Array64:
 
 
 def ensemble_cross_entropy(logits: Array64, labels: Labels) -> LossAndGradient:
-    """Compute the cross-entropy of the ensemble's prediction, the mean of the members' probabilities.
-
-    Args:
-        logits: [N, k, C].
-        labels: int [N].
-    """
+    """Compute the cross-entropy of the ensemble's prediction, the mean of the members' probabilities."""
     scores = log_mean_probabilities(logits)
     rows, slopes = np.arange(len(scores)), np.zeros_like(scores)
     slopes[rows, labels] = -1
@@ -145,12 +121,7 @@ def ensemble_cross_entropy(logits: Array64, labels: Labels) -> LossAndGradient:
 
 
 def member_average(logits: Array64, labels: Labels) -> LossAndGradient:
-    """Compute the mean of the members' cross-entropies (Luo et al., Eq. 3).
-
-    Args:
-        logits: [N, k, C].
-        labels: int [N].
-    """
+    """Compute the mean of the members' cross-entropies (Luo et al., Eq. 3)."""
     rows, by_member = np.arange(len(logits)), log_softmax(logits)
     gradient = np.exp(by_member)
     gradient[rows, :, labels] -= 1
@@ -163,10 +134,6 @@ def stacked_softmax(logits: Array64, labels: Labels) -> LossAndGradient:
     It takes the mean of the members' softmax for logits, takes the softmax of it, and once more inside
     the cross-entropy. Its gradient is a fraction of the gradient on logits: attacks that follow it look
     weaker than they are.
-
-    Args:
-        logits: [N, k, C].
-        labels: int [N].
     """
     rows, first = np.arange(len(logits)), np.exp(log_softmax(logits))
     second = np.exp(log_softmax(first.mean(axis=1)))

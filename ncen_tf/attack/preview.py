@@ -1,4 +1,7 @@
-"""Looks at images and target before hours of attacks: what is shown, told and refused."""
+"""Looks at images and target before hours of attacks: what is shown, told and refused.
+
+Throughout, images are float32 [N, H, W, C] in [0, 1], and labels int32 [N].
+"""
 
 import logging
 import math
@@ -66,10 +69,6 @@ def warn_of_other_classes(data: Split, target: Target) -> None:
 
     That is so if the names of the data's classes differ from those that the target's export recorded, or,
     where nothing is recorded, if there are fewer of them than outputs.
-
-    Args:
-        data: The images.
-        target: What will be attacked.
     """
     names, recorded = data.class_names, target.class_names
     numbers = tuple(map(str, range(len(names))))
@@ -116,12 +115,6 @@ def check_clean_accuracy(target: Target, images: Array, labels: Labels, batch_si
     export recorded (at 1e-6). A target that passes, but would be clearly more accurate with images of another
     range, mean, deviation or order of channels, gets a warning that names it. Fewer than 30 images are not
     judged; of more than 256, as many are taken.
-
-    Args:
-        target: What will be attacked.
-        images: float32 [N, H, W, C] in [0, 1].
-        labels: int32 [N].
-        batch_size: Number of images at a time.
 
     Raises:
         InputError: The accuracy is too low. The message names what to check, and the way to feed the images
@@ -219,11 +212,6 @@ def _other_order(predictions: Labels, labels: Labels) -> str:
 
 def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:
     """Estimate from one batch how long the attacks take if no image is broken; masked gradients not included.
-
-    Args:
-        target: What will be attacked.
-        suite: The attacks.
-        images: float32 [N, H, W, C] in [0, 1].
 
     Returns:
         ``at most about 25 minutes: 919 gradients and 6,821 forward passes an image``; ``None``, and nothing

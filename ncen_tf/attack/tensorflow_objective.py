@@ -20,14 +20,8 @@ _LEAST_REST = 1e-12
 def member_average_columns(logits: tf.Tensor) -> tf.Tensor:
     """Compute columns whose softmax cross-entropy is the members' averaged cross-entropy (Luo et al., Eq. 3).
 
-    With L = mean_i log_softmax(z_i), the columns are L and log(1 - sum_c exp(L_c)): they sum to one
-    after exp, so the cross-entropy at y is -L_y, whatever loss the attack has built in.
-
-    Args:
-        logits: [N, k, C].
-
-    Returns:
-        [N, C + 1].
+    [N, k, C] -> [N, C + 1]. With L = mean_i log_softmax(z_i), the columns are L and log(1 - sum_c exp(L_c)):
+    they sum to one after exp, so the cross-entropy at y is -L_y, whatever loss the attack has built in.
     """
     log_mean = tf.reduce_mean(tf.nn.log_softmax(logits), axis=1)
     rest = 1.0 - tf.reduce_sum(tf.exp(log_mean), axis=1, keepdims=True)
@@ -109,12 +103,7 @@ class TensorFlowObjective:
 def attack_in_tensorflow(objective: Objective, attack: Callable[[TensorFlowObjective], tf.Tensor]) -> Array:
     """Run an attack on the objective as a TensorFlow function, and count its passes as the objective's.
 
-    Args:
-        objective: What is attacked; keeps what is compiled for it.
-        attack: Makes adversarial images with it.
-
-    Returns:
-        The adversarial images as an array.
+    What is compiled for the objective is kept in it.
     """
     if objective.compiled is None:
         objective.compiled = TensorFlowObjective(objective.target, objective.name)
