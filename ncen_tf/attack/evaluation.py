@@ -8,9 +8,9 @@ from typing import Any
 
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.curve import measure_curve
-from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.losses import ObjectiveName
 from ncen_tf.attack.masked_gradients import examine_gradients
+from ncen_tf.attack.objectives import MeanTarget
 from ncen_tf.attack.preview import (
     check_clean_accuracy,
     describe_sample,

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 import ray
 
 from ncen_tf.attack.attack import Attack
-from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.losses import ObjectiveName
-from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.objectives import MeanTarget, Objective
 from ncen_tf.attack.results import AttackedBatch
 from ncen_tf.attack.runner import Job, RunJobs, attack_batch
 from ncen_tf.base.errors import InputError

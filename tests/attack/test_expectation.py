@@ -8,9 +8,8 @@ import numpy.typing as npt
 import pytest
 
 import ncen_tf
-from ncen_tf.attack.expectation import MeanTarget
 from ncen_tf.attack.iterative import MomentumIterative
-from ncen_tf.attack.objectives import Objective
+from ncen_tf.attack.objectives import MeanTarget, Objective
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
