@@ -13,13 +13,13 @@ from ncen_tf.attack.masked_gradients import examine_gradients
 from ncen_tf.attack.objectives import MeanTarget
 from ncen_tf.attack.preview import (
     check_clean_accuracy,
+    describe_bounds,
     describe_sample,
     estimate_cost,
     save_class_sheet,
     warn_of_other_classes,
     warn_of_randomness,
 )
-from ncen_tf.attack.radii import describe_shape, write_eps
 from ncen_tf.attack.results import read_adversarials
 from ncen_tf.attack.runner import replay, run_suite
 from ncen_tf.attack.scoring import check_examples, round_images
@@ -298,8 +298,6 @@ def _load_suite(
         return suite
     loaded = load_suite(suite, image_shape, eps=eps, norm=norm)
     if eps is None and suite in SUITES:
-        for each in dict.fromkeys(attack.norm for attack in loaded.attacks):
-            bounds = sorted({attack.eps for attack in loaded.attacks if attack.norm == each})
-            text = ", ".join(map(write_eps, bounds))
-            logger.info("eps %s (default for %s, %s)", text, describe_shape(image_shape), each)
+        for line in describe_bounds(loaded, image_shape):
+            logger.info("%s", line)
     return loaded

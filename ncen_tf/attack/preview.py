@@ -20,7 +20,7 @@ from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.scoring import predict
 from ncen_tf.attack.suites import Suite
 from ncen_tf.base.errors import InputError
-from ncen_tf.data.dataset import Split
+from ncen_tf.data.dataset import ImageShape, Split
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.target import Target
 
@@ -37,6 +37,23 @@ _CLEARLY = 0.2
 """What another way of feeding the images must add to the accuracy to be named."""
 _IMAGENET: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _CAFFE: dict[str, Any] = {"input_range": (0, 255), "mean": (103.939, 116.779, 123.68), "channel_order": "BGR"}
+
+
+def describe_bounds(suite: Suite, image_shape: ImageShape) -> Iterator[str]:
+    """Iterate over the norms' default bounds: ``eps 8/255 (default for 32 x 32 colour images, Linf)``."""
+    height, width, channels = image_shape
+    kind = f"{height} x {width} {'grey' if channels == 1 else 'colour'} images"
+    for norm in dict.fromkeys(attack.norm for attack in suite.attacks):
+        bounds = sorted({attack.eps for attack in suite.attacks if attack.norm == norm})
+        yield f"eps {', '.join(map(write_eps, bounds))} (default for {kind}, {norm})"
+
+
+def write_eps(eps: float) -> str:
+    """Write a bound as a fraction of 255 where it is one, such as ``8/255``; otherwise as a decimal."""
+    numerator = round(eps * 255)
+    if 0 < numerator < 255 and abs(eps * 255 - numerator) < 1e-9:
+        return f"{numerator}/255"
+    return f"{eps:g}"
 
 
 def describe_sample(data: Split) -> str:

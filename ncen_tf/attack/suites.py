@@ -1,4 +1,4 @@
-"""Named groups of attacks, and groups read from a file."""
+"""Named groups of attacks with their perturbation bounds, and groups read from a file."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from ncen_tf.attack.auto_pgd import (
 )
 from ncen_tf.attack.iterative import MomentumIterative
 from ncen_tf.attack.losses import ObjectiveName
-from ncen_tf.attack.radii import Radii, radii_for
 from ncen_tf.attack.square import Square
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import read_toml
 from ncen_tf.base.flags import parse_number
 from ncen_tf.base.settings import Settings
-from ncen_tf.data.dataset import ImageShape
+from ncen_tf.data.dataset import ImageKind, ImageShape, image_kind
 
 NEAR = 0.5
 """Share of its clean margin, in log-probabilities, at which an image is near the boundary, or below."""
@@ -82,14 +81,8 @@ class Suite(Settings):
     ) -> Suite:
         """Return the suite with what the user chose; ``None`` keeps the suite's own.
 
-        Args:
-            objective: What gradient attacks maximise.
-            batch_size: Number of images attacked at a time.
-            norm: Keep only the attacks in this norm.
-            check_gradients: Whether a report has a verdict on masked gradients.
-            round_to_8bit: Whether images are rounded to 8 bits, if the suite does not do so anyway.
-            members: Of the target. Named suites leave out attacks through members for a single
-                classifier.
+        ``norm`` keeps only the attacks in this norm. Where the target has a single one of ``members``, named
+        suites leave out attacks through members.
 
         Raises:
             InputError: The protocol fixes it to something else, no attack is left, or ``check_gradients``
@@ -139,6 +132,38 @@ class Suite(Settings):
         for attack in self.attacks:
             kinds.setdefault(attack.threat_model, set()).add(attack.gradient_free)
         return [threat_model for threat_model, found in kinds.items() if len(found) == 2]
+
+
+class Radii(Settings):
+    """Perturbation bounds for images in [0, 1]."""
+
+    single_step: tuple[float, ...]
+    """Linf, for FGSM and MI-FGSM of the suites ``paper`` and ``released``."""
+    iterative: tuple[float, ...]
+    """Linf, for PGD and BIM of the same suites."""
+    strict: dict[Norm, float]
+    """One a norm."""
+
+
+RADII: dict[ImageKind, Radii] = {
+    # Luo et al., section IV-A, for FashionMNIST.
+    "small grey images": Radii(
+        single_step=(0.1, 0.3), iterative=(0.1, 0.15), strict={"Linf": 0.1, "L2": 1.5}
+    ),
+    # Luo et al. for CIFAR-10; ``strict``: RobustBench (Croce et al., 2021, arXiv:2010.09670).
+    "small colour images": Radii(
+        single_step=(0.03, 0.09), iterative=(0.01, 0.02), strict={"Linf": 8 / 255, "L2": 0.5}
+    ),
+    # ImageNet at 224 x 224: Linf of RobustBench, L2 of Engstrom et al. (2019), robustness package.
+    "large images": Radii(single_step=(4 / 255,), iterative=(4 / 255,), strict={"Linf": 4 / 255, "L2": 3.0}),
+}
+
+
+def radii_for(image_shape: ImageShape, eps: float | None = None, norm: Norm | None = None) -> Radii:
+    """Return the bound of a user, in Linf by default, or the usual ones for the size of the images."""
+    if eps is not None:
+        return Radii(single_step=(eps,), iterative=(eps,), strict={norm or "Linf": eps})
+    return RADII[image_kind(image_shape)]
 
 
 def _paper(radii: Radii) -> tuple[Attack, ...]:

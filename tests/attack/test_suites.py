@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ncen_tf.attack.attack import Norm
-from ncen_tf.attack.radii import write_eps
+from ncen_tf.attack.preview import write_eps
 from ncen_tf.attack.suites import SUITES, load_suite, read_suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import ImageShape
