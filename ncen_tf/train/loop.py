@@ -1,13 +1,12 @@
 """The loop over epochs and steps of a run, which ``fit`` cannot replace."""
 
-import contextlib
 import logging
 import math
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -18,10 +17,17 @@ from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Dataset
 from ncen_tf.data.pipeline import training_batches
 from ncen_tf.ensembles.ensemble import Ensemble
-from ncen_tf.train.checkpoints import Checkpoint, DivergedError, as_number, require_finite
+from ncen_tf.train.callbacks import (
+    Checkpoint,
+    DivergedError,
+    GradientDiagnostics,
+    Logs,
+    RobustnessProbe,
+    StopOnNaN,
+    as_number,
+)
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import gather, has_several_workers
-from ncen_tf.train.measurements import gradient_measurement, robustness_measurement
 from ncen_tf.train.run_directory import EpochRecord, RunDirectory, TestMetrics
 from ncen_tf.train.weight_average import WeightAverage
 
@@ -95,29 +101,18 @@ def fit_run(
     MultiWorkerMirroredStrategy in Keras 3.15 (keras-team/keras#20585).
     """
     average = WeightAverage(config.ema_momentum) if config.ema_momentum else None
-    if average:
-        average.set_model(ensemble)
-    checkpoint = Checkpoint(ensemble, run.checkpoints, average)
-    if checkpoint.restore():
+    checkpoint = Checkpoint(run.checkpoints, config.checkpoint_every, average)
+    if checkpoint.restore(ensemble):
         logger.info("Going on after step %d of epoch %d", checkpoint.step, checkpoint.epoch + 1)
-    else:
-        checkpoint.save()  # shows now, not after hours, whether the folder can be written
-    measures = [gradient_measurement(ensemble, data.test)]
-    if config.adversarial_training:
-        measures.append(robustness_measurement(ensemble, config.adversarial_training, data.test))
-    history, rates = run.read_history(checkpoint.epoch), learning_rates(config, steps)
-    writer = tf.summary.create_file_writer(str(run.tensorboard))
-    train_step = make_step(ensemble, strategy)
-    interval = 0.1 if sys.stderr.isatty() else 30  # a log file gets a line every half minute
-    bar = tqdm(
-        total=config.epochs * steps,
-        initial=checkpoint.epoch * steps + checkpoint.step,
-        unit="step",
-        dynamic_ncols=True,
-        mininterval=interval,
-        maxinterval=interval,
-        disable=not progress,
+    line = _ProgressLine(checkpoint.epoch * steps + checkpoint.step) if progress else None
+    diagnostics = GradientDiagnostics(data.test, average)
+    probe = RobustnessProbe(data.test, average) if ensemble.adversarial_training else None
+    log = _RunLog(run, checkpoint.epoch, learning_rates(config, steps), diagnostics, probe)
+    chosen = [average, diagnostics, probe, StopOnNaN(), log, line, checkpoint]
+    callbacks = keras.callbacks.CallbackList(
+        [callback for callback in chosen if callback], model=ensemble, epochs=config.epochs, steps=steps
     )
+    step_function = make_step(ensemble, strategy)
     interrupt = threading.Event()
 
     def note_interrupt(*_: object) -> None:
@@ -125,51 +120,26 @@ def fit_run(
         restore_handlers()
         print("\nStopping: the run is saved after this step. Once more stops at once.", file=sys.stderr)
 
-    def stop_if_asked(step: int) -> None:
-        asked = interrupt.is_set()
-        if has_several_workers(strategy):  # They stop after the same step, and asking takes time.
-            at_reading = step % STEPS_BETWEEN_READINGS == 0 or step == steps
-            asked = at_reading and any(gather(strategy, [int(asked)]))
-        if asked:
-            if step:
-                checkpoint.save()
-            raise KeyboardInterrupt(f"The run is saved in {run.path}: the same command resumes it.")
+    with signal_handlers(note_interrupt) as restore_handlers:
 
-    def shown(metrics: dict[str, float]) -> dict[str, str]:
-        rate = as_number(ensemble.optimizer.learning_rate)
-        values = {name: f"{value:.4f}" for name, value in metrics.items()}
-        return {"epoch": f"{checkpoint.epoch + 1}/{config.epochs}", "lr": f"{rate:g}"} | values
+        def stop_if_asked(step: int) -> None:
+            asked = interrupt.is_set()
+            if has_several_workers(strategy):  # They stop after the same step, and asking takes time.
+                at_reading = step % STEPS_BETWEEN_READINGS == 0 or step == steps
+                asked = at_reading and any(gather(strategy, [int(asked)]))
+            if asked:
+                if step:
+                    checkpoint.save()
+                raise KeyboardInterrupt(f"The run is saved in {run.path}: the same command resumes it.")
 
-    def finish_epoch(seconds_per_step: float) -> None:
-        metrics = _metrics(ensemble)
-        with average.in_place() if average else contextlib.nullcontext():
-            measured = {name: value for measure in measures for name, value in measure().items()}
-        numbers = metrics | {f"test_{name}": v for name, v in measured.items() if isinstance(v, float)}
-        require_finite(ensemble, numbers, checkpoint.epoch, checkpoint.step)
-        last_step = as_number(ensemble.optimizer.iterations) - 1
-        rate = rates if isinstance(rates, float) else rates(last_step)
-        record = EpochRecord(
-            epoch=checkpoint.epoch + 1,
-            learning_rate=float(f"{float(rate):.6g}"),
-            train=metrics,
-            test=TestMetrics(**measured),
-            seconds_per_step=seconds_per_step,
-        )
-        history.append(record)
-        run.write_history(history)
-        _write_scalars(writer, record)
-        if progress:
-            bar.write("  ".join(f"{name} {value}" for name, value in shown(numbers).items()))
-        checkpoint.epoch, checkpoint.step = checkpoint.epoch + 1, 0
-        checkpoint.save()
-
-    with signal_handlers(note_interrupt) as restore_handlers, bar:
         try:
+            callbacks.on_train_begin()
             for epoch in range(checkpoint.epoch, config.epochs):
                 stop_if_asked(0)
-                first, started, seconds = checkpoint.step, time.perf_counter(), 0.0
+                first = checkpoint.step
                 if first == 0:
                     ensemble.reset_metrics()
+                callbacks.on_epoch_begin(epoch)
                 batches = training_batches(
                     data.train,
                     config.batch_size,
@@ -181,41 +151,108 @@ def fit_run(
                     skip_steps=first,
                 )
                 for step, (images, labels) in enumerate(batches, first + 1):
-                    train_step(images, labels)
-                    if average:
-                        average.on_train_batch_end(step - 1)
-                    checkpoint.step = step
-                    if step % STEPS_BETWEEN_READINGS == 0:
-                        metrics = _metrics(ensemble)
-                        require_finite(ensemble, metrics, epoch, step)
-                        bar.set_postfix(shown(metrics), refresh=False)
-                    bar.update()
-                    seconds = time.perf_counter() - started
-                    if step % config.checkpoint_every == 0 and step != steps:
-                        checkpoint.save()
+                    callbacks.on_train_batch_begin(step - 1)
+                    step_function(images, labels)
+                    is_reading = step % STEPS_BETWEEN_READINGS == 0
+                    callbacks.on_train_batch_end(step - 1, _metrics(ensemble) if is_reading else None)
                     stop_if_asked(step)
-                # No step if it was interrupted after the last.
-                finish_epoch(seconds / max(checkpoint.step - first, 1))
+                callbacks.on_epoch_end(epoch, _metrics(ensemble))
+            callbacks.on_train_end()
         except DivergedError as error:
             raise InputError(
                 f"{error} The checkpoint after {checkpoint.saved_steps} steps is the last finite one."
             ) from error
-    if average:
-        average.on_train_end()
+        finally:
+            if line:
+                line.on_train_end()
 
 
-def _metrics(ensemble: Ensemble) -> dict[str, float]:
+def _metrics(ensemble: Ensemble) -> Logs:
     return {metric.name: float(metric.result()) for metric in ensemble.metrics}
 
 
-def _write_scalars(writer: tf.summary.SummaryWriter, record: EpochRecord) -> None:
-    """Write the numbers of an epoch for TensorBoard."""
-    with writer.as_default(step=record.epoch):  # flushes at the end
-        tf.summary.scalar("learning_rate", record.learning_rate)
-        for part, figures in (("train", record.train), ("test", record.test.model_dump())):
-            for name, value in figures.items():
-                if isinstance(value, tuple):
-                    for member, one in enumerate(value):
-                        tf.summary.scalar(f"{part}/{name}/member_{member}", one)
-                elif value is not None:
-                    tf.summary.scalar(f"{part}/{name}", value)
+class _ProgressLine(keras.callbacks.Callback):
+    """Show a progress bar over all epochs and a line after each of them.
+
+    Args:
+        done: Number of steps that are done when training begins.
+    """
+
+    def __init__(self, done: int = 0) -> None:
+        super().__init__()
+        self._done = done
+        self._bar: tqdm[None] = tqdm(disable=True)
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        interval = 0.1 if sys.stderr.isatty() else 30  # a log file gets a line every half minute
+        epochs, steps = self.params["epochs"], self.params["steps"]
+        intervals = {"mininterval": interval, "maxinterval": interval}
+        total = steps and epochs * steps
+        self._bar = tqdm(total=total, initial=self._done, unit="step", dynamic_ncols=True, **intervals)
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._epoch = f"{epoch + 1}/{self.params['epochs']}"
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._bar.update()
+        if logs and (batch + 1) % STEPS_BETWEEN_READINGS == 0:
+            self._bar.set_postfix(self._readings(logs), refresh=False)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        self._bar.write("  ".join(f"{name} {value}" for name, value in self._readings(logs or {}).items()))
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._bar.close()
+
+    def _readings(self, logs: Mapping[str, Any]) -> dict[str, str]:
+        rate = as_number(self.model.optimizer.learning_rate)
+        values = {name: f"{value:.4f}" for name, value in logs.items()}
+        return {"epoch": self._epoch, "lr": f"{rate:g}"} | values
+
+
+class _RunLog(keras.callbacks.Callback):
+    """Write ``metrics.jsonl`` and TensorBoard's scalars after every epoch."""
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        epochs_done: int,
+        rates: Rates,
+        diagnostics: GradientDiagnostics,
+        probe: RobustnessProbe | None,
+    ) -> None:
+        super().__init__()
+        self._run, self._history, self._rates = run, run.read_history(epochs_done), rates
+        self._diagnostics, self._probe = diagnostics, probe
+        self._writer = tf.summary.create_file_writer(str(run.tensorboard))
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        self._started, self._steps, self._seconds = time.perf_counter(), 0, 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        self._steps += 1
+        self._seconds = time.perf_counter() - self._started
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        last_step = as_number(self.model.optimizer.iterations) - 1
+        rate = self._rates if isinstance(self._rates, float) else self._rates(last_step)
+        figures = self._diagnostics.latest | (self._probe.latest if self._probe else {})
+        record = EpochRecord(
+            epoch=epoch + 1,
+            learning_rate=float(f"{float(rate):.6g}"),
+            train={name: value for name, value in (logs or {}).items() if not name.startswith("test_")},
+            test=TestMetrics(**figures),
+            seconds_per_step=self._seconds
+            / max(self._steps, 1),  # no step if it was interrupted after the last
+        )
+        self._history.append(record)
+        self._run.write_history(self._history)
+        with self._writer.as_default(step=record.epoch):  # flushes at the end
+            tf.summary.scalar("learning_rate", record.learning_rate)
+            for part, figures in (("train", record.train), ("test", record.test.model_dump())):
+                for name, value in figures.items():
+                    if isinstance(value, tuple):
+                        for member, one in enumerate(value):
+                            tf.summary.scalar(f"{part}/{name}/member_{member}", one)
+                    elif value is not None:
+                        tf.summary.scalar(f"{part}/{name}", value)

@@ -1,16 +1,29 @@
 """A run directory: the files of one training run, their typed content, and who may write them."""
 
+import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import filelock
+import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.files import remove_leftovers, replacing
 from ncen_tf.base.settings import Settings
 from ncen_tf.train.config import TrainConfig
+from ncen_tf.untrusted.zip import read_npz
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+KEPT = 2
+"""Number of checkpoints kept: if the newest is damaged, there is the one before."""
+_PREFIX, _SUFFIX = "step-", ".npz"
 
 
 class TestMetrics(Settings):
@@ -215,3 +228,66 @@ def _text(value: Any) -> str:
     if value is None:
         return "not set"
     return ",".join(value) if isinstance(value, tuple) else str(value).lower()
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """List the numbers of the checkpoints in a folder, ascending: optimizer steps since the run began."""
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    numbers = [name.removeprefix(_PREFIX).removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)]
+    return sorted(int(number) for number in numbers if number.isascii() and number.isdigit())
+
+
+def checkpoint_file(folder: Path, number: int) -> Path:
+    """Return the path of a checkpoint."""
+    return folder / f"{_PREFIX}{number}{_SUFFIX}"
+
+
+def write_checkpoint(folder: Path, number: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write a checkpoint, verify it, and remove all but the newest :data:`KEPT`.
+
+    Raises:
+        OSError: The file cannot be written; earlier checkpoints are left as they were.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = checkpoint_file(folder, number)
+    with replacing(file) as temporary:
+        with temporary.open("wb") as stream:
+            np.savez(stream, **dict[str, Any](arrays))
+        written = read_checkpoint(temporary)
+        if any(not np.array_equal(written[name], array) for name, array in arrays.items()):
+            raise OSError(f"{file} is not what was written")
+    for surplus in checkpoint_steps(folder)[:-KEPT]:
+        checkpoint_file(folder, surplus).unlink(missing_ok=True)
+
+
+def read_checkpoint(file: Path) -> Arrays:
+    """Read all arrays of a checkpoint; the checksums in the file are compared.
+
+    Raises:
+        InputError: The file is damaged, or holds NaN or infinity.
+    """
+    arrays = read_npz(file)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise InputError(f"{file} holds NaN or infinity in {name}.")
+    return arrays
+
+
+def newest_intact(folder: Path) -> tuple[int, Arrays] | None:
+    """Read the newest checkpoint that is not damaged; ``None`` if there is none at all.
+
+    Returns:
+        Its number and its arrays.
+
+    Raises:
+        InputError: There are checkpoints, but all of them are damaged.
+    """
+    numbers = checkpoint_steps(folder)
+    for number in reversed(numbers):
+        try:
+            return number, read_checkpoint(checkpoint_file(folder, number))
+        except InputError as error:
+            logger.warning("Checkpoint %s is damaged, trying the one before it: %s", number, error)
+    if numbers:
+        raise InputError(f"No checkpoint in {folder} can be read: all {len(numbers)} are damaged.")
+    return None

@@ -7,10 +7,9 @@ import tensorflow as tf
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.ensembles.ensemble import Ensemble, build_ensemble
-from ncen_tf.train.checkpoints import newest_intact
 from ncen_tf.train.config import TrainConfig
 from ncen_tf.train.devices import dtype_policy
-from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary
+from ncen_tf.train.run_directory import DataRecord, EpochRecord, RunDirectory, RunSummary, newest_intact
 from ncen_tf.untrusted.keras_file import load_keras_model, load_weights, memory_limit
 from ncen_tf.untrusted.memory import try_model
 

@@ -14,8 +14,7 @@ from ncen_tf.ensembles.adversary import distill, distilled_images, feature_extra
 from ncen_tf.ensembles.batch_norm import BatchNorm
 from ncen_tf.ensembles.losses import attack_key, loss_and_gradients, losses_per_example, training_views
 from ncen_tf.ensembles.resnet import build_resnet
-from ncen_tf.train.checkpoints import checkpoint_file, checkpoint_steps
-from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.run_directory import RunDirectory, checkpoint_file, checkpoint_steps
 from tests.ensembles.conftest import examples, small_member
 
 Array = npt.NDArray[np.float64]

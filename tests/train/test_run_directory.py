@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.train.checkpoints import read_checkpoint
 from ncen_tf.train.config import TrainConfig
-from ncen_tf.train.run_directory import DataRecord, RunDirectory
+from ncen_tf.train.run_directory import DataRecord, RunDirectory, read_checkpoint
 from ncen_tf.train.trained_run import open_run
 from tests.conftest import ROOT
 

@@ -17,9 +17,8 @@ import tensorflow as tf
 
 import ncen_tf
 from ncen_tf.base.errors import InputError
-from ncen_tf.train.checkpoints import checkpoint_steps, read_checkpoint
 from ncen_tf.train.loop import learning_rates
-from ncen_tf.train.run_directory import RunDirectory
+from ncen_tf.train.run_directory import RunDirectory, checkpoint_steps, read_checkpoint
 from tests.conftest import ROOT, Program
 
 DATA = ("--dataset=fashion_mnist_sample", "--architecture=resnet8,resnet8")

@@ -12,8 +12,7 @@ from ncen_tf import Ensemble
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import Split
 from ncen_tf.ensembles.batch_norm import BatchNorm
-from ncen_tf.train.checkpoints import Checkpoint
-from ncen_tf.train.measurements import gradient_measurement
+from ncen_tf.train.callbacks import Checkpoint, GradientDiagnostics
 from ncen_tf.train.weight_average import WeightAverage
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 6, 6, 1)).astype(np.uint8)
@@ -43,10 +42,12 @@ def tiny() -> Ensemble:
     return ensemble
 
 
-def fit(ensemble: Ensemble, epochs: int, *callbacks: keras.callbacks.Callback) -> None:
-    ensemble.fit(
+def fit(ensemble: Ensemble, epochs: int, *callbacks: keras.callbacks.Callback) -> dict[str, list[float]]:
+    history = ensemble.fit(
         IMAGES, LABELS, batch_size=8, epochs=epochs, shuffle=False, callbacks=[*callbacks], verbose=0
     )
+    values: dict[str, list[float]] = history.history
+    return values
 
 
 def test_the_average_is_that_of_the_steps_and_predicts_at_the_end() -> None:
@@ -72,32 +73,25 @@ def test_the_average_is_that_of_the_steps_and_predicts_at_the_end() -> None:
 def test_the_average_is_measured_and_training_goes_on_without_it() -> None:
     test = Split(IMAGES, LABELS)
     alone, averaged, average = tiny(), tiny(), WeightAverage(0.9)
-    recorders, measure, found = (Recorder(), Recorder()), gradient_measurement(averaged, test), []
-
-    def measure_average(epoch: int, logs: Any) -> None:
-        with average.in_place():
-            found.append(measure()["ce"])
-
+    recorders = Recorder(), Recorder()
     fit(alone, 2, recorders[0])
-    fit(averaged, 2, recorders[1], average, keras.callbacks.LambdaCallback(on_epoch_end=measure_average))
+    found = fit(averaged, 2, recorders[1], average, GradientDiagnostics(test, average))
     for one, other in zip(recorders[0].weights, recorders[1].weights, strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
     # At the end, the model holds the average that the last epoch was measured with.
-    assert measure()["ce"] == found[-1]
+    measured = GradientDiagnostics(test)
+    measured.set_model(averaged)
+    assert measured.measure()["ce"] == found["test_ce"][-1]
 
 
 def test_a_resumed_average_is_that_of_an_uninterrupted_training(tmp_path: Path) -> None:
     whole, first, second = tiny(), tiny(), tiny()
     fit(whole, 3, WeightAverage(0.9))
     average = WeightAverage(0.9)
-    average.set_model(first)
-    checkpoint = Checkpoint(first, tmp_path, average)
-    fit(first, 1, average, keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: checkpoint.save()))
+    fit(first, 1, average, Checkpoint(tmp_path, average=average))
     average = WeightAverage(0.9)
-    average.set_model(second)
-    assert Checkpoint(second, tmp_path, average).restore()
-    fit(second, 2, average)
+    fit(second, 3, average, Checkpoint(tmp_path, average=average))
     for one, other in zip(whole.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

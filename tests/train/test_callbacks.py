@@ -1,4 +1,4 @@
-"""Checkpoints under damage, NaN, and measurements against NumPy."""
+"""Keras callbacks: measurements against NumPy, checkpoints under damage, NaN."""
 
 import contextlib
 import itertools
@@ -15,14 +15,15 @@ import tensorflow as tf
 
 import ncen_tf
 from ncen_tf.base.errors import InputError
-from ncen_tf.train.checkpoints import (
+from ncen_tf.train.callbacks import (
+    PROBED_EXAMPLES,
     Checkpoint,
     DivergedError,
-    checkpoint_file,
-    checkpoint_steps,
-    require_finite,
+    GradientDiagnostics,
+    RobustnessProbe,
+    StopOnNaN,
 )
-from ncen_tf.train.measurements import PROBED_EXAMPLES, gradient_measurement, robustness_measurement
+from ncen_tf.train.run_directory import checkpoint_file, checkpoint_steps
 
 STEPS = 100
 
@@ -42,7 +43,9 @@ def ensemble() -> ncen_tf.Ensemble:
 
 @pytest.fixture
 def checkpoint(ensemble: ncen_tf.Ensemble, tmp_path: Path) -> Checkpoint:
-    return Checkpoint(ensemble, tmp_path)
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.set_model(ensemble)
+    return checkpoint
 
 
 def bias(ensemble: ncen_tf.Ensemble) -> keras.Variable:
@@ -60,7 +63,7 @@ def save(checkpoint: Checkpoint, *numbers: int) -> None:
 
 def restored(checkpoint: Checkpoint) -> int:
     """Return the number of the checkpoint whose weights are read."""
-    assert checkpoint.restore()
+    assert checkpoint.restore(checkpoint.model)
     number = checkpoint.epoch * STEPS + checkpoint.step
     np.testing.assert_array_equal(bias(checkpoint.model), np.full(10, number))
     assert int(checkpoint.model.optimizer.iterations) == number
@@ -68,7 +71,7 @@ def restored(checkpoint: Checkpoint) -> int:
 
 
 def test_the_two_newest_checkpoints_by_steps_are_kept(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    assert not checkpoint.restore()
+    assert not checkpoint.restore(checkpoint.model)
     save(checkpoint, 0, 9, 10, 200)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-10.npz", "step-200.npz"]
     os.utime(checkpoint_file(tmp_path, 200), (0, 0))
@@ -109,17 +112,17 @@ def test_when_all_are_damaged_nothing_is_started_over(checkpoint: Checkpoint, tm
     for file in tmp_path.iterdir():
         file.write_bytes(b"")
     with pytest.raises(InputError, match=r"No checkpoint in .* can be read: all 2 are damaged"):
-        checkpoint.restore()
+        checkpoint.restore(checkpoint.model)
     assert checkpoint_steps(tmp_path) == [9, 10]
 
 
-def test_checkpoints_of_another_model_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_checkpoints_of_another_model_are_refused(checkpoint: Checkpoint) -> None:
     save(checkpoint, 9)
     other = ncen_tf.Ensemble([linear_member(10, (8, 9, 1)) for _ in range(2)])
     other.compile("adam")
     other.optimizer.build(other.trainable_variables)
     with pytest.raises(InputError, match="of another model"):
-        Checkpoint(other, tmp_path).restore()
+        checkpoint.restore(other)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -161,18 +164,57 @@ def images(count: int, shape: tuple[int, int, int], classes: int) -> ncen_tf.Spl
     return ncen_tf.Split(pixels, generator.integers(0, classes, count).astype(np.int32), "noise", names)
 
 
-def test_nan_is_refused_and_names_parts_and_members() -> None:
+def fitted(folder: Path, epochs: int) -> tuple[list[np.ndarray], dict[str, list[float]]]:
+    """Fit as in a notebook, with all callbacks."""
+    data = images(30, (8, 8, 1), 10)
+    keras.utils.set_random_seed(1)
+    ensemble = ncen_tf.Ensemble([linear_member(10, (8, 8, 1)) for _ in range(2)])
+    adversarial = ncen_tf.AdversarialTraining(eps=0.1, steps=1)
+    ensemble.compile("adam", ncen_tf.NCE(), adversarial_training=adversarial)
+    ensemble.optimizer.build(ensemble.trainable_variables)
+    measured = [GradientDiagnostics(data), RobustnessProbe(data), StopOnNaN()]
+    history = ensemble.fit(
+        data.images,
+        data.labels,
+        batch_size=10,
+        epochs=epochs,
+        shuffle=False,
+        verbose=2,
+        callbacks=[*measured, Checkpoint(folder)],
+    )
+    return ensemble.get_weights(), history.history
+
+
+def test_fit_goes_on_with_the_epoch_after_the_checkpoint(tmp_path: Path) -> None:
+    whole, history = fitted(tmp_path / "whole", 3)
+    fitted(tmp_path / "parts", 2)
+    resumed, rest = fitted(tmp_path / "parts", 3)
+    for one, other in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert len(history["loss"]) == 3
+    assert {name: values[2:] for name, values in history.items()} == rest
+    expected = {"test_clean_accuracy", "test_pairwise_cosine", "test_pgd_accuracy", "loss", "l_cos"}
+    assert expected <= history.keys()
+
+
+def test_a_checkpoint_within_an_epoch_is_not_for_fit(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save(checkpoint, 9)
+    again = Checkpoint(tmp_path)
+    again.set_model(checkpoint.model)
+    with pytest.raises(InputError, match="within an epoch"):
+        again.on_train_begin()
+
+
+def test_nan_stops_fit_and_names_parts_and_members() -> None:
     data = images(30, (8, 8, 1), 10)
     ensemble = ncen_tf.Ensemble([linear_member(10, (8, 8, 1)) for _ in range(3)])
     ensemble.compile("sgd", ncen_tf.GPMR())
     kernel = ensemble.members[1].layers[-1].kernel
     kernel.assign(kernel * 3e38)
-    measured = ensemble.train_on_batch(data.images, data.labels, return_dict=True)
-    require_finite(ensemble, {"accuracy": 0.5}, 0, 1)
     with pytest.raises(
         DivergedError, match=r"by step 1 of epoch 1: .*ce.* not finite; weights of member .*1"
     ):
-        require_finite(ensemble, measured, 0, 1)
+        ensemble.fit(data.images, data.labels, batch_size=10, verbose=0, callbacks=[StopOnNaN()])
 
 
 def test_diagnostics_are_means_over_all_images() -> None:
@@ -181,7 +223,9 @@ def test_diagnostics_are_means_over_all_images() -> None:
     ensemble = ncen_tf.Ensemble([linear_member(4, (3, 3, 1)) for _ in range(3)])
     ensemble.set_weights([generator.normal(size=w.shape) for w in ensemble.get_weights()])
     data = images(11, (3, 3, 1), 4)
-    found = gradient_measurement(ensemble, data, batch_size=4)()
+    diagnostics = GradientDiagnostics(data)
+    diagnostics.set_model(ensemble)
+    found = diagnostics.measure(batch_size=4)
 
     gradients, predicted = [], []
     for member in ensemble.members:
@@ -218,13 +262,16 @@ def test_probe_finds_the_accuracies_of_the_closed_form_and_warns(caplog: pytest.
         member.set_weights([kernel, np.array([0, -0.5 * weights.sum()])])
     half_way = ncen_tf.AdversarialTraining(eps=eps, steps=1, step_size=eps / 2, random_start=False)
     ensemble.compile(adversarial_training=half_way)
-    found = robustness_measurement(ensemble, half_way, ncen_tf.Split(pixels, labels))()
+    probe = RobustnessProbe(ncen_tf.Split(pixels, labels))
+    probe.set_model(ensemble)
+    logs: dict[str, float] = {}
+    probe.on_epoch_end(0, logs)
     signed = (np.where(labels == 1, 1, -1) * margins)[:PROBED_EXAMPLES]
     reach = eps * np.abs(weights).sum()
-    assert found == pytest.approx(
+    assert logs == pytest.approx(
         {
-            "training_attack_accuracy": float((signed > reach / 2).mean()),
-            "pgd_accuracy": float((signed > reach).mean()),
+            "test_training_attack_accuracy": float((signed > reach / 2).mean()),
+            "test_pgd_accuracy": float((signed > reach).mean()),
         }
     )
     assert "learnt to mislead the attack" in caplog.text
