@@ -1,7 +1,7 @@
 """ONNX files as targets: onnxruntime computes the logits and, through a gradient graph, the gradient."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,11 @@ class OnnxTarget(Target):
         self.members, self.classes, self.gives_logits = graph.members, graph.classes, graph.gives_logits
         self._image, self._output, self._batch = graph.image, graph.output, graph.batch
         self._type = graph.model.graph.input[0].type.tensor_type.elem_type
-        self._halves: list[onnxruntime.InferenceSession] = []
         stated = "any number"
         if graph.batch is not None and self._opens_freed(path, graph, differentiable, providers):
             stated = f"any number (the file says {graph.batch}; its graph takes more)"
         else:
-            if differentiable:
-                self._halves = self._sessions(path, self._gradient_halves(path, graph.model), providers)
-            (self._session,) = self._sessions(path, [graph.model], providers)
+            self._open(path, graph.model, differentiable, providers)
             if graph.batch is not None:
                 stated = f"pieces of {graph.batch}"
         self.signature = graph.signature.model_copy(update={"batch": stated, "gradient": self._gradient})
@@ -130,33 +127,32 @@ class OnnxTarget(Target):
     ) -> bool:
         """Open the graph for any number of images; return whether it answers three as it did one by one."""
         self._batch = None
-        first, second = noise((2, *self.image_shape))
-        images = np.stack([first, second, first])
+        try:
+            self._open(path, free_batch(graph.model), differentiable, providers)
+            first, second = noise((2, *self.image_shape))
+            images = np.stack([first, second, first])
+            found = [self.logits(images)]
+            if differentiable:
+                found.append(self.linearize(images)[0])
+        except InputError:
+            found = []
         expected = self._as_logits([graph.answers[[0, 1, 0]]], 3)
         close = 1e-3 * max(1e-3, float(np.abs(expected).max()))
+        same = [np.allclose(answer, expected, rtol=0, atol=close, equal_nan=True) for answer in found]
+        if not same or not all(same):
+            self._batch = graph.batch
+            return False
+        return True
 
-        def is_same(answer: Array) -> bool:
-            return np.allclose(answer, expected, rtol=0, atol=close, equal_nan=True)
-
-        model = free_batch(graph.model)
+    def _open(
+        self, path: Path, model: onnx.ModelProto, differentiable: bool, providers: tuple[str, ...]
+    ) -> None:
+        """Open the sessions: of the model, and of the two halves of its gradient."""
+        parts = self._gradient_halves(path, model) if differentiable else ()
         try:
-            (self._session,) = self._sessions(path, [model], providers)
-            same = is_same(self.logits(images))
-            if same and differentiable:  # building the gradient takes longest
-                self._halves = self._sessions(path, self._gradient_halves(path, model), providers)
-                same = is_same(self.linearize(images)[0])
-        except InputError:
-            same = False
-        if not same:
-            self._batch, self._halves = graph.batch, []
-        return same
-
-    def _sessions(
-        self, path: Path, models: Sequence[onnx.ModelProto], providers: tuple[str, ...]
-    ) -> list[onnxruntime.InferenceSession]:
-        """Open a session on each of some models."""
-        try:
-            return [open_session(model.SerializeToString(), providers, spinning=False) for model in models]
+            self._session, *self._halves = (
+                open_session(part.SerializeToString(), providers, spinning=False) for part in (model, *parts)
+            )
         except InputError:
             raise
         except Exception as error:  # onnxruntime's errors have no public base class

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +9,6 @@ import pytest
 from onnx import TensorProto, helper
 
 from ncen_tf.base.errors import InputError
-from ncen_tf.onnx_grad import gradient_model
-from ncen_tf.targets import onnx_target
 from ncen_tf.targets.interface import ModelInterface
 from ncen_tf.targets.onnx_target import OnnxTarget
 from tests.targets.onnx_files import (
@@ -114,21 +111,6 @@ def test_a_fixed_batch_is_freed_or_cut_into_pieces(
         return
     assert re.match(said, signature(target, "batch"))
     check(target, IMAGES)
-
-
-def test_the_gradient_is_built_once_where_the_batch_stays_fixed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    built = []
-
-    def build(*arguments: Any) -> onnx.ModelProto:
-        built.append(arguments)
-        return gradient_model(*arguments)
-
-    monkeypatch.setattr(onnx_target, "gradient_model", build)
-    weights = {"shape": np.array([1, WEIGHTS.shape[0]]), "zero": np.array([0])}
-    OnnxTarget(write(tmp_path / "m.onnx", SQUEEZE, [1, HEIGHT, WIDTH, CHANNELS], weights=weights))
-    assert len(built) == 1
 
 
 @pytest.mark.parametrize("batch", [0, -1])
