@@ -33,7 +33,7 @@ def test_shape_arithmetic_stops_the_gradient(opset: int) -> None:
 
 
 def test_shape_of_a_number() -> None:
-    """An assignment to a slice, as of BEiT's relative positions, is traced to Expand(value, Shape(number))."""
+    """An assignment to a slice, as in BEiT, is traced to Expand(value, Shape(number))."""
     nodes = [
         node("Shape", "two", "shape"),
         node("Expand", "two shape", "factor"),
