@@ -76,6 +76,8 @@ def measure(
     module = get_model(name, weights=None).eval()
     with torch.no_grad():  # equal parameters would share one initializer, which other packages cannot read
         for name_of, tensor in (*module.named_parameters(), *module.named_buffers()):
+            if tensor.ndim == 2 and not tensor.any():  # a last layer of zeros has no gradient
+                tensor.add_(torch.randn_like(tensor) * 0.02)
             if tensor.ndim == 1 and tensor.is_floating_point():
                 tensor.add_(torch.rand_like(tensor) * (0.5 if name_of.endswith("var") else 0.1))
     rng = np.random.default_rng(0)
