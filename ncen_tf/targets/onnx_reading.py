@@ -1,5 +1,6 @@
 """Reads off an ONNX file how images go in and where the scores of the classes come out."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -145,25 +146,24 @@ def _answers(
     value = model.graph.input[0]
     images = noise((2, *preprocessing.image_shape))
 
-    def run(size: int | None) -> dict[str, Values]:
-        inputs = model_inputs(preprocessing, images, value.type.tensor_type.elem_type, size)
-        found = run_limited(path, model, [{value.name: piece} for piece in inputs])
-        return {key: np.concatenate([np.atleast_1d(each[key]) for each in found])[:2] for key in found[0]}
+    def run(*sizes: int | None) -> dict[str, Values]:
+        """Run in pieces of each size in turn, by one session; return the outputs of the first size."""
+        kind = value.type.tensor_type.elem_type
+        pieces = [model_inputs(preprocessing, images, kind, size) for size in sizes]
+        found = run_limited(path, model, [{value.name: piece} for inputs in pieces for piece in inputs])
+        first = found[: len(pieces[0])]
+        return {key: np.concatenate([np.atleast_1d(each[key]) for each in first])[:2] for key in found[0]}
 
     if batch is not None:
         return batch, run(batch)
+    with contextlib.suppress(InputError):
+        return None, run(None, 1)
     try:
-        answers = run(None)
-    except InputError as error:
-        try:
-            return 1, run(1)
-        except InputError:
-            raise error from None
-    try:
-        run(1)
+        return 2, run(None)
     except InputError:
-        return 2, answers
-    return None, answers
+        with contextlib.suppress(InputError):
+            return 1, run(1)
+        raise
 
 
 def model_inputs(
