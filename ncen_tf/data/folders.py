@@ -196,5 +196,5 @@ def _is_grey_palette(image: Image.Image) -> bool:
     """Tell whether an image of palette colours, such as a GIF, uses grey ones only."""
     if image.mode != "P":
         return False
-    colors = np.asarray(image.convert("RGB"))
+    colors = np.asarray(image.convert("RGBA"))[..., :3]  # Pillow warns of RGB if colours are transparent.
     return bool((colors == colors[..., :1]).all())
