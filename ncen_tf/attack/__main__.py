@@ -16,12 +16,6 @@ from ncen_tf.targets.combination import Combine
 from ncen_tf.targets.interface import ModelInterface, Quantization
 
 GATE_FAILED = 3
-SAME_ARGUMENTS = (
-    *("suite", "eps", "norm", "sample_seed", "seed", "objective", "batch_size", "check_gradients"),
-    *("save_adversarials", "allow_low_accuracy", "quantization", "eot_samples", "round_to_8bit", "curve"),
-    *("ray", "ray_cpus", "ray_gpus"),
-)
-"""Flags that are arguments of ``ncen_tf.evaluate`` with the same name."""
 
 
 class AttackFlags(DataFlags, ModelInterface, RayFlags):
@@ -129,10 +123,26 @@ def main(flags: AttackFlags) -> int | None:
         report = ncen_tf.evaluate(
             target,
             flags.load_test(),
+            suite=flags.suite,
+            eps=flags.eps,
+            norm=flags.norm,
             examples=flags.num_examples,
+            sample_seed=flags.sample_seed,
+            seed=flags.seed,
+            objective=flags.objective,
+            batch_size=flags.batch_size,
+            check_gradients=flags.check_gradients,
             gate=gate,
             out=out,
-            **{name: getattr(flags, name) for name in SAME_ARGUMENTS},
+            save_adversarials=flags.save_adversarials,
+            allow_low_accuracy=flags.allow_low_accuracy,
+            quantization=flags.quantization,
+            eot_samples=flags.eot_samples,
+            round_to_8bit=flags.round_to_8bit,
+            curve=flags.curve,
+            ray=flags.ray,
+            ray_cpus=flags.ray_cpus,
+            ray_gpus=flags.ray_gpus,
             **opening,
         )
     report.save(out)
