@@ -180,7 +180,7 @@ def test_damaged_records_are_named(tmp_path: Path, refuse: Refuse) -> None:
     refuse("tables", f"--results={tmp_path}", says="run.test.gradient_norm")
 
 
-@pytest.mark.parametrize("page", ["results", "diversity"])
+@pytest.mark.parametrize("page", ["results", "comparison", "diversity"])
 def test_the_committed_pages_are_what_their_records_give(page: str, run_program: Program) -> None:
     folder = ROOT / "docs" / page
     done = run_program("tables", f"--results={folder}", "--page", f"--preamble={folder / 'preamble.md'}")
