@@ -41,6 +41,7 @@ ATTACKS = {
     "APGD-CE": "auto_pgd:AutoPgdCrossEntropy",
     "APGD-DLR": "auto_pgd:AutoPgdLogitRatio",
     "APGD-T": "auto_pgd:AutoPgdTargeted",
+    "FAB-T": "adaptive_boundary:FastAdaptiveBoundary",
     "Transfer-mean-logit": "auto_pgd:MeanLogitTransfer",
     "Transfer-members": "auto_pgd:MemberTransfer",
     "MORA": "mora:Mora",
@@ -144,7 +145,7 @@ class MinimalPerturbation(Attack):
         return np.where(near[:, np.newaxis, np.newaxis, np.newaxis], adversarials, images)
 
 
-def sizes_of(change: Array, norm: Norm) -> Array:
+def sizes_of(change: npt.NDArray[np.floating], norm: Norm) -> npt.NDArray[Any]:
     """Compute the size of each image's change: [N, H, W, C] -> [N]. L0 counts values that are not 0."""
     order = {"Linf": np.inf, "L2": 2, "L1": 1, "L0": 0}[norm]
     return np.asarray(np.linalg.norm(change.reshape(len(change), -1), ord=order, axis=1))

@@ -17,15 +17,14 @@ from ncen_tf.attack.losses import (
     Array64,
     LossAndGradient,
     ensemble_log_odds,
-    log_mean_probabilities,
     log_odds,
     logit_ratio,
     of_ensemble,
     targeted_logit_ratio,
-    through_log_mean_probabilities,
 )
 from ncen_tf.attack.objectives import Loss, Mask, Objective, RemainingExamples, Rows
 from ncen_tf.attack.randomness import image_keys
+from ncen_tf.attack.target_classes import choice_budget, choose_targets
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
 
@@ -120,20 +119,15 @@ class AutoPgdLogitRatio(AutoPgd):
 
 @settings
 class AutoPgdTargeted(AutoPgd):
-    """APGD-T: on the targeted DLR of one wrong class after the other.
-
-    If fewer classes are tried than there are, they are those whose boundary is nearest to the clean image by
-    :func:`nearest_classes`, of the likeliest ``4 targets``.
-    """
+    """APGD-T: on the targeted DLR of one wrong class after the other, see :func:`choose_targets`."""
 
     name: ClassVar[str] = "APGD-T"
     least_classes: ClassVar[int] = 4
     targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried, at most")
 
     def budget(self, classes: int, members: int) -> Budget:
-        gradients, queries = super().budget(classes, members)
-        ranked = min(4 * self.targets, classes - 1) if self.targets < classes - 1 else 0
-        return Budget(gradients + ranked, queries + 1)
+        climbs, choice = super().budget(classes, members), choice_budget(classes, self.targets)
+        return Budget(climbs.gradients + choice.gradients, climbs.queries + choice.queries)
 
     def number_of_losses(self, classes: int, members: int) -> int:
         return min(self.targets, classes - 1)
@@ -142,13 +136,10 @@ class AutoPgdTargeted(AutoPgd):
         def towards(targets: Labels) -> Loss:
             return lambda logits, rows: of_ensemble(targeted_logit_ratio, logits, labels[rows], targets[rows])
 
-        objective, clean, labels = remaining.objective, remaining.clean, remaining.labels
-        if self.targets < objective.target.classes - 1:
-            ranked = nearest_classes(objective, clean, labels, self.norm, 4 * self.targets)
-        else:
-            ranked = likeliest_wrong_classes(objective.log_probabilities(clean), labels)
-        for classes in ranked[:, : self.targets].T:
-            yield towards(classes)
+        labels = remaining.labels
+        chosen = choose_targets(remaining.objective, remaining.clean, labels, self.norm, self.targets)
+        for targets in chosen.T:
+            yield towards(targets)
 
 
 @settings
@@ -197,47 +188,6 @@ class MemberTransfer(AutoPgd):
             return loss
 
         return (of(member) for member in range(remaining.objective.target.members))
-
-
-def nearest_classes(objective: Objective, images: Array, labels: Labels, norm: Norm, most: int) -> Labels:
-    """Rank wrong classes by the distance to their boundary, as MALT does (Melamed et al., arXiv:2407.02240).
-
-    The distance is that of a linear classifier, (s_y - s_t) / |grad (s_y - s_t)|, with s the ensemble's
-    log-probabilities. It costs one forward pass and a backward pass for each class that is ranked.
-
-    Args:
-        objective: The target.
-        images: float32 [N, H, W, C] in [0, 1].
-        labels: int [N], the true classes y.
-        norm: Of the distance; the gradient is measured in the dual norm.
-        most: Number of classes that are ranked, the likeliest ones.
-
-    Returns:
-        int32 [N, min(most, classes - 1)], the nearest first.
-    """
-    logits, pull_back = objective.linearize(images)
-    logits64 = logits.astype(np.float64)
-    scores = log_mean_probabilities(logits64)
-    classes, rows = likeliest_wrong_classes(scores, labels)[:, :most], np.arange(len(images))
-    distances = np.empty(classes.shape)
-    for column, targets in enumerate(classes.T):
-        slopes = np.zeros_like(scores)
-        slopes[rows, labels], slopes[rows, targets] = 1, -1
-        cotangents = through_log_mean_probabilities(logits64, slopes)
-        # Small ones would vanish in the float32 of the target.
-        largest = np.maximum(np.abs(cotangents).max(axis=(1, 2)), np.finfo(np.float64).tiny)
-        scaled = (cotangents / largest[:, np.newaxis, np.newaxis]).astype(np.float32)
-        gradients = pull_back(scaled).reshape(len(images), -1).astype(np.float64)
-        length = np.linalg.norm(gradients, ord=1 if norm == "Linf" else 2, axis=1) * largest
-        margin = scores[rows, labels] - scores[rows, targets]
-        distances[:, column] = np.divide(margin, length, out=np.full_like(margin, np.inf), where=length > 0)
-    return np.take_along_axis(classes, np.argsort(distances, axis=1, kind="stable"), axis=1)
-
-
-def likeliest_wrong_classes(scores: npt.NDArray[np.floating], labels: Labels) -> Labels:
-    """Rank all classes but the true one by falling score: scores [N, C], labels [N] -> [N, C - 1]."""
-    ranked = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
-    return ranked[ranked != labels[:, np.newaxis]].reshape(len(labels), -1)
 
 
 def checkpoints(steps: int) -> list[int]:

@@ -92,10 +92,24 @@ def _ratio(
 
 def margin(scores: Array64, labels: Labels) -> LossAndGradient:
     """Compute margins max_{c != y} s_c - s_y of scores [N, C]: above 0 where another class is predicted."""
-    rows, rivals = np.arange(len(scores)), without_true(scores, labels).argmax(axis=1)
-    gradient = np.zeros_like(scores)
-    gradient[rows, rivals], gradient[rows, labels] = 1, -1
-    return scores[rows, rivals] - scores[rows, labels], gradient
+    return difference(scores, labels, without_true(scores, labels).argmax(axis=1))
+
+
+def difference(scores: Array64, labels: Labels, targets: Labels) -> LossAndGradient:
+    """Compute differences s_t - s_y of scores [N, C]: above 0 where the target t scores higher."""
+    rows, gradient = np.arange(len(scores)), np.zeros_like(scores)
+    gradient[rows, targets], gradient[rows, labels] = 1, -1
+    return scores[rows, targets] - scores[rows, labels], gradient
+
+
+def scale_together(losses: Array64, slopes: Array64) -> LossAndGradient:
+    """Divide losses [N] and gradients [N, k, C] by each gradient's largest component.
+
+    Where both are needed, as for the distance to a linearised boundary: a target computes in float32, in
+    which small gradients vanish.
+    """
+    scale = np.maximum(np.abs(slopes).max(axis=(1, 2)), np.finfo(np.float64).tiny)
+    return losses / scale, slopes / scale[:, None, None]
 
 
 def of_ensemble(loss: Callable[..., LossAndGradient], logits: Array64, *labels: Labels) -> LossAndGradient:

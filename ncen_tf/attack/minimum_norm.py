@@ -12,11 +12,11 @@ from pydantic import Field
 
 from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation, Norm, sizes_of
 from ncen_tf.attack.iterative import direction, lengths
-from ncen_tf.attack.losses import Array64, LossAndGradient, margin, of_ensemble
+from ncen_tf.attack.losses import Array64, LossAndGradient, margin, of_ensemble, scale_together
 from ncen_tf.attack.objectives import Mask, Objective
 from ncen_tf.base.settings import settings
 
-_LEAST_MARGIN = 1e-4
+LEAST_MARGIN = 1e-4
 """By which a wrong class must win, in logits: rounding in another batch does not undo it."""
 _TINY = 1e-12
 
@@ -111,7 +111,7 @@ class FastMinimumNorm(MinimumNorm):
             larger = np.maximum(walk.bound + 1, np.floor(larger))
             smaller = np.minimum(walk.bound - 1, np.floor(smaller))
         dual: Norm = {"Linf": "L1", "L2": "L2", "L1": "Linf", "L0": "Linf"}[self.norm]  # type: ignore[assignment]
-        missing = np.abs(answer.loss) + 2 * _LEAST_MARGIN
+        missing = np.abs(answer.loss) + 2 * LEAST_MARGIN
         to_boundary = missing / np.maximum(sizes_of(answer.gradient, dual), _TINY)
         linearised = np.minimum(sizes_of(change, self.norm) + to_boundary, change[0].size)
         outside = np.where(np.isfinite(walk.distance), larger, np.maximum(larger, linearised))
@@ -206,10 +206,7 @@ def _l1_threshold(sizes: Array, radius: Array) -> npt.NDArray[np.float64]:
 
 def _ask(objective: Objective, x: Array, labels: Labels) -> Answer:
     def loss(logits: Array64) -> LossAndGradient:
-        margins, slopes = of_ensemble(margin, logits, labels)
-        # Scaled together: the gradient enters the target with a largest component of 1.
-        scale = np.maximum(np.abs(slopes).max(axis=(1, 2)), np.finfo(np.float64).tiny)
-        return margins / scale, slopes / scale[:, None, None]
+        return scale_together(*of_ensemble(margin, logits, labels))
 
     _, losses, gradients = objective.ascend(x, loss)
-    return Answer(losses > _LEAST_MARGIN, losses, gradients)
+    return Answer(losses > LEAST_MARGIN, losses, gradients)

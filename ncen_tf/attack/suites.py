@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field, InstanceOf
 
+from ncen_tf.attack.adaptive_boundary import FastAdaptiveBoundary
 from ncen_tf.attack.attack import Attack, Budget, Norm, find_attack
 from ncen_tf.attack.auto_pgd import (
     AutoPgdCrossEntropy,
@@ -65,7 +66,7 @@ class Suite(Settings):
 
     @property
     def protocol(self) -> str:
-        """The name, with the version from the second on, and the rounding: ``strict 3, 8-bit images``."""
+        """The name, with the version from the second on, and the rounding: ``strict 4, 8-bit images``."""
         version = f" {self.version}" if self.version > 1 else ""
         return f"{self.name}{version}{', 8-bit images' if self.round_to_8bit else ''}"
 
@@ -203,8 +204,7 @@ def _screen(radii: Radii) -> tuple[Attack, ...]:
 def _strict(radii: Radii) -> dict[Attack, bool]:
     """List attacks, those with gradients first, and which of them only images near the boundary get.
 
-    Croce & Hein (2020) take 100 steps of Auto-PGD and 9 target classes, and AutoAttack 5,000 queries for
-    Square.
+    Croce & Hein (2020) take 100 steps of Auto-PGD and FAB, 9 target classes, and 5,000 queries for Square.
     """
     return {
         attack: near_only
@@ -217,6 +217,7 @@ def _strict(radii: Radii) -> dict[Attack, bool]:
             (MeanLogitTransfer(eps=eps, norm=norm), True),
             (AutoPgdLogitRatio(eps=eps, norm=norm), True),
             (AutoPgdTargeted(eps=eps, norm=norm, targets=5), True),
+            (FastAdaptiveBoundary(eps=eps, norm=norm, targets=5), True),
             (Square(eps=eps, norm=norm, queries=300), False),
             (Square(eps=eps, norm=norm), True),
             (Square(eps=eps, norm=norm, queries=600), False),
@@ -238,7 +239,7 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
     },
     "screen": {"objective": "ensemble", "cumulative": True, "fixed": frozenset({"objective"})},
     "strict": {
-        "version": 3,
+        "version": 4,
         "objective": "ensemble",
         "cumulative": True,
         "check_gradients": True,

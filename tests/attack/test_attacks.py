@@ -35,6 +35,7 @@ TABLE: dict[str, tuple[dict[str, Any], int, str]] = {
     "APGD-CE": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
     "APGD-DLR": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
     "APGD-T": ({"eps": 0.1, "steps": 8, "targets": 3}, 8, "tensorflow"),
+    "FAB-T": ({"eps": 0.1, "steps": 20, "targets": 3}, 8, "numpy"),
     "Transfer-mean-logit": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
     "Transfer-members": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
     "MORA": ({"eps": 0.1, "steps": 8}, 8, "tensorflow"),
@@ -56,6 +57,7 @@ IN_L2: dict[str, dict[str, Any]] = {
     "APGD-CE": {"norm": "L2", "eps": 2.0},
     "APGD-DLR": {"norm": "L2", "eps": 2.0},
     "APGD-T": {"norm": "L2", "eps": 2.0},
+    "FAB-T": {"norm": "L2", "eps": 2.0},
     "Transfer-members": {"norm": "L2", "eps": 2.0},
     "Square": {"norm": "L2", "eps": 4.0},
 }

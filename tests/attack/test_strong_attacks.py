@@ -14,12 +14,11 @@ from ncen_tf.attack.auto_pgd import (
     AutoPgdTargeted,
     MeanLogitTransfer,
     MemberTransfer,
-    likeliest_wrong_classes,
-    nearest_classes,
 )
 from ncen_tf.attack.cleverhans_attacks import BasicIterative
 from ncen_tf.attack.iterative import RestartedPgd
 from ncen_tf.attack.objectives import Objective, RemainingExamples
+from ncen_tf.attack.target_classes import likeliest_wrong_classes, nearest_classes
 from ncen_tf.base.errors import InputError
 from tests.attack.helpers import LinearTarget, images_and_predictions, linear_target, mean_probabilities
 
