@@ -37,7 +37,7 @@ def least_change_linf(x: Array64, slope: Array64, gain: float) -> float:
         bounds=[*zip(-x, 1 - x, strict=True), (0, None)],
     )
     assert solved.success
-    return float(solved.fun)
+    return float(solved.x[-1])
 
 
 def least_change_l2(x: Array64, slope: Array64, gain: float) -> float:
