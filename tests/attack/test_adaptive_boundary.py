@@ -36,7 +36,7 @@ def least_change_linf(x: Array64, slope: Array64, gain: float) -> float:
         b_eq=[gain],
         bounds=[*zip(-x, 1 - x, strict=True), (0, None)],
     )
-    assert solved.success
+    assert solved.x is not None
     return float(solved.x[-1])
 
 
