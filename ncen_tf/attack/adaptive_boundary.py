@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from ncen_tf.attack.attack import Array, Budget, Labels, MinimalPerturbation, Norm, sizes_of
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, Norm, sizes_of
 from ncen_tf.attack.losses import (
     Array64,
     LossAndGradient,
@@ -30,7 +30,7 @@ _TINY = 1e-8
 
 
 @settings
-class FastAdaptiveBoundary(MinimalPerturbation):
+class FastAdaptiveBoundary(Attack):
     """FAB-T: the fast adaptive boundary attack (Croce & Hein, 2020, arXiv:1907.02044, Algorithm 1), targeted.
 
     For one wrong class after the other (see :func:`choose_targets`), each step goes to the point where a
@@ -44,7 +44,6 @@ class FastAdaptiveBoundary(MinimalPerturbation):
 
     name: ClassVar[str] = "FAB-T"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    norm: Norm = "Linf"
     steps: int = Field(default=100, gt=0, description="Number of gradient steps for each wrong class")
     targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried, at most")
 
@@ -56,12 +55,12 @@ class FastAdaptiveBoundary(MinimalPerturbation):
                 if not len(rows):
                     return adversarials
                 clean, true = images[rows], labels[rows]
-                leads, lead, slope = _linearise(objective, x, true, targets[rows])
-                found = (leads > LEAST_MARGIN) & (sizes_of(x - clean, self.norm) <= self.eps)
+                margins, gap, slope = _linearise(objective, x, true, targets[rows])
+                found = (margins > LEAST_MARGIN) & (sizes_of(x - clean, self.norm) <= self.eps)
                 adversarials[rows[found]] = x[found]
                 back = clean + np.float32(_KEPT) * (x - clean)
-                ahead = _step(x, clean, lead, slope, self.norm)
-                x = np.where(leads[:, None, None, None] > 0, back, ahead)[~found]
+                ahead = _step(x, clean, gap, slope, self.norm)
+                x = np.where(margins[:, None, None, None] > 0, back, ahead)[~found]
                 rows = rows[~found]
         return adversarials
 
@@ -73,27 +72,26 @@ class FastAdaptiveBoundary(MinimalPerturbation):
 def _linearise(
     objective: Objective, x: Array, labels: Labels, targets: Labels
 ) -> tuple[Array, Array64, Array]:
-    """Return by how much any wrong class leads, and a linear model of the lead of the target.
+    """Compare log-probabilities with that of the true class: of the best wrong class, and of the target.
 
     Returns:
-        float32 [N], in log-probabilities; then the lead of the target [N] and its gradient [N, H, W, C], both
-        up to the same positive factor.
+        Margins [N], above 0 where a wrong class is predicted; then the difference of the target [N] and its
+        gradient [N, H, W, C], both up to the same positive factor.
     """
 
     def loss(logits: Array64) -> LossAndGradient:
         return scale_together(*of_ensemble(difference, logits, labels, targets))
 
-    logits, lead, slope = objective.ascend(x, loss)
-    return -margins_of(log_mean_probabilities(logits), labels), lead, slope
+    logits, gap, slope = objective.ascend(x, loss)
+    return -margins_of(log_mean_probabilities(logits), labels), gap, slope
 
 
-def _step(x: Array, clean: Array, lead: Array64, slope: Array, norm: Norm) -> Array:
-    """Step from x, and from the clean image, to where the linear model has the boundary (Eq. 9 to 11)."""
+def _step(x: Array, clean: Array, gap: Array64, slope: Array, norm: Norm) -> Array:
+    """Step from x, and from the clean image, to where the linear model has the boundary."""
     shape, (x, clean, slope) = x.shape, (values.reshape(len(values), -1) for values in (x, clean, slope))
-    lead_of_clean = lead + np.einsum("nd,nd->n", slope, clean - x, dtype=np.float64)
-    from_x, from_clean = (
-        change_to_plane(start, slope, -gap, norm) for start, gap in ((x, lead), (clean, lead_of_clean))
-    )
+    gap_of_clean = gap + np.einsum("nd,nd->n", slope, clean - x, dtype=np.float64)
+    from_x = change_to_plane(x, slope, -gap, norm)
+    from_clean = change_to_plane(clean, slope, -gap_of_clean, norm)
     near, far = (np.maximum(sizes_of(change, norm), _TINY) for change in (from_x, from_clean))
     share = np.minimum(near / (near + far), _LARGEST_SHARE)[:, np.newaxis]
     moved = (1 - share) * (x + _OVERSHOOT * from_x) + share * (clean + _OVERSHOOT * from_clean)
