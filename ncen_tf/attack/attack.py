@@ -17,6 +17,7 @@ from ncen_tf.report.measured import Norm as Norm
 
 if TYPE_CHECKING:
     from ncen_tf.attack.objectives import Objective
+    from ncen_tf.targets.target import Target
 
 Array = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
@@ -74,6 +75,10 @@ class Attack(abc.ABC):
     """Whether random numbers depend on the seed and the image alone, and not on its batch."""
     norms: ClassVar[tuple[Norm, ...]] = ("Linf",)
     """The norms that the attack knows."""
+    least_classes: ClassVar[int] = 2
+    """Number of classes from which on its losses are defined."""
+    least_members: ClassVar[int] = 1
+    """2 if it goes through the members of an ensemble."""
     eps: float = Field(gt=0, description="Perturbation bound in the norm, for images in [0, 1]")
     norm: Norm = Field(default="Linf", description="One of the attack's norms; L0 counts changed values")
 
@@ -104,16 +109,25 @@ class Attack(abc.ABC):
         """Return the most passes for an image of a target of so many classes and members, if known."""
         return None
 
-    def require_members(self, objective: Objective) -> None:
-        """Refuse a single classifier, for attacks that go through an ensemble's members.
+    def suits(self, classes: int, members: int) -> bool:
+        """Return whether a target of so many classes and members has what the attack needs."""
+        return classes >= self.least_classes and members >= self.least_members
+
+    def check_target(self, target: Target) -> None:
+        """Refuse a target that lacks what the attack needs.
 
         Raises:
-            InputError: The target has one member.
+            InputError: It has too few classes, or one member where the attack goes through members.
         """
-        if objective.target.members == 1:
+        if target.classes < self.least_classes:
             raise InputError(
-                f"{self.name} attacks an ensemble through its members; {objective.target.description} is a "
-                "single classifier: leave the attack out."
+                f"{self.name} needs at least {self.least_classes} classes; {target.description} has "
+                f"{target.classes}: leave the attack out."
+            )
+        if target.members < self.least_members:
+            raise InputError(
+                f"{self.name} attacks an ensemble through its members; {target.description} is a single "
+                "classifier: leave the attack out."
             )
 
     @property

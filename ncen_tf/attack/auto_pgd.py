@@ -25,7 +25,6 @@ from ncen_tf.attack.losses import (
 from ncen_tf.attack.objectives import Loss, Mask, Objective, RemainingExamples, Rows
 from ncen_tf.attack.randomness import image_keys
 from ncen_tf.attack.target_classes import choice_budget, choose_targets
-from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
 
 _RHO = 0.75  # share of rising steps below which a step size is halved, condition 1
@@ -44,17 +43,11 @@ class AutoPgd(Attack):
 
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     seeded_by_image: ClassVar[bool] = True
-    least_classes: ClassVar[int] = 2
-    """Number of classes from which on the losses are defined."""
     steps: int = Field(default=100, gt=0, description="Number of gradient steps of a run")
     restarts: int = Field(default=1, gt=0, description="Number of runs for each loss, each from a new start")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
-        if objective.target.classes < self.least_classes:
-            raise InputError(
-                f"{self.name} needs at least {self.least_classes} classes; {objective.target.description} "
-                f"has {objective.target.classes}."
-            )
+        self.check_target(objective.target)
         keys = image_keys(images, f"{self.name} {self.steps}", seed)
         remaining = RemainingExamples(objective, images, labels)
         runs = (loss for loss in self.losses(remaining) for _ in range(self.restarts))
@@ -152,10 +145,9 @@ class MeanLogitTransfer(AutoPgd):
     """
 
     name: ClassVar[str] = "Transfer-mean-logit"
+    least_members: ClassVar[int] = 2
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        self.require_members(remaining.objective)
-
         def loss(logits: Array64, rows: Rows) -> LossAndGradient:
             losses, slopes = log_odds(logits.mean(axis=1), remaining.labels[rows])
             members = logits.shape[1]
@@ -172,13 +164,12 @@ class MemberTransfer(AutoPgd):
     """
 
     name: ClassVar[str] = "Transfer-members"
+    least_members: ClassVar[int] = 2
 
     def number_of_losses(self, classes: int, members: int) -> int:
         return members
 
     def losses(self, remaining: RemainingExamples) -> Iterable[Loss]:
-        self.require_members(remaining.objective)
-
         def of(member: int) -> Loss:
             def loss(logits: Array64, rows: Rows) -> LossAndGradient:
                 slopes = np.zeros_like(logits)

@@ -156,7 +156,9 @@ def evaluate(
     opened = open_target(target, **opening)
     if eot_samples > 1:
         opened = MeanTarget(opened, eot_samples)
-    chosen = chosen.with_choices(members=opened.members, check_gradients=chosen.check_gradients)
+    chosen = chosen.with_choices(
+        classes=opened.classes, members=opened.members, check_gradients=chosen.check_gradients
+    )
     if not opened.has_gradient and not all(attack.gradient_free for attack in chosen.attacks):
         raise no_gradient(opened.description)
     if not opened.gives_logits:

@@ -40,6 +40,7 @@ class Mora(Attack):
     name: ClassVar[str] = "MORA"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
     seeded_by_image: ClassVar[bool] = True
+    least_members: ClassVar[int] = 2
     steps: int = Field(default=100, gt=0, description="Number of gradient steps")
     share: float = Field(
         default=0.9,
@@ -52,7 +53,7 @@ class Mora(Attack):
     )
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
-        self.require_members(objective)
+        self.check_target(objective.target)
         remaining = RemainingExamples(objective, images, labels)
         clean, keys = images, image_keys(images, self.name, seed)
         x = previous = random_start(keys, 0, clean, self.eps, self.norm)

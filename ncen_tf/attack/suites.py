@@ -15,7 +15,6 @@ from ncen_tf.attack.auto_pgd import (
     AutoPgdLogitRatio,
     AutoPgdTargeted,
     MeanLogitTransfer,
-    MemberTransfer,
 )
 from ncen_tf.attack.iterative import MomentumIterative
 from ncen_tf.attack.losses import ObjectiveName
@@ -78,12 +77,13 @@ class Suite(Settings):
         norm: Norm | None = None,
         check_gradients: bool | None = None,
         round_to_8bit: bool = False,
+        classes: int = 4,
         members: int = 2,
     ) -> Suite:
         """Return the suite with what the user chose; ``None`` keeps the suite's own.
 
-        ``norm`` keeps only the attacks in this norm. Where the target has a single one of ``members``, named
-        suites leave out attacks through members.
+        ``norm`` keeps only the attacks in this norm. Named suites leave out attacks that need more
+        ``classes`` or ``members`` than the target has.
 
         Raises:
             InputError: The protocol fixes it to something else, no attack is left, or ``check_gradients``
@@ -99,8 +99,8 @@ class Suite(Settings):
         if norm not in (None, *get_args(Norm)):
             raise InputError(f"`norm` must be one of {', '.join(get_args(Norm))}, got {norm!r}.")
         attacks = tuple(attack for attack in self.attacks if norm in (None, attack.norm))
-        if members == 1 and self.name in SUITES:
-            attacks = tuple(a for a in attacks if not isinstance(a, (MeanLogitTransfer, MemberTransfer)))
+        if self.name in SUITES:
+            attacks = tuple(attack for attack in attacks if attack.suits(classes, members))
         if not attacks:
             raise InputError(f"Suite {self.name!r} has no attack in {norm}: leave `norm` out.")
         if check_gradients is None:

@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import brentq, linprog
 
-from ncen_tf.attack.attack import Attack
+from ncen_tf.attack.attack import Attack, Norm
 from ncen_tf.attack.cleverhans_attacks import FastGradient, ProjectedGradientDescent
 from ncen_tf.attack.iterative import MomentumIterative, RandomStartPgd
 from ncen_tf.attack.runner import run_suite
@@ -65,6 +66,50 @@ def images_and_predictions(target: LinearTarget, count: int, seed: int = 1) -> E
     images = np.random.default_rng(seed).uniform(size=(count, *target.image_shape)).astype(np.float32)
     labels = [mean_probabilities(target.logits64(image)).argmax() for image in images.astype(np.float64)]
     return images, np.array(labels, np.int32)
+
+
+def box_distances(target: LinearTarget, images: Array, labels: npt.NDArray[np.int32], norm: Norm) -> Array64:
+    """Exact distances to the nearest points in [0, 1] of which a linear member predicts another class."""
+    weights, found = target.weights[0], []
+    for image, label in zip(images.astype(np.float64), labels, strict=True):
+        scores, x = target.logits64(image)[0], image.reshape(-1)
+        distances = []
+        for other in {*range(target.classes)} - {int(label)}:
+            slope, gap = weights[:, other] - weights[:, label], scores[label] - scores[other]
+            if np.maximum(slope * (1 - x), -slope * x).sum() > gap * (1 + 1e-6):
+                distances.append(least_change(x, slope, gap, norm))
+        found.append(min(distances, default=np.inf))
+    return np.array(found)
+
+
+def least_change(x: Array64, slope: Array64, gain: float, norm: Norm) -> float:
+    """Size of the smallest change d of x [D] with slope . d = gain and x + d in [0, 1]."""
+    return (_least_change_linf if norm == "Linf" else _least_change_l2)(x, slope, gain)
+
+
+def _least_change_linf(x: Array64, slope: Array64, gain: float) -> float:
+    """The smallest t with |d| <= t, slope . d = gain and x + d in [0, 1]: a linear program."""
+    size, one = len(x), np.ones((len(x), 1))
+    solved = linprog(
+        c=[0.0] * size + [1.0],
+        A_ub=np.block([[np.eye(size), -one], [-np.eye(size), -one]]),
+        b_ub=np.zeros(2 * size),
+        A_eq=np.append(slope, 0)[np.newaxis],
+        b_eq=[gain],
+        bounds=[*zip(-x, 1 - x, strict=True), (0, None)],
+    )
+    assert solved.x is not None
+    return float(solved.x[-1])
+
+
+def _least_change_l2(x: Array64, slope: Array64, gain: float) -> float:
+    """By the multiplier of slope . d = gain: d = clip(multiplier slope, -x, 1 - x)."""
+
+    def change(multiplier: float) -> Array64:
+        return np.clip(multiplier * slope, -x, 1 - x)
+
+    multiplier = brentq(lambda m: float(slope @ change(m)) - gain, -1e6, 1e6, xtol=1e-12)
+    return float(np.linalg.norm(change(multiplier)))
 
 
 def mean_probabilities(logits: Array64) -> Array64:

@@ -3,17 +3,21 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
-from scipy.optimize import brentq, linprog
 
 from ncen_tf.attack.adaptive_boundary import FastAdaptiveBoundary, change_to_plane
 from ncen_tf.attack.attack import Norm, sizes_of
 from ncen_tf.attack.minimum_norm import FastMinimumNorm
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.targets.tensorflow_targets import KerasTarget
-from tests.attack.helpers import Examples, LinearTarget, images_and_predictions, linear_target
+from tests.attack.helpers import (
+    Examples,
+    box_distances,
+    images_and_predictions,
+    least_change,
+    linear_target,
+)
 
 Array = npt.NDArray[np.float32]
-Array64 = npt.NDArray[np.float64]
 
 
 def points_and_slopes(count: int, size: int) -> tuple[Array, Array]:
@@ -23,31 +27,6 @@ def points_and_slopes(count: int, size: int) -> tuple[Array, Array]:
     slope = generator.normal(size=(count, size)).astype(np.float32)
     slope[:, 2] = 0
     return x, slope
-
-
-def least_change_linf(x: Array64, slope: Array64, gain: float) -> float:
-    """The smallest t with |d| <= t, slope . d = gain and x + d in [0, 1]: a linear program."""
-    size, one = len(x), np.ones((len(x), 1))
-    solved = linprog(
-        c=[0.0] * size + [1.0],
-        A_ub=np.block([[np.eye(size), -one], [-np.eye(size), -one]]),
-        b_ub=np.zeros(2 * size),
-        A_eq=np.append(slope, 0)[np.newaxis],
-        b_eq=[gain],
-        bounds=[*zip(-x, 1 - x, strict=True), (0, None)],
-    )
-    assert solved.x is not None
-    return float(solved.x[-1])
-
-
-def least_change_l2(x: Array64, slope: Array64, gain: float) -> float:
-    """By the multiplier of slope . d = gain: d = clip(multiplier slope, -x, 1 - x)."""
-
-    def change(multiplier: float) -> Array64:
-        return np.clip(multiplier * slope, -x, 1 - x)
-
-    multiplier = brentq(lambda m: float(slope @ change(m)) - gain, -1e6, 1e6, xtol=1e-12)
-    return float(np.linalg.norm(change(multiplier)))
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -62,8 +41,7 @@ def test_the_change_to_a_plane_is_the_smallest_within_the_box(norm: Norm) -> Non
     assert np.einsum("nd,nd->n", slope64, change) == pytest.approx(gain, abs=1e-9)
     assert (x64 + change).min() >= -1e-9
     assert (x64 + change).max() <= 1 + 1e-9
-    least_change = least_change_linf if norm == "Linf" else least_change_l2
-    expected = [least_change(*row) for row in zip(x64, slope64, gain, strict=True)]
+    expected = [least_change(*row, norm) for row in zip(x64, slope64, gain, strict=True)]
     assert sizes_of(change, norm) == pytest.approx(np.array(expected), rel=1e-6)
 
 
@@ -76,21 +54,6 @@ def test_a_gain_out_of_reach_moves_every_value_to_its_bound(norm: Norm) -> None:
             moved, np.where(slope == 0, x, (sign * slope > 0).astype(float)), atol=1e-6
         )
     assert not change_to_plane(x, np.zeros_like(slope), np.ones(6), norm).any()
-
-
-def box_distances(target: LinearTarget, images: Array, labels: npt.NDArray[np.int32], norm: Norm) -> Array64:
-    """Exact distances to the nearest points in [0, 1] of which a linear member predicts another class."""
-    weights, found = target.weights[0], []
-    least_change = least_change_linf if norm == "Linf" else least_change_l2
-    for image, label in zip(images.astype(np.float64), labels, strict=True):
-        scores, x = target.logits64(image)[0], image.reshape(-1)
-        distances = []
-        for other in {*range(target.classes)} - {int(label)}:
-            slope, gap = weights[:, other] - weights[:, label], scores[label] - scores[other]
-            if np.maximum(slope * (1 - x), -slope * x).sum() > gap * (1 + 1e-6):
-                distances.append(least_change(x, slope, gap))
-        found.append(min(distances, default=np.inf))
-    return np.array(found)
 
 
 @pytest.mark.parametrize("scale", [3.0, 3000.0])  # the second one is sure of every image

@@ -14,6 +14,7 @@ from ncen_tf.attack.suites import NEAR, load_suite
 from tests.attack.helpers import (
     Examples,
     LinearTarget,
+    box_distances,
     images_and_predictions,
     linear_target,
     mean_probabilities,
@@ -109,3 +110,17 @@ def test_the_same_model_in_three_formats_gets_the_same_figures(tiny_run: Path, t
             assert np.sum(one.attacked != other.attacked) <= 2
     broken = np.any([a.predictions != labels for a in reports[0]], axis=0).sum()
     assert 2 < broken < 28
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_strict_finds_every_boundary_of_few_classes(classes: int, norm: Norm) -> None:
+    """A linear classifier's robust accuracy is known; attacks that need more classes are left out."""
+    target = linear_target(members=1, classes=classes)
+    images, labels = images_and_predictions(target, 40)
+    exact = box_distances(target, images, labels, norm)
+    eps = float(np.quantile(exact, 0.4))
+    suite = load_suite("strict", SHAPE, eps=eps, norm=norm)
+    suite = suite.model_copy(update={"attacks": suite.attacks[:-2]})
+    report = ncen_tf.evaluate(target, (images, labels), suite=suite, examples=0)
+    assert report.worst_case[0].robust_accuracy.value == pytest.approx((exact > eps).mean(), abs=0.03)

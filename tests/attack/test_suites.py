@@ -8,7 +8,7 @@ import pytest
 
 from ncen_tf.attack.attack import Norm
 from ncen_tf.attack.preview import write_eps
-from ncen_tf.attack.suites import SUITES, load_suite, read_suite
+from ncen_tf.attack.suites import SUITES, Suite, load_suite, read_suite
 from ncen_tf.base.errors import InputError
 from ncen_tf.data.dataset import ImageShape
 
@@ -22,6 +22,10 @@ NORMS: tuple[Norm, ...] = ("Linf", "L2")
 def cells(name: str, image_shape: ImageShape) -> list[tuple[object, ...]]:
     settings = [attack.settings() for attack in load_suite(name, image_shape).attacks]
     return [tuple(s.get(k) for k in ("attack", "eps", "steps", "step_size", "decay")) for s in settings]
+
+
+def names(suite: Suite) -> set[str]:
+    return {attack.name for attack in suite.attacks}
 
 
 def test_paper_suite_is_the_papers() -> None:
@@ -180,7 +184,14 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     assert l2.check_gradients
     assert (linf.gradient_check_eps(), l2.gradient_check_eps()) == (8 / 255, None)
     assert l2.comparable_threat_models() == [("L2", 0.5)]
-    assert "Transfer-mean-logit" not in [a.name for a in suite.with_choices(members=1).attacks]
+    of_member, of_three, of_two = (
+        names(suite.with_choices(members=1)),
+        names(suite.with_choices(classes=3)),
+        names(suite.with_choices(classes=2)),
+    )
+    assert names(suite) - of_member == {"Transfer-mean-logit"}
+    assert names(suite) - of_three == {"APGD-T"}
+    assert names(suite) - of_two == {"APGD-T", "APGD-DLR"}
     of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-3]})  # without Square
     with pytest.raises(
         InputError, match="`check_gradients` needs a gradient attack in Linf, or attacks with"
