@@ -231,7 +231,7 @@ def estimate_cost(target: Target, suite: Suite, images: Array) -> str | None:
     """Estimate from one batch how long the attacks take if no image is broken; masked gradients not included.
 
     Returns:
-        ``at most about 25 minutes: 1,428 gradients and 7,322 forward passes an image``; ``None``, and nothing
+        ``at most about 25 minutes: 1,539 gradients and 7,441 forward passes an image``; ``None``, and nothing
         is measured, where the attacks take few passes or an unknown number.
     """
     budget = suite.budget(target.classes, target.members)

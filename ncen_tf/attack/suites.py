@@ -204,7 +204,7 @@ def _screen(radii: Radii) -> tuple[Attack, ...]:
 def _strict(radii: Radii) -> dict[Attack, bool]:
     """List attacks, those with gradients first, and which of them only images near the boundary get.
 
-    Croce & Hein (2020) take 100 steps of Auto-PGD and FAB, 9 target classes, and 5,000 queries for Square.
+    AutoAttack takes 100 steps of Auto-PGD and FAB, 9 target classes, and 5,000 queries for Square.
     """
     return {
         attack: near_only
@@ -215,9 +215,8 @@ def _strict(radii: Radii) -> dict[Attack, bool]:
             (AutoPgdLogitRatio(eps=eps, norm=norm, steps=50), False),
             (AutoPgdCrossEntropy(eps=eps, norm=norm), True),
             (MeanLogitTransfer(eps=eps, norm=norm), True),
-            (AutoPgdLogitRatio(eps=eps, norm=norm), True),
             (AutoPgdTargeted(eps=eps, norm=norm, targets=5), True),
-            (FastAdaptiveBoundary(eps=eps, norm=norm, targets=5), True),
+            (FastAdaptiveBoundary(eps=eps, norm=norm, steps=80), True),
             (Square(eps=eps, norm=norm, queries=300), False),
             (Square(eps=eps, norm=norm), True),
             (Square(eps=eps, norm=norm, queries=600), False),
