@@ -216,8 +216,8 @@ def _strict(radii: Radii) -> dict[Attack, bool]:
             (AutoPgdCrossEntropy(eps=eps, norm=norm), True),
             (MeanLogitTransfer(eps=eps, norm=norm), True),
             (AutoPgdTargeted(eps=eps, norm=norm, targets=5), True),
-            (FastAdaptiveBoundary(eps=eps, norm=norm, steps=80), True),
             (Square(eps=eps, norm=norm, queries=300), False),
+            (FastAdaptiveBoundary(eps=eps, norm=norm, steps=80), True),
             (Square(eps=eps, norm=norm), True),
             (Square(eps=eps, norm=norm, queries=600), False),
         )

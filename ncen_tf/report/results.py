@@ -186,7 +186,7 @@ class Report(Settings):
         >>> import ncen_tf
         >>> report = ncen_tf.Report.read("exports/reference.strict.json")
         >>> report.clean_accuracy.value, report.worst_case[0].robust_accuracy.value
-        (0.874, 0.761)
+        (0.874, 0.76)
         >>> print(report.check(ncen_tf.Gate(clean_accuracy=0.9)))
         gate missed: clean accuracy: 0.8740, at least 0.9000 is required
     """

@@ -128,10 +128,10 @@ def test_both_norms_have_the_same_attacks(image_shape: ImageShape, radii: dict[s
         assert {attack.eps for attack in attacks} == {eps}
         assert [(attack.name, attack in suite.near_only) for attack in attacks] == [
             ("MI-FGSM", False), ("APGD-CE", False), ("APGD-DLR", False), ("APGD-CE", True),
-            ("Transfer-mean-logit", True), ("APGD-T", True), ("FAB-T", True),
-            ("Square", False), ("Square", True), ("Square", False),
+            ("Transfer-mean-logit", True), ("APGD-T", True),
+            ("Square", False), ("FAB-T", True), ("Square", True), ("Square", False),
         ]  # fmt: skip
-        momentum, *auto, targeted, boundary, short, long, last = [attack.settings() for attack in attacks]
+        momentum, *auto, targeted, short, boundary, long, last = [attack.settings() for attack in attacks]
         assert (momentum["steps"], momentum["step_size"], momentum["decay"]) == (10, eps / 10, 1.0)
         assert [each["steps"] for each in auto] == [50, 50, 100, 100]
         assert [(each["steps"], each["targets"]) for each in (targeted, boundary)] == [(100, 5), (80, 9)]
