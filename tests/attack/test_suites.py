@@ -192,7 +192,8 @@ def test_one_norm_of_the_suite_can_be_run_alone() -> None:
     assert names(suite) - of_member == {"Transfer-mean-logit"}
     assert names(suite) - of_three == {"APGD-T"}
     assert names(suite) - of_two == {"APGD-T", "APGD-DLR"}
-    of_one_kind = l2.model_copy(update={"attacks": l2.attacks[:-3]})  # without Square
+    with_gradients = tuple(attack for attack in l2.attacks if not attack.gradient_free)
+    of_one_kind = l2.model_copy(update={"attacks": with_gradients})
     with pytest.raises(
         InputError, match="`check_gradients` needs a gradient attack in Linf, or attacks with"
     ):
