@@ -202,9 +202,11 @@ def _screen(radii: Radii) -> tuple[Attack, ...]:
 
 
 def _strict(radii: Radii) -> dict[Attack, bool]:
-    """List attacks, those with gradients first, and which of them only images near the boundary get.
+    """List attacks, and which of them only images near the boundary get.
 
-    AutoAttack takes 100 steps of Auto-PGD and FAB, 9 target classes, and 5,000 queries for Square.
+    FAB-T comes after the short Square: where gradients mislead the attacks before, Square moves images near
+    the boundary that FAB-T then breaks. AutoAttack takes 100 steps of Auto-PGD and FAB, 9 target classes, and
+    5,000 queries for Square.
     """
     return {
         attack: near_only
