@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import ncen_tf
+from ncen_tf.train.run_directory import checkpoint_steps
 from tests.conftest import ROOT
 from tests.ray_cluster import MEMORY, nodes
 from tests.train import replicas
@@ -27,7 +28,7 @@ TINY = (
     "--architecture=tests.train.replicas:member,tests.train.replicas:member",
     "--train_examples=20",
     "--test_examples=10",
-    "--epochs=2",
+    "--epochs=8",
     "--batch_size=8",
     "--checkpoint_every=1",
     "--deterministic",
@@ -72,7 +73,7 @@ def finish(workers: Workers) -> list[str]:
 
 def wait_for_checkpoint(run: Path, steps: int, workers: Workers) -> None:
     deadline = time.monotonic() + 500
-    while not (run / "checkpoints" / f"step-{steps}.npz").exists():
+    while max(checkpoint_steps(run / "checkpoints"), default=0) < steps:
         assert time.monotonic() < deadline
         assert all(worker.poll() is None for worker in workers), [w.communicate() for w in workers]
         time.sleep(0.005)
@@ -163,7 +164,7 @@ def test_a_training_on_ray_that_loses_a_node_ends_with_the_weights_of_an_undistu
     assert "Traceback" not in stderr
     pairs = zip(saved_weights(run), saved_weights(undisturbed), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
-    assert (run / "metrics.jsonl").read_text().count("\n") == 2
+    assert (run / "metrics.jsonl").read_text().count("\n") == 8
 
 
 def test_only_the_chief_writes_the_run_directory(undisturbed: Path) -> None:
