@@ -1,5 +1,6 @@
 """FAB: steps to the linearised boundary of a class, drawn towards the clean image."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -17,7 +18,7 @@ from ncen_tf.attack.losses import (
 )
 from ncen_tf.attack.minimum_norm import LEAST_MARGIN
 from ncen_tf.attack.objectives import Objective
-from ncen_tf.attack.target_classes import choice_budget, choose_targets
+from ncen_tf.attack.target_classes import choice_budget, choose_targets, likeliest_wrong_classes
 from ncen_tf.base.settings import settings
 
 _OVERSHOOT = 1.05
@@ -30,32 +31,36 @@ _TINY = 1e-8
 
 
 @settings
-class FastAdaptiveBoundary(Attack):
-    """FAB-T: the fast adaptive boundary attack (Croce & Hein, 2020, arXiv:1907.02044, Algorithm 1), targeted.
+class AdaptiveBoundary(Attack):
+    """FAB: the fast adaptive boundary attack (Croce & Hein, 2020, arXiv:1907.02044, Algorithm 1).
 
-    For one wrong class after the other (see :func:`choose_targets`), each step goes to the point where a
-    linear model of the ensemble's log-probabilities has the boundary of this class. Part of the step starts
-    from the clean image, so that the way ends near it. There are no random numbers, and no step size.
+    Each step goes to the point where a linear model of the ensemble's log-probabilities has the boundary of a
+    wrong class. Part of the step starts from the clean image, so that the way ends near it. There are no
+    random numbers, and no step size.
+
+    The class is the likeliest wrong one at the present image. The paper linearises the boundaries of all
+    classes and takes the nearest, for which each step costs a gradient of every class.
 
     As in AutoAttack, a run starts at the clean image. Unlike there, an image on the wrong side of the
-    boundary is moved back in a step of its own, which saves a forward pass in all other steps, and an example
-    is dropped at the first image within eps that breaks it.
+    boundary is moved back in a step of its own, and an example is dropped at the first image within eps that
+    breaks it.
     """
 
-    name: ClassVar[str] = "FAB-T"
+    name: ClassVar[str] = "FAB"
     norms: ClassVar[tuple[Norm, ...]] = ("Linf", "L2")
-    steps: int = Field(default=100, gt=0, description="Number of gradient steps for each wrong class")
-    targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried, at most")
+    steps: int = Field(default=100, gt=0, description="Number of gradient steps of a run")
 
     def __call__(self, objective: Objective, images: Array, labels: Labels, seed: int) -> Array:
         adversarials, rows = images.copy(), np.arange(len(images))
-        for targets in choose_targets(objective, images, labels, self.norm, self.targets).T:
+        for targets in self.runs(objective, images, labels):
             x = images[rows]
             for _ in range(self.steps):
                 if not len(rows):
                     return adversarials
                 clean, true = images[rows], labels[rows]
-                margins, gap, slope = _linearise(objective, x, true, targets[rows])
+                margins, gap, slope = _linearise(
+                    objective, x, true, None if targets is None else targets[rows]
+                )
                 found = (margins > LEAST_MARGIN) & (sizes_of(x - clean, self.norm) <= self.eps)
                 adversarials[rows[found]] = x[found]
                 back = clean + np.float32(_KEPT) * (x - clean)
@@ -64,23 +69,45 @@ class FastAdaptiveBoundary(Attack):
                 rows = rows[~found]
         return adversarials
 
+    def runs(self, objective: Objective, images: Array, labels: Labels) -> Iterable[Labels | None]:
+        """Yield the target classes [N] of one run after the other; ``None`` for the likeliest wrong class."""
+        return [None]
+
+    def budget(self, classes: int, members: int) -> Budget:
+        return Budget(self.steps, self.steps)
+
+
+@settings
+class TargetedAdaptiveBoundary(AdaptiveBoundary):
+    """FAB-T: FAB for one wrong class after the other, see :func:`choose_targets`."""
+
+    name: ClassVar[str] = "FAB-T"
+    targets: int = Field(default=9, gt=0, description="Number of wrong classes that are tried, at most")
+
+    def runs(self, objective: Objective, images: Array, labels: Labels) -> Iterable[Labels | None]:
+        return choose_targets(objective, images, labels, self.norm, self.targets).T
+
     def budget(self, classes: int, members: int) -> Budget:
         steps, choice = self.steps * min(self.targets, classes - 1), choice_budget(classes, self.targets)
         return Budget(steps + choice.gradients, steps + choice.queries)
 
 
 def _linearise(
-    objective: Objective, x: Array, labels: Labels, targets: Labels
+    objective: Objective, x: Array, labels: Labels, targets: Labels | None
 ) -> tuple[Array, Array64, Array]:
     """Compare log-probabilities with that of the true class: of the best wrong class, and of the target.
 
     Returns:
         Margins [N], above 0 where a wrong class is predicted; then the difference of the target [N] and its
-        gradient [N, H, W, C], both up to the same positive factor.
+        gradient [N, H, W, C], both up to the same positive factor. Without targets, the target is the
+        likeliest wrong class.
     """
 
     def loss(logits: Array64) -> LossAndGradient:
-        return scale_together(*of_ensemble(difference, logits, labels, targets))
+        classes = targets
+        if classes is None:
+            classes = likeliest_wrong_classes(log_mean_probabilities(logits), labels)[:, 0]
+        return scale_together(*of_ensemble(difference, logits, labels, classes))
 
     logits, gap, slope = objective.ascend(x, loss)
     return -margins_of(log_mean_probabilities(logits), labels), gap, slope

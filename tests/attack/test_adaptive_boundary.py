@@ -1,10 +1,10 @@
-"""FAB-T: its projection against a linear program and a dual search, its distances against closed forms."""
+"""FAB and FAB-T: projection against a linear program and a dual search, broken images against distances."""
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ncen_tf.attack.adaptive_boundary import FastAdaptiveBoundary, change_to_plane
+from ncen_tf.attack.adaptive_boundary import AdaptiveBoundary, TargetedAdaptiveBoundary, change_to_plane
 from ncen_tf.attack.attack import Norm, sizes_of
 from ncen_tf.attack.minimum_norm import FastMinimumNorm
 from ncen_tf.attack.objectives import Objective
@@ -58,13 +58,16 @@ def test_a_gain_out_of_reach_moves_every_value_to_its_bound(norm: Norm) -> None:
 
 @pytest.mark.parametrize("scale", [3.0, 3000.0])  # the second one is sure of every image
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_images_are_broken_where_the_boundary_is_within_eps(norm: Norm, scale: float) -> None:
+@pytest.mark.parametrize("attack", [AdaptiveBoundary, TargetedAdaptiveBoundary])
+def test_images_are_broken_where_the_boundary_is_within_eps(
+    attack: type[AdaptiveBoundary], norm: Norm, scale: float
+) -> None:
     target = linear_target(members=1, scale=scale)
     images, labels = images_and_predictions(target, 60)
     exact = box_distances(target, images, labels, norm)
     eps = float(np.median(exact))
     objective = Objective(target, "ensemble")
-    found = FastAdaptiveBoundary(eps=eps, norm=norm)(objective, images, labels, 0)
+    found = attack(eps=eps, norm=norm)(objective, images, labels, 0)
     broken = objective.predict(objective.logits(found)) != labels
     sizes = sizes_of(found - images, norm)
     assert (sizes <= eps).all()
@@ -82,7 +85,7 @@ def test_the_target_class_is_crossed_and_others_count_too() -> None:
     images, labels = images_and_predictions(target, 60)
     distances = box_distances(target, images, labels, "L2")
     objective = Objective(target, "ensemble")
-    found = FastAdaptiveBoundary(eps=5.0, norm="L2", targets=1)(objective, images, labels, 0)
+    found = TargetedAdaptiveBoundary(eps=5.0, norm="L2", targets=1)(objective, images, labels, 0)
     broken = objective.predict(objective.logits(found)) != labels
     assert broken[np.isfinite(distances)].mean() > 0.9
 
@@ -91,22 +94,23 @@ def test_the_target_class_is_crossed_and_others_count_too() -> None:
 def test_passes_are_counted_and_within_the_budget(classes: int, targets: int) -> None:
     target = linear_target(classes=classes)
     images, labels = images_and_predictions(target, 20)
-    attack = FastAdaptiveBoundary(eps=1e-6, steps=7, targets=targets)  # nothing is that near
+    attack = TargetedAdaptiveBoundary(eps=1e-6, steps=7, targets=targets)  # nothing is that near
     objective = Objective(target, "ensemble")
     attack(objective, images, labels, 0)
     gradients, queries = attack.budget(classes, target.members)
     assert (objective.gradients, objective.queries) == (20 * gradients, 20 * queries)
     objective = Objective(target, "ensemble")
-    easy = FastAdaptiveBoundary(eps=1.0, steps=50, targets=targets)
+    easy = TargetedAdaptiveBoundary(eps=1.0, steps=50, targets=targets)
     easy(objective, images, labels, 0)
     assert objective.gradients < 20 * easy.budget(classes, target.members).gradients / 2
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
-def test_other_images_of_the_batch_change_nothing(norm: Norm) -> None:
+@pytest.mark.parametrize("kind", [AdaptiveBoundary, TargetedAdaptiveBoundary])
+def test_other_images_of_the_batch_change_nothing(kind: type[AdaptiveBoundary], norm: Norm) -> None:
     target = linear_target()
     images, labels = images_and_predictions(target, 30)
-    attack = FastAdaptiveBoundary(eps=0.05, norm=norm, steps=20)
+    attack = kind(eps=0.05, norm=norm, steps=20)
     together = attack(Objective(target, "ensemble"), images, labels, 0)
     alone = attack(Objective(target, "ensemble"), images[11:12], labels[11:12], 3)
     np.testing.assert_allclose(together[11:12], alone, atol=1e-6)
@@ -119,5 +123,5 @@ def test_distances_of_a_network_are_as_short_as_those_of_fmn(target: KerasTarget
     images, labels = examples[0][right], examples[1][right]
     nearest = FastMinimumNorm(eps=1.0)(objective, images, labels, 0)
     eps = float(np.median(sizes_of(nearest - images, "Linf")))
-    found = FastAdaptiveBoundary(eps=eps)(objective, images, labels, 0)
+    found = TargetedAdaptiveBoundary(eps=eps)(objective, images, labels, 0)
     assert (objective.predict(objective.logits(found)) != labels).mean() >= 0.45
