@@ -1,5 +1,7 @@
 """FAB and FAB-T: projection against a linear program and a dual search, broken images against distances."""
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -11,6 +13,7 @@ from ncen_tf.attack.objectives import Objective
 from ncen_tf.targets.tensorflow_targets import KerasTarget
 from tests.attack.helpers import (
     Examples,
+    LinearTarget,
     box_distances,
     images_and_predictions,
     least_change,
@@ -60,7 +63,7 @@ def test_a_gain_out_of_reach_moves_every_value_to_its_bound(norm: Norm) -> None:
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("attack", [AdaptiveBoundary, TargetedAdaptiveBoundary])
 def test_images_are_broken_where_the_boundary_is_within_eps(
-    attack: type[AdaptiveBoundary], norm: Norm, scale: float
+    attack: type[TargetedAdaptiveBoundary], norm: Norm, scale: float
 ) -> None:
     target = linear_target(members=1, scale=scale)
     images, labels = images_and_predictions(target, 60)
@@ -90,24 +93,40 @@ def test_the_target_class_is_crossed_and_others_count_too() -> None:
     assert broken[np.isfinite(distances)].mean() > 0.9
 
 
+@pytest.mark.parametrize("kind", [AdaptiveBoundary, TargetedAdaptiveBoundary])
 @pytest.mark.parametrize(("classes", "targets"), [(5, 2), (5, 9), (2, 3)])
-def test_passes_are_counted_and_within_the_budget(classes: int, targets: int) -> None:
+def test_passes_are_counted_and_within_the_budget(
+    kind: type[TargetedAdaptiveBoundary], classes: int, targets: int
+) -> None:
     target = linear_target(classes=classes)
     images, labels = images_and_predictions(target, 20)
-    attack = TargetedAdaptiveBoundary(eps=1e-6, steps=7, targets=targets)  # nothing is that near
+    attack = kind(eps=1e-6, steps=27, targets=targets)  # nothing is that near
     objective = Objective(target, "ensemble")
     attack(objective, images, labels, 0)
     gradients, queries = attack.budget(classes, target.members)
     assert (objective.gradients, objective.queries) == (20 * gradients, 20 * queries)
     objective = Objective(target, "ensemble")
-    easy = TargetedAdaptiveBoundary(eps=1.0, steps=50, targets=targets)
+    easy = kind(eps=1.0, steps=50, targets=targets)
     easy(objective, images, labels, 0)
     assert objective.gradients < 20 * easy.budget(classes, target.members).gradients / 2
 
 
+@pytest.mark.parametrize(
+    ("classes", "steps", "expected"),
+    [
+        (10, 60, 9 + 4 * 10 + 2 * 10 + 40),  # 9 classes are ranked; four runs, two, one
+        (3, 60, 3 * 10 + 50),  # towards two classes and the likeliest one
+        (10, 15, 9 + 4 * 10 + 2 * 5),
+        (10, 4, 9 + 4 * 4),
+    ],
+)
+def test_half_of_the_runs_end_after_each_round(classes: int, steps: int, expected: int) -> None:
+    assert AdaptiveBoundary(eps=0.1, steps=steps).budget(classes, 3).gradients == expected
+
+
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("kind", [AdaptiveBoundary, TargetedAdaptiveBoundary])
-def test_other_images_of_the_batch_change_nothing(kind: type[AdaptiveBoundary], norm: Norm) -> None:
+def test_other_images_of_the_batch_change_nothing(kind: type[TargetedAdaptiveBoundary], norm: Norm) -> None:
     target = linear_target()
     images, labels = images_and_predictions(target, 30)
     attack = kind(eps=0.05, norm=norm, steps=20)
@@ -125,3 +144,27 @@ def test_distances_of_a_network_are_as_short_as_those_of_fmn(target: KerasTarget
     eps = float(np.median(sizes_of(nearest - images, "Linf")))
     found = TargetedAdaptiveBoundary(eps=eps)(objective, images, labels, 0)
     assert (objective.predict(objective.logits(found)) != labels).mean() >= 0.45
+
+
+class DeadEnd(LinearTarget):
+    """Class 1 seems nearest, but stops rising before it wins; class 2 wins where the second value is 0.3."""
+
+    def __init__(self) -> None:
+        weights = np.zeros((1, 12, 4))
+        weights[0, 0, 1], weights[0, 1, 2] = 10, 20 / 3
+        super().__init__(weights, np.array([0, -1, -2, -9]))
+
+    def linearize(self, images: Array) -> tuple[Array, Callable[[Array], Array]]:
+        logits, pull_back = super().linearize(images)
+        rising = logits < [np.inf, -0.05, np.inf, np.inf]
+        return np.where(rising, logits, np.float32(-0.05)), lambda cotangent: pull_back(cotangent * rising)
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2"])
+def test_the_run_that_came_nearest_goes_on(norm: Norm) -> None:
+    objective = Objective(DeadEnd(), "ensemble")
+    images, labels = np.zeros((1, 4, 3, 1), np.float32), np.zeros(1, np.int32)
+    attack = AdaptiveBoundary(eps=0.305, norm=norm, steps=10, targets=2, round_steps=2)
+    found = attack(objective, images, labels, 0)
+    assert objective.gradients > 3 + 3 * 2  # after the ranking and the first round
+    assert 0.3 < found[0, 0, 1, 0] <= 0.305

@@ -39,7 +39,7 @@ def margins(
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 def test_screen_is_bounded(norm: Norm) -> None:
     """Of an image that nothing breaks: 150 gradients and 500 forward passes at most, and not much less."""
-    target = LinearTarget(linear_target(scale=0.01).weights, 5 * np.eye(5)[2])
+    target = LinearTarget(linear_target(scale=0.01, classes=20).weights, 5 * np.eye(20)[2])
     images = images_and_predictions(target, 4)[0]
     result = run_suite(target, images, np.full(4, 2, np.int32), load_suite("screen", SHAPE, norm=norm))
     assert all((attack.predictions == 2).all() for attack in result.attacks)
