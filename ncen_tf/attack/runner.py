@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from ncen_tf.attack.attack import Array, Attack, Labels, sizes_of
+from ncen_tf.attack.attack import Array, Attack, Budget, Labels, sizes_of
 from ncen_tf.attack.losses import Array64, margins_of
 from ncen_tf.attack.objectives import Objective
 from ncen_tf.attack.results import (
@@ -51,6 +51,8 @@ class _State(NamedTuple):
     margins: Array
     """The least ones."""
     images: Array
+    spent: Budget = Budget(0, 0)
+    """Passes for all images together."""
 
 
 RunJobs = Callable[[Attack, Iterable[Job]], Iterator[tuple[int, AttackedBatch]]]
@@ -77,7 +79,8 @@ def run_suite(
 
     In a cumulative suite an attack is run only on the examples that are classified correctly when clean and
     under the attacks before it, at the same norm and eps; if it is one of ``suite.near_only``, only on those
-    whose margin these attacks have lowered to ``NEAR`` of the clean image's or less.
+    whose margin these attacks have lowered to ``NEAR`` of the clean image's or less. Where the suite has an
+    allowance, an attack is run on fewer images if it could cost more than is left.
 
     A finished attack is stored in ``state_dir`` under a hash of all that its outcome depends on, and so
     are the finished batches of an unfinished one: the same call after an interruption goes on with the
@@ -123,6 +126,8 @@ def run_suite(
         chosen = state.correct if suite.cumulative else np.ones(len(images), bool)
         if suite.cumulative and attack in suite.near_only:
             chosen = chosen & (state.margins <= NEAR * clean_margins)
+        if suite.allowance is not None:
+            chosen = _afford(attack, target, chosen, state, suite.allowance)
         key = result_key(attack, target, [*context, hashlib.sha256(chosen.tobytes()).hexdigest()])
         saved = save_adversarials / result_file_name(attack, key) if save_adversarials else None
         files = AttackFiles(state_dir, attack, key) if state_dir else None
@@ -164,9 +169,31 @@ def run_suite(
             state.correct & (result.predictions == labels),
             np.minimum(state.margins, result.margins),
             images if kept is None else kept,
+            Budget(
+                state.spent.gradients + round(result.gradients_per_image * int(chosen.sum())),
+                state.spent.queries + round(result.queries_per_image * int(chosen.sum())),
+            ),
         )
         results.append(result)
     return SuiteResult(labels, clean, clean_margins, results, tuple(class_names), resumed)
+
+
+def _afford(
+    attack: Attack, target: Target, chosen: npt.NDArray[np.bool_], state: _State, allowance: Budget
+) -> npt.NDArray[np.bool_]:
+    """Keep those of the chosen images [N], by their margins, that an attack can be run on for what is left."""
+    budget = attack.budget(target.classes, target.members)
+    if budget is None:
+        raise InputError(f"{attack.label}: its passes are not known beforehand, so `allowance` cannot be kept.")
+    count = int(chosen.sum())
+    for each, spent, needed in zip(allowance, state.spent, budget, strict=True):
+        if needed:
+            left = each * target.calls * len(chosen) - spent
+            count = min(count, left // (needed * target.calls))
+    nearest = np.argsort(np.where(chosen, state.margins, np.inf), kind="stable")[:count]
+    kept = np.zeros_like(chosen)
+    kept[nearest] = True
+    return kept
 
 
 def replay(target: Target, saved: SavedAdversarials, batch_size: int = 100) -> SuiteResult:

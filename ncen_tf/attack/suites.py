@@ -56,6 +56,9 @@ class Suite(Settings):
     """Whether clean and adversarial images are rounded to multiples of 1/255, within the bounds."""
     near_only: frozenset[InstanceOf[Attack]] = frozenset()
     """Attacks of a cumulative suite that are only run on images near the boundary, see ``NEAR``."""
+    allowance: Budget | None = None
+    """Passes for an image at each norm and eps, on average: an attack is only run on as many images, those of
+    the smallest margins, as what the attacks before it left of the passes of all images allows."""
     check_gradients: bool = False
     """Whether a report has a verdict on masked gradients, unless the user says otherwise."""
     examples: int = Field(default=1000, ge=0)
@@ -116,11 +119,15 @@ class Suite(Settings):
         return suite
 
     def budget(self, classes: int, members: int) -> Budget | None:
-        """Sum up the attacks' budgets: the most for an image; ``None`` if one attack has none."""
+        """Sum up the attacks' budgets, or allowances: the most for an image; ``None`` if an attack has none."""
         budgets = [attack.budget(classes, members) for attack in self.attacks]
         if None in budgets:
             return None
-        return Budget(*(sum(passes) for passes in zip(*filter(None, budgets), strict=True)))
+        total = Budget(*(sum(passes) for passes in zip(*filter(None, budgets), strict=True)))
+        if self.allowance is None:
+            return total
+        times = len({attack.threat_model for attack in self.attacks})
+        return Budget(*(min(most, times * each) for most, each in zip(total, self.allowance, strict=True)))
 
     def gradient_check_eps(self) -> float | None:
         """Return the eps at which gradients are checked: the smallest of the gradient attacks in Linf."""
@@ -187,9 +194,11 @@ def _quick(radii: Radii) -> tuple[Attack, ...]:
 
 
 def _screen(radii: Radii) -> tuple[Attack, ...]:
-    """List attacks that cost 150 gradients and 491 forward passes for an example that withstands them.
+    """List attacks for an allowance of 150 gradients and 500 forward passes.
 
-    FAB ranks up to 12 classes at first, for which a target with fewer of them costs less: 147 with ten.
+    The first four cost 150 gradients and 491 forward passes for an example that withstands them. FAB ranks up
+    to 12 classes at first, for which a target with fewer of them costs less: 147 with ten. The others take
+    what is left where most examples are soon broken.
     """
     return tuple(
         attack
@@ -199,6 +208,13 @@ def _screen(radii: Radii) -> tuple[Attack, ...]:
             MeanLogitTransfer(eps=eps, norm=norm, steps=20),
             AdaptiveBoundary(eps=eps, norm=norm, steps=57),
             Square(eps=eps, norm=norm, queries=350),
+            AutoPgdCrossEntropy(eps=eps, norm=norm, steps=50),
+            AutoPgdTargeted(eps=eps, norm=norm, targets=5),
+            AutoPgdLogitRatio(eps=eps, norm=norm, steps=50),
+            TargetedAdaptiveBoundary(eps=eps, norm=norm, steps=80),
+            AutoPgdCrossEntropy(eps=eps, norm=norm),
+            MeanLogitTransfer(eps=eps, norm=norm),
+            Square(eps=eps, norm=norm),
         )
     )
 
@@ -241,9 +257,10 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
         "fixed": frozenset({"objective", "batch_size"}),
     },
     "screen": {
-        "version": 3,
+        "version": 4,
         "objective": "ensemble",
         "cumulative": True,
+        "allowance": Budget(gradients=150, queries=500),
         "fixed": frozenset({"objective"}),
     },
     "strict": {

@@ -194,7 +194,7 @@ def test_an_evaluation_tells_the_cost_and_shows_the_classes(
     data = Split(*images_and_predictions(linear, 6))
     with caplog.at_level(logging.INFO, "ncen_tf"):
         ncen_tf.evaluate(linear, data, suite="screen", norm="Linf", out=tmp_path / "out")
-    assert "at most about 1 minute: 142 gradients and 491 forward passes an image" in caplog.text
+    assert "at most about 1 minute: 150 gradients and 500 forward passes an image" in caplog.text
     assert f"One image of each class: {tmp_path / 'out' / 'classes.png'}" in caplog.text
     assert (tmp_path / "out" / "classes.png").is_file()
 

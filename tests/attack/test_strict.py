@@ -43,8 +43,37 @@ def test_screen_is_bounded(norm: Norm) -> None:
     images = images_and_predictions(target, 4)[0]
     result = run_suite(target, images, np.full(4, 2, np.int32), load_suite("screen", SHAPE, norm=norm))
     assert all((attack.predictions == 2).all() for attack in result.attacks)
-    assert sum(attack.gradients_per_image for attack in result.attacks) == 150
-    assert 300 < sum(attack.queries_per_image for attack in result.attacks) <= 500
+    assert sum(attack.gradients_per_image * attack.attacked.mean() for attack in result.attacks) == 150
+    assert 300 < sum(attack.queries_per_image * attack.attacked.mean() for attack in result.attacks) <= 500
+    assert not any(attack.attacked.any() for attack in result.attacks[4:])
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", 0.05), ("L2", 0.12)])
+def test_what_broken_images_save_goes_to_those_nearest_the_boundary(
+    norm: Norm, eps: float, halfway: tuple[LinearTarget, Examples], tmp_path: Path
+) -> None:
+    """Of 60 images together: never more than 150 gradients and 500 forward passes each."""
+    target, (images, labels) = halfway
+    suite = load_suite("screen", SHAPE, eps=eps, norm=norm)
+    result = run_suite(target, images, labels, suite, save_adversarials=tmp_path)
+    saved = {str(f.info.settings): f for f in map(read_adversarials, tmp_path.iterdir())}
+    least, left, shares = margins(target, images, labels), np.array([150 * 60, 500 * 60]), []
+    for attack, measured in zip(suite.attacks, result.attacks, strict=True):
+        cost = attack.budget(target.classes, target.members)
+        assert cost is not None
+        correct = np.flatnonzero(least > 0)
+        number = int(min(passes // each for passes, each in zip(left, cost, strict=True) if each))
+        nearest = correct[np.argsort(least[correct])[:number]]
+        shares.append(min(1, number / len(correct)))
+        np.testing.assert_array_equal(np.flatnonzero(measured.attacked), np.sort(nearest))
+        spent = np.array([measured.gradients_per_image, measured.queries_per_image]) * len(nearest)
+        left -= np.rint(spent).astype(int)
+        after = margins(target, saved[str(attack.settings())].adversarials, labels)
+        least[nearest] = np.minimum(least[nearest], after[nearest])
+    assert (left >= 0).all()
+    assert 5 < (least > 0).sum() < 40
+    assert shares[:4] == [1, 1, 1, 1]
+    assert any(0 < share < 1 for share in shares[4:])
 
 
 @pytest.fixture(scope="module")
