@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from ncen_tf.base.errors import InputError
 from ncen_tf.base.settings import settings
@@ -26,8 +26,8 @@ Labels = npt.NDArray[np.int32]
 class Budget(NamedTuple):
     """The most that an attack spends on an image."""
 
-    gradients: int
-    queries: int
+    gradients: NonNegativeInt
+    queries: NonNegativeInt
     """Forward passes, with those of the gradients."""
 
 

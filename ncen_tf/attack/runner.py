@@ -181,10 +181,12 @@ def run_suite(
 def _afford(
     attack: Attack, target: Target, chosen: npt.NDArray[np.bool_], state: _State, allowance: Budget
 ) -> npt.NDArray[np.bool_]:
-    """Keep those of the chosen images [N], by their margins, that an attack can be run on for what is left."""
+    """Keep those of the chosen images [N], smallest margins first, that what is left pays the attack for."""
     budget = attack.budget(target.classes, target.members)
     if budget is None:
-        raise InputError(f"{attack.label}: its passes are not known beforehand, so `allowance` cannot be kept.")
+        raise InputError(
+            f"{attack.label}: its passes are not known beforehand, so `allowance` cannot be kept."
+        )
     count = int(chosen.sum())
     for each, spent, needed in zip(allowance, state.spent, budget, strict=True):
         if needed:

@@ -119,7 +119,7 @@ class Suite(Settings):
         return suite
 
     def budget(self, classes: int, members: int) -> Budget | None:
-        """Sum up the attacks' budgets, or allowances: the most for an image; ``None`` if an attack has none."""
+        """Sum up the attacks' budgets, or allowances: the most for an image; ``None`` if one is not known."""
         budgets = [attack.budget(classes, members) for attack in self.attacks]
         if None in budgets:
             return None
