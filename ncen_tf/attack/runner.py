@@ -191,7 +191,7 @@ def _afford(
     for each, spent, needed in zip(allowance, state.spent, budget, strict=True):
         if needed:
             left = each * target.calls * len(chosen) - spent
-            count = min(count, left // (needed * target.calls))
+            count = min(count, max(0, left) // (needed * target.calls))
     nearest = np.argsort(np.where(chosen, state.margins, np.inf), kind="stable")[:count]
     kept = np.zeros_like(chosen)
     kept[nearest] = True
