@@ -181,7 +181,7 @@ def run_suite(
 def _afford(
     attack: Attack, target: Target, chosen: npt.NDArray[np.bool_], state: _State, allowance: Budget
 ) -> npt.NDArray[np.bool_]:
-    """Keep those of the chosen images [N], smallest margins first, that what is left pays the attack for."""
+    """Keep the chosen images [N] of the smallest margins: as many as what is left pays the attack for."""
     budget = attack.budget(target.classes, target.members)
     if budget is None:
         raise InputError(

@@ -19,7 +19,7 @@ _NOTES = (
 _INDEPENDENT = ("gradients: backward passes for each image.",)
 _CUMULATIVE = (
     "An attack is run only on the examples that are still classified correctly after the attacks above it,",
-    "at the same norm and eps, or on those of them that the suite chooses; its accuracies are those after it.",
+    "at the same norm and eps, or on some of them, as the suite says; its accuracies are those after it.",
     "attacked, broken: examples that the attack was run on, and how many of them it broke.",
     "gradients, queries: backward and forward passes of the attack, over all images that it was run on.",
 )
