@@ -136,8 +136,8 @@ def measure_curve(
             found=int(np.isfinite(sizes).sum()),
             nearest=int((np.isfinite(sizes) & (sizes == smallest)).sum()),
             median_distance=finite_median(sizes),
-            queries=round(result.queries_per_image * len(smallest)),
-            gradients=round(result.gradients_per_image * len(smallest)),
+            queries=result.queries,
+            gradients=result.gradients,
             seconds=result.seconds,
         )
         for (attack, result), sizes in zip(costs, found, strict=True)

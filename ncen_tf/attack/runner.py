@@ -169,10 +169,7 @@ def run_suite(
             state.correct & (result.predictions == labels),
             np.minimum(state.margins, result.margins),
             images if kept is None else kept,
-            Budget(
-                state.spent.gradients + round(result.gradients_per_image * int(chosen.sum())),
-                state.spent.queries + round(result.queries_per_image * int(chosen.sum())),
-            ),
+            Budget(state.spent.gradients + result.gradients, state.spent.queries + result.queries),
         )
         results.append(result)
     return SuiteResult(labels, clean, clean_margins, results, tuple(class_names), resumed)

@@ -112,6 +112,16 @@ class AttackResult:
     shown_index: npt.NDArray[np.intp]
     """Positions of the shown images among the N, in ascending order."""
 
+    @property
+    def queries(self) -> int:
+        """Forward passes for all images that were attacked."""
+        return round(self.queries_per_image * int(self.attacked.sum()))
+
+    @property
+    def gradients(self) -> int:
+        """Backward passes for all images that were attacked."""
+        return round(self.gradients_per_image * int(self.attacked.sum()))
+
     def among(
         self,
         attacked: npt.NDArray[np.bool_],
